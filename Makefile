@@ -1,0 +1,39 @@
+# Everything from a bare clone, with only Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two cores are plenty: more threads per process only fight over them.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint types install format benchmark clean
+
+demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
+	$(BIN)/fedunlearn run experiments/quickstart.toml
+
+test: lint types  ## everything that must pass before a change lands
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: install  ## seconds per round beside a bare loop
+	$(BIN)/python benchmarks/overhead.py
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

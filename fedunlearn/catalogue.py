@@ -1,0 +1,28 @@
+"""What there is to choose from, by name, for ``fedunlearn list``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Literal
+
+
+def catalogue(what: Literal["models", "data", "strategies", "metrics"]) -> Iterator[tuple[str, str]]:
+    """Yield name and one line for everything of a kind."""
+    from fedunlearn import data, models, registry
+    from fedunlearn.evaluation.catalogue import MEASURES
+
+    if what == "models":
+        yield from registry.describe(models.MODELS).items()
+    elif what == "data":
+        for kind, entries in (("source", data.SOURCES), ("partition", data.PARTITIONERS)):
+            for name, text in registry.describe(entries).items():
+                yield f"{kind} {name}", text
+    elif what == "metrics":
+        for name, measure in MEASURES.items():
+            yield name, f"{measure.description} ({measure.unit}; {measure.better})"
+    else:
+        from fedunlearn.simulation.runner import load_object
+
+        for name, strategy in load_object("strategies.server_app:STRATEGIES").items():
+            yield name, (inspect.getdoc(strategy) or "").partition("\n")[0]

@@ -1,0 +1,179 @@
+"""The command line. Imports of torch and Flower wait until a command needs them: ``--help`` is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from fedunlearn import __version__
+from fedunlearn.errors import RunError, UserError
+
+app = typer.Typer(
+    name="fedunlearn",
+    help="Make federated models forget, and prove it against a model retrained without the forgotten data.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment, in TOML.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as train.lr=0.05; repeatable."),
+]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's [smoke] table: the same, in little.")]
+
+
+def _load(file: Path, overrides: list[str] | None, smoke: bool) -> Any:
+    from fedunlearn import config
+
+    return config.load(file, overrides=overrides or (), smoke=smoke)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fedunlearn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def run(
+    file: ExperimentFile,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    engine: Annotated[
+        str | None, typer.Option(help="Engine to run on, instead of the file's engine.name.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete this experiment's run and start over.")
+    ] = False,
+    smoke: Smoke = False,
+) -> None:
+    """Run an experiment: train, forget, recover, compare with retraining, and write a report."""
+    if resume and fresh:
+        raise UserError("--resume and --fresh: choose one; --resume continues the run, --fresh deletes it")
+    sets = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+    experiment = _load(file, sets, smoke)
+
+    from fedunlearn.simulation.progress import progress_for
+    from fedunlearn.simulation.runner import simulate
+
+    console = Console()
+    progress = progress_for(console)
+    try:
+        folder = simulate(experiment, out=out, resume=resume, fresh=fresh, progress=progress)
+    except KeyboardInterrupt:
+        progress.close()
+        console.print(f"stopped; continue with: fedunlearn run {file} --resume", markup=False)
+        raise typer.Exit(1) from None
+    finally:
+        progress.close()
+    _show(folder, console)
+
+
+@app.command()
+def check(file: ExperimentFile, overrides: Overrides = None, smoke: Smoke = False) -> None:
+    """Show what an experiment would do and cost, without running it."""
+    experiment = _load(file, overrides, smoke)
+
+    from fedunlearn.simulation.forecast import forecast, show
+
+    show(forecast(experiment), Console())
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Write a finished run's scorecard and report again, and show the scorecard."""
+    _show(_finished(folder), Console())
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+) -> None:
+    """Show several finished runs side by side."""
+    from fedunlearn.report.tables import comparison_table
+    from fedunlearn.simulation.runner import read_scorecard
+
+    Console().print(comparison_table([read_scorecard(_finished(folder)) for folder in folders]))
+
+
+@app.command()
+def requests(folder: RunFolder) -> None:
+    """Show the forget requests of a run and what became of each."""
+    from fedunlearn.report.tables import requests_table
+    from fedunlearn.requests import Ledger
+
+    path = folder / "requests.sqlite"
+    if not path.is_file():
+        raise UserError(
+            f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
+        )
+    with Ledger(path) as ledger:
+        Console().print(requests_table({name: ledger.requests(name) for name in ledger.branches()}))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["models", "data", "strategies", "metrics"], typer.Argument(help="What to list.")],
+) -> None:
+    """List the models, data sources and partitions, strategies, or metrics there are."""
+    from fedunlearn.catalogue import catalogue
+
+    console = Console()
+    for name, text in catalogue(what):
+        console.print(f"[bold]{name}[/]  {text}", highlight=False, soft_wrap=True)
+
+
+def _show(folder: Path, console: Console) -> None:
+    """Write what people read of a finished run, and show the scorecard."""
+    from fedunlearn.report.html import write_report
+    from fedunlearn.report.tables import markdown, scorecard_table
+    from fedunlearn.simulation.runner import read_scorecard
+
+    card = read_scorecard(folder)
+    (folder / "scorecard.md").write_text(markdown(card))
+    page = write_report(folder)
+    console.print(scorecard_table(card))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _finished(folder: Path) -> Path:
+    if not (folder / "scorecard.json").is_file():
+        raise UserError(
+            f"{folder}: holds no scorecard.json; name the directory of a finished run, "
+            "such as runs/quickstart-1a2b3c4d"
+        )
+    return folder
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 2 the user's input is wrong (one line), 1 the run failed."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

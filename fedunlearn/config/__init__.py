@@ -1,0 +1,262 @@
+"""One experiment is one tree of frozen dataclasses, read from one TOML file.
+
+Keys are the field names with ``-`` for ``_``. A field's annotation is its check; what two settings can only
+get wrong together is in ``checks.py``. Nothing here imports torch or Flower, so that the command line
+stays quick. An experiment put together in Python is checked by ``loads(to_toml(experiment))``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import Annotated, Any, Literal
+
+from fedunlearn.config.checks import contradictions
+from fedunlearn.config.conditions import (
+    Refused,
+    above,
+    at_least,
+    at_most,
+    below,
+    distinct,
+    matching,
+    not_empty,
+)
+from fedunlearn.config.source import parse, read_text, with_overrides
+from fedunlearn.config.targets import Clients, Targets, target_sets
+from fedunlearn.config.toml_text import dumps
+from fedunlearn.config.toml_tree import plain, read
+from fedunlearn.errors import ConfigError
+
+Count = Annotated[int, at_least(1)]
+Share = Annotated[float, above(0), at_most(1)]
+Name = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
+]
+ALWAYS = "is always computed; leave this [[method]] out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """``[data]``: where images come from and who holds which. Paths are relative to the working directory."""
+
+    source: Literal["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]
+    directory: str | None = None  # where cifar10 and cifar100 lie
+    partition: Literal["iid", "dirichlet", "pathological", "shards", "file"] = "iid"
+    alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
+    classes_per_client: Count = 2  # of "pathological"
+    shards_per_client: Count = 2  # of "shards"
+    partition_file: str | None = None  # of "file": JSON {"clients": [[index, …], …]}
+    validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
+    augmentation: Literal["none"] = "none"
+    # Of "synthetic-images":
+    num_classes: Annotated[int, at_least(2)] = 10
+    image_size: Annotated[int, at_least(4)] = 8
+    channels: Count = 1
+    num_train: Count = 2000
+    num_test: Count = 500
+    difficulty: Annotated[float, at_least(0), at_most(1)] = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationConfig:
+    """``[federation]``: how many clients there are, and how many of them a round needs."""
+
+    num_clients: Annotated[int, at_least(2)] = 10
+    participation: Share = 1.0  # share of all clients that a round asks
+    quorum: Share = 1.0  # share of a round's clients that must answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """``[model]``: an architecture by name."""
+
+    name: Literal["mlp", "small-cnn", "resnet18"]
+    hidden: tuple[Count, ...] = (64,)  # widths of the hidden layers of "mlp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """``[train]``: rounds before any unlearning, and the local training of a client in each round."""
+
+    rounds: Count
+    local_epochs: Count = 1
+    batch_size: Count = 32
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, above(0)]  # of round 1; round t trains with lr * lr_decay ** (t - 1)
+    lr_decay: Share = 1.0
+    momentum: Annotated[float, at_least(0), below(1)] = 0.0  # of "sgd"
+    weight_decay: Annotated[float, at_least(0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """``[[method]]``: one way to forget, with its settings.
+
+    ``mode`` and ``scale`` belong to "puf" and are None for "natural". Left out, mode is "special" and scale
+    is the authors' default for the mode (2 for special, 20 for regular).
+    """
+
+    name: Annotated[Literal["puf", "natural"], Refused({"retrain": ALWAYS, "original": ALWAYS})]
+    mode: Literal["special", "regular"] | None = None
+    scale: Annotated[float, at_least(0)] | None = None
+    given_label: Name | None = field(default=None, metadata={"key": "label"})
+
+    def __post_init__(self) -> None:
+        if self.name == "puf":
+            # A resolved file names the scale it ran with, whatever a later version's default may be.
+            object.__setattr__(self, "mode", self.mode or "special")
+            if self.scale is None:
+                object.__setattr__(self, "scale", 2.0 if self.mode == "special" else 20.0)
+
+    @property
+    def label(self) -> str:
+        """What its rows are called: the given label, or name and settings, such as "puf-special-2"."""
+        if self.given_label is not None:
+            return self.given_label
+        if self.scale is None:
+            return self.name
+        return f"{self.name}-{self.mode}-{repr(self.scale).removesuffix('.0')}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The settings that its strategy takes, by keyword."""
+        return {} if self.scale is None else {"mode": self.mode, "scale": self.scale}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetConfig:
+    """``[[forget]]``: a request of a timeline; it arrives once ``at_round`` is done, for the round after."""
+
+    clients: Clients
+    at_round: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoverConfig:
+    """``[recover]``: when a federation that has forgotten counts as recovered."""
+
+    until: Annotated[
+        Literal["retrain-accuracy", "max-rounds"],
+        Refused({"reference-accuracy": "is only for live runs, not available yet"}),
+    ] = "retrain-accuracy"  # on validation data
+    epsilon: Annotated[float, at_least(0), at_most(100)] = 0.0  # points of accuracy that may be missing
+    max_rounds: Count = 15  # the cap; the unlearning round counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """``[engine]``: what runs the clients."""
+
+    name: Annotated[
+        Literal["local"], Refused(dict.fromkeys(("ray", "auto"), 'is not available yet; use "local"'))
+    ] = "local"
+    workers: Count = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "float64"] = "float32"
+    threads_per_client: Count = 1  # torch adds in another order with 2, so it is part of the result
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuresConfig:
+    """``[measures]``: what is measured beside the scorecard's columns."""
+
+    per_client: bool = False
+    per_class: bool = False
+    mia_samples: Count = 10_000  # most members, and most non-members, that an attack is fitted on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The whole file. Exactly one of ``targets`` and ``forget`` is given."""
+
+    name: Name
+    seeds: Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct] = (1,)
+    targets: Targets | None = None
+    cache: bool = True
+    numerics: Annotated[Literal["exact"], Refused({"fast": 'is not available yet; use "exact"'})] = "exact"
+    data: DataConfig
+    federation: FederationConfig = FederationConfig()
+    model: ModelConfig
+    train: TrainConfig
+    methods: Annotated[tuple[MethodConfig, ...], not_empty] = field(metadata={"key": "method"})
+    forget: tuple[ForgetConfig, ...] = ()
+    recover: RecoverConfig = RecoverConfig()
+    engine: EngineConfig = EngineConfig()
+    measures: MeasuresConfig = MeasuresConfig()
+    smoke: dict[str, Any] = field(default_factory=dict, hash=False)  # dotted key → value; see ``load``
+
+    def target_sets(self, seed: int) -> tuple[tuple[int, ...], ...]:
+        """Return the sets of clients to forget in a branch each, ascending in a set; () for a timeline."""
+        return () if self.targets is None else target_sets(self.targets, self.federation.num_clients, seed)
+
+
+def load(path: str | PathLike[str], *, overrides: Sequence[str] = (), smoke: bool = False) -> Experiment:
+    """Read an experiment file.
+
+    Parameters
+    ----------
+    path : path-like
+        The TOML file.
+    overrides : sequence of str
+        Assignments as after ``--set``, such as "train.lr=0.05" or "method[2].scale=5" (the second method);
+        applied last.
+    smoke : bool
+        Apply the file's ``[smoke]`` table, before the overrides.
+
+    Returns
+    -------
+    Experiment
+        With an empty ``smoke`` if anything was overridden: that table was written for the file as it is.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names key, value, place and remedy.
+    """
+    return loads(read_text(path), str(path), overrides=overrides, smoke=smoke)
+
+
+def loads(
+    text: str, place: str = "<string>", *, overrides: Sequence[str] = (), smoke: bool = False
+) -> Experiment:
+    """Read an experiment from TOML text; ``place`` stands for the file in errors. See ``load``."""
+    table = parse(text, place)
+    if smoke and not table.get("smoke"):
+        raise ConfigError(f"smoke ({place}): is missing; write what a smoke run changes under [smoke]")
+    experiment = _checked(table, place, overrides, smoke=smoke)
+    if smoke or overrides:
+        return replace(experiment, smoke={})
+    if experiment.smoke:
+        _checked(table, place, (), smoke=True)  # refused now, not on the day somebody needs it
+    return experiment
+
+
+def to_toml(experiment: Experiment) -> str:
+    """Return the experiment as TOML with every default written out; ``loads`` gives the same experiment."""
+    return dumps(plain(experiment))
+
+
+def digest(experiment: Experiment) -> str:
+    """Return the SHA-256 (hex) of everything that can change a result.
+
+    That is all but the engine, its number of workers, whether a cache is used, and ``[smoke]``.
+    """
+    tree = plain(experiment)
+    tree.pop("cache")
+    tree.pop("smoke", None)
+    for key in ("name", "workers"):
+        tree["engine"].pop(key)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(table: Mapping[str, Any], file: str, overrides: Sequence[str], *, smoke: bool) -> Experiment:
+    tree, origin = with_overrides(table, file, overrides, smoke=smoke)
+    experiment = read(Experiment, tree, origin)
+    for path, value, message in contradictions(experiment):
+        raise origin.error(path, value, message)
+    return experiment

@@ -1,0 +1,116 @@
+"""Contradictions: settings that are fine one by one and cannot be run together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from fedunlearn.config.targets import DrawnTargets
+
+if TYPE_CHECKING:
+    from fedunlearn.config import Experiment
+
+Contradiction = tuple[str, Any, str]
+"""Path of the value, the value (None: absent, or too long to show), what would be right."""
+
+_NOBODY_LEFT = "nobody would be left to learn from; leave at least one client"
+
+
+def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
+    """Yield what in an experiment contradicts something else in it, from the top of the file to its end."""
+    yield from _what_to_forget(experiment)
+    yield from _targets(experiment)
+    yield from _timeline(experiment)
+    yield from _data(experiment)
+    yield from _training(experiment)
+    yield from _methods(experiment)
+    yield from _recovery(experiment)
+
+
+def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
+    if experiment.targets is None and not experiment.forget:
+        yield (
+            "targets",
+            None,
+            'is missing; say whom to forget, such as targets = "each", or [[forget]] entries',
+        )
+    if experiment.targets is not None and experiment.forget:
+        yield "forget", None, "give either targets or [[forget]] entries, not both"
+
+
+def _targets(experiment: Experiment) -> Iterator[Contradiction]:
+    targets, num_clients = experiment.targets, experiment.federation.num_clients
+    if isinstance(targets, DrawnTargets):
+        if targets.size >= num_clients:
+            yield "targets.size", targets.size, f"must be < federation.num-clients = {num_clients}"
+        elif targets.draw > math.comb(num_clients, targets.size):
+            different = math.comb(num_clients, targets.size)
+            yield "targets.draw", targets.draw, f"must be <= {different}, the number of different sets"
+    elif isinstance(targets, tuple):
+        for index, clients in enumerate(targets, start=1):
+            yield from _clients(f"targets[{index}]", clients, num_clients)
+            if set(clients) in map(set, targets[: index - 1]):
+                yield f"targets[{index}]", clients, "this set is already listed; give each set once"
+
+
+def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
+    num_clients, rounds = experiment.federation.num_clients, experiment.train.rounds
+    requested: dict[int, int] = {}
+    for index, request in enumerate(experiment.forget, start=1):
+        path = f"forget[{index}].clients"
+        yield from _clients(path, request.clients, num_clients)
+        for client in request.clients:
+            if client in requested:
+                message = f"client {client} is in forget[{requested[client]}] already; name it once"
+                yield path, request.clients, message
+            requested[client] = index
+        if len(requested) >= num_clients:
+            yield path, request.clients, _NOBODY_LEFT
+        if request.at_round > rounds:
+            yield f"forget[{index}].at-round", request.at_round, f"must be <= train.rounds = {rounds}"
+
+
+def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[Contradiction]:
+    if max(clients) >= num_clients:
+        message = f"there is no client {max(clients)}; federation.num-clients = {num_clients}, counted from 0"
+        yield path, clients, message
+    if len(clients) >= num_clients:
+        yield path, clients, _NOBODY_LEFT
+
+
+def _data(experiment: Experiment) -> Iterator[Contradiction]:
+    data = experiment.data
+    if data.source in ("cifar10", "cifar100") and data.directory is None:
+        yield "data.directory", None, f'is required by source = "{data.source}": the folder it lies in'
+    if data.partition == "file" and data.partition_file is None:
+        yield "data.partition-file", None, 'is required by partition = "file": a JSON file of index lists'
+
+
+def _training(experiment: Experiment) -> Iterator[Contradiction]:
+    train = experiment.train
+    if train.optimizer != "sgd" and train.momentum:
+        message = f'must be 0 with optimizer = "{train.optimizer}"; it belongs to "sgd"'
+        yield "train.momentum", train.momentum, message
+
+
+def _methods(experiment: Experiment) -> Iterator[Contradiction]:
+    labels: dict[str, int] = {}
+    for index, method in enumerate(experiment.methods, start=1):
+        path = f"method[{index}]"
+        if method.name == "natural" and method.mode is not None:
+            yield f"{path}.mode", method.mode, 'must be left out; "natural" has no mode'
+        if method.name == "natural" and method.scale is not None:
+            yield f"{path}.scale", method.scale, 'must be left out; "natural" has no scale'
+        if method.label in ("original", "retrain"):
+            yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
+        if method.label in labels:
+            earlier = f"method[{labels[method.label]}]"
+            yield f"{path}.label", method.label, f"{earlier} has this label too; give each its own"
+        labels[method.label] = index
+
+
+def _recovery(experiment: Experiment) -> Iterator[Contradiction]:
+    if experiment.recover.until == "retrain-accuracy" and experiment.data.validation == 0:
+        message = 'must be > 0, as recover.until = "retrain-accuracy" is decided on validation data'
+        yield "data.validation", experiment.data.validation, message

@@ -1,0 +1,52 @@
+"""Conditions on single values, written where the value is declared: ``lr: Annotated[float, above(0)]``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Must:
+    """A condition on a value, put into ``Annotated``."""
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Names that a ``Literal`` lacks for a reason worth telling."""
+
+    reasons: Mapping[str, str]
+
+
+def above(bound: float) -> Must:
+    """Values > bound."""
+    return Must(lambda value: value > bound, f"must be > {bound:g}")
+
+
+def at_least(bound: float) -> Must:
+    """Values >= bound."""
+    return Must(lambda value: value >= bound, f"must be >= {bound:g}")
+
+
+def at_most(bound: float) -> Must:
+    """Values <= bound."""
+    return Must(lambda value: value <= bound, f"must be <= {bound:g}")
+
+
+def below(bound: float) -> Must:
+    """Values < bound."""
+    return Must(lambda value: value < bound, f"must be < {bound:g}")
+
+
+def matching(pattern: str, text: str) -> Must:
+    """Strings that match the whole pattern."""
+    return Must(lambda value: re.fullmatch(pattern, value) is not None, text)
+
+
+not_empty = Must(lambda values: len(values) > 0, "must not be empty")
+distinct = Must(lambda values: len(set(values)) == len(values), "must not repeat an entry")

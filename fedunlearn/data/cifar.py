@@ -1,0 +1,72 @@
+"""CIFAR-10 and CIFAR-100, read by torchvision from a folder that the user fills.
+
+Nothing is downloaded: a run must not depend on a server. Channel means and deviations are those of PUF's
+code.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedunlearn.data.source import ImageSource
+from fedunlearn.errors import ConfigError
+
+ARCHIVES = {"CIFAR10": "cifar-10-python.tar.gz", "CIFAR100": "cifar-100-python.tar.gz"}
+
+
+def cifar10(directory: str | None) -> ImageSource:
+    """CIFAR-10 from data.directory, 32 × 32 × 3, 10 classes, 50 000 train / 10 000 test."""
+    return _read("CIFAR10", directory, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+
+
+def cifar100(directory: str | None) -> ImageSource:
+    """CIFAR-100 from data.directory, 32 × 32 × 3, 100 classes, 50 000 train / 10 000 test."""
+    return _read("CIFAR100", directory, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+
+
+def _read(name: str, directory: str | None, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageSource:
+    import torchvision  # lazily: slow to import, and only needed here
+
+    dataset = getattr(torchvision.datasets, name)
+    root = _checked_root(dataset, ARCHIVES[name], directory)
+    train, test = dataset(root, train=True, download=False), dataset(root, train=False, download=False)
+    return ImageSource(
+        train_images=_channels_first(train),
+        train_labels=torch.tensor(train.targets, dtype=torch.int64),
+        test_images=_channels_first(test),
+        test_labels=torch.tensor(test.targets, dtype=torch.int64),
+        class_names=tuple(train.classes),
+        white=255.0,
+        mean=mean,
+        std=std,
+    )
+
+
+def _checked_root(dataset: Any, archive: str, directory: str | None) -> Path:
+    """Return the folder that torchvision reads from, or say which file is not in it as it should be."""
+    remedy = f"unpack {archive} there"
+    if directory is None:
+        raise ConfigError(f"data.directory is missing: name the folder that holds {dataset.base_folder}")
+    root = Path(directory).expanduser()
+    folder = root / dataset.base_folder
+    if not folder.is_dir():
+        raise ConfigError(f"data.directory = {directory!r}: there is no folder {folder}; {remedy}")
+    from torchvision.datasets.utils import check_integrity
+
+    listed = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+    for filename, checksum in listed:
+        if not (folder / filename).is_file():
+            raise ConfigError(
+                f"data.directory = {directory!r}: {folder / filename} is missing; {remedy} again"
+            )
+        if not check_integrity(folder / filename, checksum):
+            raise ConfigError(
+                f"data.directory = {directory!r}: {folder / filename} is damaged; {remedy} again"
+            )
+    return root
+
+
+def _channels_first(dataset: Any) -> Tensor:
+    return torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()

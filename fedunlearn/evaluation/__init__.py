@@ -1,0 +1,13 @@
+"""Metrics and attacks on one model, and the scorecard that compares them with a retrained model.
+
+Nothing here knows that a federation exists: a model's outputs and index arrays go in, numbers come out.
+
+``outputs``     one pass of a model over the data; every measure below reads its result
+``accuracy``    accuracy and loss, per class and per client
+``membership``  do the forgotten data still look like training data? (with ``matching`` and ``roc``)
+``distance``    how far a model is from the retrained one, in weights and in outputs
+``measures``    all of the above by name, and ``catalogue``, what each name means
+``scorecard``   rows, gaps to retrain and noise floors (with ``aggregates``); no torch needed
+
+Import from the modules themselves: this file loads none of them, so that reading a scorecard is quick.
+"""

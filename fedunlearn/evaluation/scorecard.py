@@ -1,0 +1,222 @@
+"""The scorecard: what each method left behind, beside retraining and the noise of retraining.
+
+Pure data in, pure data out; nothing here needs torch. The file format is ``"schema": 1`` of
+``scorecard.json``: percentages 0 to 100, null where something was not measured, with a reason.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
+from typing import Any
+
+from fedunlearn.evaluation.aggregates import aggregate
+from fedunlearn.evaluation.catalogue import DISTANCES
+
+__all__ = [
+    "AT",
+    "Cost",
+    "Forget",
+    "Row",
+    "Scale",
+    "aggregate",
+    "dumps",
+    "floors",
+    "gaps",
+    "scorecard",
+    "without_seconds",
+]
+
+SCHEMA = 1
+DIGITS = 6
+
+Values = dict[str, float | None]
+
+AT = ("request", "unlearned", "recovered", "compare", "cap", "final")
+"""When a row was taken: on arrival of the request, after the unlearning round, at recovery, at PUF's recovery
+round, at the cap on recovery rounds, at the end of the run."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """What was forgotten: whole clients; of them a share of samples, or classes, once those exist."""
+
+    clients: tuple[int, ...]
+    samples: Any = None
+    classes: Any = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """PUF's multiplier.
+
+    Attributes
+    ----------
+    raw : float
+        η_u as configured.
+    effective : dict of int to float
+        What each forgotten client's own update was multiplied by.
+    group : float
+        What their weighted mean update was multiplied by.
+    """
+
+    raw: float
+    effective: dict[int, float]
+    group: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took from the request on: local epochs over all clients, bytes on the wire, wall seconds.
+
+    ``cached`` says that the seconds are recorded ones, from the run that trained the branch.
+    """
+
+    client_epochs: int
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, seed and request at one moment.
+
+    Attributes
+    ----------
+    method, label : str
+        Name of the method; name of its row, which tells two settings of one method apart.
+    seed : int
+        The experiment's.
+    request : str or None
+        Id of the request; ``target`` is the number of its target set or request group.
+    at : str
+        One of ``AT``.
+    round : int
+        Round after which the model was measured.
+    metrics, gap, floor : dict of str to float or None
+        By name in ``catalogue.MEASURES``; ``gap`` from ``gaps``, ``floor`` from ``floors``.
+    recovery_rounds, recovery_rounds_authors : int or None
+        Rounds from the unlearning round, which counts, to recovery by our rule (validation accuracy within
+        epsilon of retrain's) and by the authors' (test accuracy); None when it did not happen.
+    recovered : bool or None
+        None where recovery was not awaited (original, retrain, a superseded request); False is censored.
+    reason : str or None
+        Why something above is None.
+    """
+
+    method: str
+    label: str
+    seed: int
+    request: str | None
+    target: int
+    forget: Forget
+    at: str
+    round: int
+    metrics: Values
+    gap: Values
+    floor: Values
+    cost: Cost
+    recovery_rounds: int | None = None
+    recovery_rounds_authors: int | None = None
+    recovered: bool | None = None
+    scale: Scale | None = None
+    reason: str | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.at not in AT:
+            raise ValueError(f"at = {self.at!r}: must be one of {list(AT)}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the row as it stands in ``scorecard.json``."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> "Row":
+        """Return the row that ``as_dict``, or one line of a ``scorecard.json``, describes."""
+        forget, scale = row["forget"], row["scale"]
+        return cls(
+            **{
+                **row,
+                "forget": Forget(**{**forget, "clients": tuple(forget["clients"])}),
+                "cost": Cost(**row["cost"]),
+                "scale": scale and Scale(**{**scale, "effective": _int_keys(scale["effective"])}),
+            }
+        )
+
+
+def gaps(metrics: Mapping[str, float | None], retrain: Mapping[str, float | None]) -> Values:
+    """Return model − retrain for every name, signed; None where either was not measured.
+
+    A distance to retrain is its own gap: retrain's distance to itself is 0, measured or not.
+    """
+    return {name: _difference(name, value, retrain) for name, value in metrics.items()}
+
+
+def floors(retrain: Mapping[str, float | None], second: Mapping[str, float | None]) -> Values:
+    """Return |second retrain − retrain| for every name: a gap below this is seed-to-seed noise.
+
+    ``second`` is measured like a method: its distances to retrain are those between the two retrains.
+    """
+    differences = gaps(second, retrain)
+    return {name: None if value is None else abs(value) for name, value in differences.items()}
+
+
+def scorecard(experiment: str, run: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the whole scorecard: every row, and the aggregates over seeds and targets."""
+    return {
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "run": run,
+        "rows": [row.as_dict() for row in rows],
+        "aggregates": aggregate(rows),
+    }
+
+
+def without_seconds(card: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scorecard less ``cost.seconds`` and ``cost.cached``: what two equal runs agree on."""
+    kept = [
+        {**row, "cost": {k: v for k, v in row["cost"].items() if k not in ("seconds", "cached")}}
+        for row in card["rows"]
+    ]
+    return {**card, "rows": kept}
+
+
+def dumps(card: Mapping[str, Any]) -> str:
+    """Return the canonical JSON text: sorted keys, numbers to 6 decimals, one trailing newline.
+
+    Equal scorecards give equal bytes, and ``json.loads`` followed by ``dumps`` changes nothing.
+
+    Raises
+    ------
+    ValueError
+        If a number is NaN or infinite; what could not be measured is None.
+    """
+    return json.dumps(_canonical(card, "scorecard"), indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _difference(name: str, value: float | None, retrain: Mapping[str, float | None]) -> float | None:
+    reference = 0.0 if name in DISTANCES else retrain.get(name)
+    return None if value is None or reference is None else value - reference
+
+
+def _canonical(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(item, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [_canonical(item, f"{place}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        if not math.isfinite(value):
+            raise ValueError(f"{place} = {value}: must be finite, or None with a reason")
+        return round(float(value), DIGITS) + 0.0  # so that -0.0 is written as 0.0
+    raise TypeError(f"{place} = {value!r}: must be plain data")
+
+
+def _int_keys(values: Mapping[Any, float]) -> dict[int, float]:
+    return {int(key): value for key, value in values.items()}

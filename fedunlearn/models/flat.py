@@ -1,0 +1,86 @@
+"""A model as one flat vector: what the wire carries, what strategies add up, what the optimiser steps on."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatModel:
+    """A module whose parameters and gradients are views into two flat vectors.
+
+    Loading weights, taking a pseudo-gradient, clearing gradients and an optimiser step are then one operation
+    each, whatever the number of layers. Every operation on them is element-wise, so the numbers are those of
+    the per-tensor loop.
+
+    Parameters
+    ----------
+    module
+        The architecture. It is moved to ``device`` and ``dtype`` and changed in place; all its parameters must
+        require a gradient.
+    dtype, device
+        Where the vectors live. Floating-point buffers follow; integer buffers keep their type.
+
+    Attributes
+    ----------
+    vector : Tensor
+        All parameters in ``module.parameters()`` order, shape ``(num_parameters,)``.
+    gradient : Tensor
+        Their accumulated gradients, same shape.
+    parameter : nn.Parameter
+        ``vector`` and ``gradient`` as the one parameter an optimiser needs to see.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.module = module.to(device=device, dtype=dtype)
+        parameters = list(module.parameters())
+        self.vector = torch.cat([p.detach().reshape(-1) for p in parameters])
+        self.gradient = torch.zeros_like(self.vector)
+        self.parameter = nn.Parameter(self.vector)
+        self.parameter.grad = self.gradient
+        offset = 0
+        for p in parameters:
+            piece = slice(offset, offset + p.numel())
+            p.data = self.vector[piece].view(p.shape)
+            p.grad = self.gradient[piece].view(p.shape)
+            offset += p.numel()
+        self._buffers = dict(module.named_buffers())
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of scalar parameters."""
+        return self.vector.numel()
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Return copies of the module's buffers (BatchNorm statistics, counters) by name."""
+        return {name: buffer.clone() for name, buffer in self._buffers.items()}
+
+    def load(self, vector: Tensor, buffers: Mapping[str, Tensor] | None = None) -> None:
+        """Overwrite the parameters, and the buffers when given.
+
+        Raises
+        ------
+        ValueError
+            If the vector's shape or a buffer's name or shape is not this model's.
+        """
+        if vector.shape != self.vector.shape:
+            raise ValueError(
+                f"this model has {self.num_parameters} parameters, got a vector of {tuple(vector.shape)}"
+            )
+        buffers = buffers or {}
+        if buffers and buffers.keys() != self._buffers.keys():
+            raise ValueError(f"this model has buffers {sorted(self._buffers)}, got {sorted(buffers)}")
+        with torch.no_grad():
+            self.vector.copy_(vector)
+            for name, value in buffers.items():
+                self._buffers[name].copy_(value)
+
+    def zero_grad(self) -> None:
+        """Clear the gradients. They stay allocated: backward adds into the flat vector in place."""
+        self.gradient.zero_()

@@ -1,0 +1,215 @@
+"""The page's tables: scorecard, requests, costs, settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedunlearn.report.markup import Markup, join, null, table, tag
+from fedunlearn.report.run_files import RunFiles
+from fedunlearn.report.scores import Scores
+from fedunlearn.report.sections import section
+from fedunlearn.report.tables import recovery_cell
+from fedunlearn.report.words import (
+    clients,
+    magnitude,
+    measured,
+    metric_help,
+    metric_title,
+    moment,
+    number,
+    spread,
+)
+
+MAIN = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_svc_matched", "mia_auc")
+"""The measures of the first table; the others unfold."""
+
+
+def text(*content: str | None, name: str = "td", **attributes: str | int | None) -> Markup:
+    """Return a cell aligned left."""
+    return tag(name, *content, class_="text", **attributes)
+
+
+def scorecard(run: RunFiles) -> Markup:
+    """Return the aggregates in the main measures, then in every measure, then every single row."""
+    scores = run.scores
+    present = scores.metrics()
+    main = [name for name in MAIN if name in present]
+    words = (
+        "Means over seeds and requests. Under each value: |gap| to retraining ± standard deviation, and the "
+        "seed-to-seed floor. ✓ marks a gap within its floor; point at a cell for its 95 % bootstrap interval."
+    )
+    return section(
+        "scorecard",
+        "Scorecard",
+        tag("p", words, class_="lead"),
+        _aggregates(scores, main),
+        tag("details", tag("summary", "Every measure"), _aggregates(scores, present))
+        if present != main
+        else None,
+        tag("details", tag("summary", f"Every row ({len(scores.rows)})"), _rows(scores, present)),
+    )
+
+
+def _aggregates(scores: Scores, metrics: Sequence[str]) -> Markup:
+    head = [text("method", name="th"), text("at", name="th"), "n", *map(_heading, metrics), "recovery rounds"]
+    body: list[list[str]] = []
+    previous = None
+    for label, at in scores.groups():
+        cells = [_aggregate(scores, label, at, name) for name in metrics]
+        first = text(tag("b", label) if label != previous else "", name="th", scope="row")
+        body.append(
+            [first, text(moment(at)), str(scores.count(label, at)), *cells, recovery_cell(scores, label, at)]
+        )
+        previous = label
+    return table(head, body, class_="wide")
+
+
+def _heading(metric: str) -> Markup:
+    return tag("th", metric_title(metric), title=metric_help(metric))
+
+
+def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
+    value, gap, size, floor = (
+        scores.stat(label, at, kind, metric) for kind in ("metrics", "gap", "abs_gap", "floor")
+    )
+    if value.mean is None:
+        reasons = [str(row["reason"]) for row in scores.rows_at(label, at) if row.get("reason")]
+        return tag("td", null(reasons[0] if reasons else None))
+    parts: list[Markup] = []
+    if label != "retrain" and size.mean is not None:
+        within = floor.mean is not None and size.mean <= floor.mean
+        words = f"{'✓ ' if within else ''}|gap| " + spread(
+            measured(metric, size.mean), measured(metric, size.std)
+        )
+        parts.append(tag("small", words, class_="within" if within else None))
+    if floor.mean is not None and label != "retrain":
+        parts.append(tag("small", f"floor {measured(metric, floor.mean)}"))
+    interval = f"mean {spread(measured(metric, value.mean), measured(metric, value.std))}, n = {value.n}"
+    if gap.mean is not None:
+        interval += f"; signed gap {measured(metric, gap.mean, sign=True)}"
+    if gap.low is not None and gap.high is not None:
+        interval += f" [{measured(metric, gap.low, sign=True)}, {measured(metric, gap.high, sign=True)}]"
+    return tag("td", measured(metric, value.mean), *parts, title=interval, data_metric=metric)
+
+
+def _rows(scores: Scores, metrics: Sequence[str]) -> Markup:
+    head = [text("method", name="th"), text("at", name="th"), "seed", text("forgets", name="th"), "round"]
+    head += [*map(_heading, metrics), "recovery rounds", "authors' rule", text("scale", name="th")]
+    body: list[list[str]] = []
+    for row in scores.rows:
+        reason = row.get("reason")
+        never = row.get("recovered") is False
+        body.append(
+            [
+                text(str(row["label"]), name="th", scope="row"),
+                text(moment(str(row.get("at") or ""))),
+                number(row.get("seed"), 0),
+                text(clients((row.get("forget") or {}).get("clients") or ())),
+                number(row.get("round"), 0),
+                *(_single(row, name, reason) for name in metrics),
+                _whole(row.get("recovery_rounds"), "never recovered" if never else reason, never=never),
+                _whole(row.get("recovery_rounds_authors"), reason),
+                text(_scale(row.get("scale"))),
+            ]
+        )
+    return table(head, body, class_="wide")
+
+
+def _single(row: Mapping[str, Any], metric: str, reason: str | None) -> Markup:
+    value, gap, floor = ((row.get(kind) or {}).get(metric) for kind in ("metrics", "gap", "floor"))
+    if value is None:
+        return tag("td", null(reason))
+    beside = (
+        f"gap {measured(metric, gap, sign=True)}" if gap is not None and row["label"] != "retrain" else None
+    )
+    title = f"floor {measured(metric, floor)}" if floor is not None else None
+    return tag("td", measured(metric, value), tag("small", beside) if beside else None, title=title)
+
+
+def _whole(value: int | None, reason: str | None, *, never: bool = False) -> str:
+    if value is not None:
+        return str(value)
+    return "never" if never else null(reason)
+
+
+def _scale(scale: Mapping[str, Any] | None) -> str:
+    """Return the raw scale and what it came to on every forgotten client's update."""
+    if not scale:
+        return ""
+    effective = scale.get("effective") or {}
+    each = ", ".join(f"client {client}: {number(value, 2)}" for client, value in effective.items())
+    return f"{scale.get('raw')}" + (f" → {each}" if each else "")
+
+
+def requests(run: RunFiles) -> Markup | None:
+    """Return what became of every request in every branch."""
+    body: list[list[str]] = []
+    for branch in run.branches:
+        for request in branch.requests:
+            body.append(
+                [
+                    text(branch.label, name="th", scope="row"),
+                    str(branch.seed),
+                    text(request.id),
+                    text(clients(request.clients)),
+                    *(number(when, 0) if when is not None else null("has not happened")
+                      for when in (request.at_round, request.unlearned_round, request.recovered_round)),
+                    text(request.state),
+                ]
+            )  # fmt: skip
+    if not body:
+        return None
+    head = [text("method", name="th"), "seed", text("request", name="th"), text("forgets", name="th"),
+            "asked after round", "unlearned in", "recovered in", text("state", name="th")]  # fmt: skip
+    words = "A request arrives once its round is complete and is answered in the next."
+    listing = table(head, body, class_="wide")
+    if len(body) > 12:
+        listing = tag("details", tag("summary", f"{len(body)} requests"), listing)
+    return section("requests", "Requests", tag("p", words, class_="lead"), listing)
+
+
+def costs(run: RunFiles) -> Markup | None:
+    """Return what each label spent up to each moment, as a share of retraining."""
+    scores = run.scores
+    names = (("client_epochs", "client-epochs", ""), ("bytes_up", "up", "B"), ("bytes_down", "down", "B"),
+             ("seconds", "time", "s"))  # fmt: skip
+    retraining = scores.cost("retrain", "request", "client_epochs")
+    body: list[list[str]] = []
+    cached = False
+    for label, at in scores.groups():
+        spent = [scores.cost(label, at, name) for name, _, _ in names]
+        if not any(value is not None for value in spent):
+            continue
+        reused = any((row.get("cost") or {}).get("cached") for row in scores.rows_at(label, at))
+        cached |= reused
+        cells: list[str] = [
+            magnitude(value, unit) + ("†" if unit == "s" and reused else "")
+            if value is not None
+            else null(None)
+            for value, (_, _, unit) in zip(spent, names, strict=True)
+        ]
+        share = (
+            f"{number(100 * spent[0] / retraining, 0)} %"
+            if spent[0] is not None and retraining
+            else null(None)
+        )
+        body.append([text(label, name="th", scope="row"), text(moment(at)), *cells, share])
+    if not body:
+        return None
+    head = [
+        text("method", name="th"),
+        text("up to", name="th"),
+        *(title for _, title, _ in names),
+        "of retraining",
+    ]
+    words = "Means over seeds and requests; a client-epoch is one client's pass over its data."
+    dagger = " † recorded when the branch was first computed; this run took it from the cache."
+    return section("costs", "Costs", tag("p", words + dagger * cached, class_="lead"), table(head, body))
+
+
+def settings(run: RunFiles) -> Markup | None:
+    """Return the resolved experiment file."""
+    if not run.toml:
+        return None
+    words = join("Save as a file and run it again with ", tag("code", "fedunlearn run FILE"), ".")
+    listing = tag("pre", tag("code", run.toml.strip()))
+    return section("settings", "Settings", tag("p", words, class_="lead"), listing)

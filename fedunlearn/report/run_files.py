@@ -1,0 +1,151 @@
+"""The files of a run directory, read once. Only the scorecard is indispensable."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.errors import RunError, UserError
+from fedunlearn.report.scores import Scores
+from fedunlearn.report.series import Metrics, read_metrics
+
+
+@dataclass(frozen=True)
+class Request:
+    """One forget request as a branch knew it. ``None`` = has not happened."""
+
+    id: str
+    clients: tuple[int, ...]
+    at_round: int | None = None
+    unlearned_round: int | None = None
+    recovered_round: int | None = None
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One trajectory of the run: the original, a retrained oracle, its floor, or a method's fork."""
+
+    name: str
+    kind: str
+    label: str
+    seed: int
+    target: int | None = None
+    forget: tuple[int, ...] = ()
+    requests: tuple[Request, ...] = ()
+    first_round: int | None = None
+    last_round: int | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How many training samples of each class each client holds: ``counts[client][class]``."""
+
+    counts: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+
+    def size(self, client: int) -> int:
+        """Return n_k, 0 for a client the partition does not know."""
+        return sum(self.counts[client]) if 0 <= client < len(self.counts) else 0
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Everything the report reads."""
+
+    directory: Path
+    scores: Scores
+    metrics: Metrics
+    branches: tuple[Branch, ...] = ()
+    partitions: Mapping[int, Partition] = field(default_factory=dict)
+    toml: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The resolved experiment as a dictionary; empty when it cannot be read."""
+        try:
+            return tomllib.loads(self.toml)
+        except tomllib.TOMLDecodeError:
+            return {}
+
+
+def read_run(directory: Path) -> RunFiles:
+    """Return the files of one run.
+
+    Raises
+    ------
+    UserError
+        When there is no such directory, or no scorecard in it: the run has not finished.
+    RunError
+        When a file is not what it should be, with its path.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such run directory")
+    card = directory / "scorecard.json"
+    if not card.exists():
+        raise UserError(
+            f"{card}: not found; the run has not finished (`fedunlearn run … --resume` finishes it)"
+        )
+    toml = directory / "experiment.toml"
+    branches = directory / "branches.json"
+    partition = directory / "partition.json"
+    return RunFiles(
+        directory=directory,
+        scores=Scores(read_json(card)),
+        metrics=read_metrics(directory / "metrics.jsonl"),
+        branches=tuple(_branch(entry) for entry in read_json(branches)) if branches.exists() else (),
+        partitions=_partitions(read_json(partition)) if partition.exists() else {},
+        toml=toml.read_text(encoding="utf-8") if toml.exists() else "",
+    )
+
+
+def read_json(path: Path) -> Any:
+    """Return the parsed file; RunError naming path and line where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: not valid JSON ({error})") from error
+
+
+def _branch(entry: Mapping[str, Any]) -> Branch:
+    requests = tuple(
+        Request(
+            id=str(request.get("id", "")),
+            clients=tuple(request.get("clients") or ()),
+            at_round=request.get("at_round"),
+            unlearned_round=request.get("unlearned_round"),
+            recovered_round=_recovered_round(request),
+            state=str(request.get("state") or ""),
+        )
+        for request in entry.get("requests") or ()
+    )
+    return Branch(
+        name=str(entry["branch"]),
+        kind=str(entry["kind"]),
+        label=str(entry.get("label") or entry["kind"]),
+        seed=int(entry.get("seed") or 0),
+        target=entry.get("target"),
+        forget=tuple(entry.get("forget") or ()),
+        requests=requests,
+        first_round=entry.get("first_round"),
+        last_round=entry.get("last_round"),
+    )
+
+
+def _recovered_round(request: Mapping[str, Any]) -> int | None:
+    """Return when a request recovered: its end, if that was the outcome."""
+    stated: int | None = request.get("recovered_round")
+    ended: int | None = request.get("ended_round")
+    return ended if stated is None and request.get("outcome") == "recovered" else stated
+
+
+def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
+    return {
+        int(seed): Partition(
+            tuple(tuple(int(count) for count in row) for row in entry["counts"]),
+            tuple(str(name) for name in entry.get("classes") or ()),
+        )
+        for seed, entry in document.items()
+    }

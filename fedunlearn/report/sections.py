@@ -1,0 +1,214 @@
+"""The page's findings and charts, section by section: each function returns one piece of HTML."""
+
+from collections.abc import Mapping
+
+from fedunlearn.report.legend import legend
+from fedunlearn.report.markup import Markup, join, tag
+from fedunlearn.report.palette import Look
+from fedunlearn.report.panels import Panel, panels
+from fedunlearn.report.plots import gap_plot, heat_map
+from fedunlearn.report.run_files import RunFiles
+from fedunlearn.report.trajectories import trajectory
+from fedunlearn.report.verdict import Finding, caution, evidence, findings, headline
+from fedunlearn.report.words import MOMENTS, magnitude, moment, number
+
+Looks = Mapping[str, Look]
+
+SHOWN_PANELS = 6
+"""So many panels are open at once; the others unfold."""
+
+
+def section(anchor: str, heading: str, *children: str | None) -> Markup:
+    """Return one section of the page under its heading."""
+    return tag("section", tag("h2", heading), *children, id=anchor)
+
+
+def header(run: RunFiles) -> Markup:
+    """Return the name of the experiment and the facts of its setting in one line."""
+    settings = run.settings
+    data, federation, train, model = (
+        settings.get(part) or {} for part in ("data", "federation", "train", "model")
+    )
+    partition = str(data.get("partition", ""))
+    if partition == "dirichlet" and "alpha" in data:
+        partition += f" α = {data['alpha']}"
+    seeds = settings.get("seeds") or []
+    facts = [
+        " ".join(part for part in (str(data.get("source", "")), partition and f"({partition})") if part),
+        str(model.get("name", "")),
+        f"{federation['num-clients']} clients" if "num-clients" in federation else "",
+        f"{train['rounds']} rounds" if "rounds" in train else "",
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds else "",
+    ]
+    return tag(
+        "header",
+        tag("h1", tag("b", run.scores.experiment), " · federated unlearning report"),
+        tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
+    )
+
+
+def verdict(run: RunFiles, looks: Looks) -> Markup:
+    """Return the findings: one sentence, its evidence, a card per method, the gaps as dots."""
+    found = findings(run.scores)
+    best = next(
+        (finding for finding in found if finding.gap is not None and finding.label != "natural"), None
+    )
+    warning = caution(run.scores)
+    metrics = ("forget_accuracy", "test_accuracy", "mia_svc_matched")
+    plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in metrics]
+    return tag(
+        "section",
+        tag("p", headline(run.scores), class_=f"verdict {best.level if best else 'unknown'}"),
+        tag("p", evidence(run.scores), class_="lead"),
+        tag("p", warning, class_="caution") if warning else None,
+        tag("div", *(_card(finding, looks[finding.label]) for finding in found), class_="grid"),
+        tag("h2", "Distance to retraining, set by set") if any(plots) else None,
+        tag("div", *(tag("figure", plot) for plot in plots if plot), class_="grid"),
+        _how_to_read(),
+        id="verdict",
+    )
+
+
+def _card(finding: Finding, look: Look) -> Markup:
+    colour = f"--c:var(--{look.colour})"
+    facts = [
+        ("test accuracy", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
+        ("recovery", finding.recovered),
+        ("client-epochs", _epochs(finding)),
+    ]
+    return tag(
+        "article",
+        tag("h3", tag("span", class_="swatch", style=colour), finding.label),
+        tag(
+            "p",
+            number(finding.gap),
+            tag("small", f"points from retraining on the forgotten data, {moment(finding.at or '')}"),
+            class_="big",
+        ),
+        _meter(finding, colour),
+        tag("p", finding.words[0].upper() + finding.words[1:], class_="level"),
+        tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in facts if value)),
+        class_=f"card finding {finding.level}",
+        data_label=finding.label,
+    )
+
+
+def _beside(words: str, value: float | None, other_words: str, other: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{number(value)} {words}" + (f", {other_words} {number(other)}" if other is not None else "")
+
+
+def _epochs(finding: Finding) -> str:
+    if finding.client_epochs is None:
+        return ""
+    whole = finding.retraining_epochs
+    return magnitude(finding.client_epochs, "") + (f", retraining {magnitude(whole, '')}" if whole else "")
+
+
+def _meter(finding: Finding, colour: str) -> Markup | None:
+    """Return the way from the retrained model (left) to the original (right) with the method on it."""
+    if finding.gap is None or not finding.original_gap:
+        return None
+    whole = max(finding.original_gap, finding.gap)
+    floor = min(100.0, 100 * (finding.floor or 0) / whole)
+    return join(
+        tag(
+            "div",
+            tag("i", style=f"width:{floor:.1f}%", title=f"floor {number(finding.floor)} points"),
+            tag("b", style=f"left:{100 * finding.gap / whole:.1f}%;{colour}"),
+            class_="meter",
+        ),
+        tag(
+            "div",
+            tag("span", f"retrained · floor {number(finding.floor)}"),
+            tag("span", f"original {number(finding.original_gap)}"),
+            class_="ends",
+        ),
+    )
+
+
+def _how_to_read() -> Markup:
+    terms = {
+        "Gap": "a model's value minus that of a model retrained from scratch without the forgotten data, in the "
+        "same round. The aim is zero: above, the model still remembers; below, it was damaged. |gap| is its size.",
+        "Floor": "the |gap| between two retrainings that differ by seed only. A smaller gap is noise.",
+        "Recovered": "the first round whose validation accuracy is within ε of retraining's. Runs that never "
+        "recover are counted, not dropped.",
+        **{short.capitalize(): f"{long}." for short, long in MOMENTS.values()},
+    }
+    entries = [join(tag("b", f"{term}: "), words) for term, words in terms.items()]
+    return tag(
+        "details", tag("summary", "How to read this"), *(tag("p", entry, class_="note") for entry in entries)
+    )
+
+
+def rounds(run: RunFiles, looks: Looks) -> Markup | None:
+    """Return accuracy over rounds, a pair of charts per target set (or timeline) and seed."""
+    every = panels(run)
+    first = {panel.seed: place for place, panel in reversed(list(enumerate(every)))}
+    drawn = [
+        (panel, _panel(run, panel, place, looks, whole=first[panel.seed] == place))
+        for place, panel in enumerate(every)
+    ]
+    shown = [(panel, figures) for panel, figures in drawn if figures]
+    if not shown:
+        return None
+    several = len({panel.seed for panel in every}) > 1
+    blocks = [_titled(panel, figures, several) for panel, figures in shown]
+    rest = blocks[SHOWN_PANELS:]
+    words = "On the forgotten data, accuracy should fall to the dashed line; on test data, come back to it."
+    return section(
+        "rounds",
+        "Accuracy over rounds",
+        tag("p", words, class_="lead"),
+        legend(run.scores.methods, looks),
+        *blocks[:SHOWN_PANELS],
+        tag("details", tag("summary", f"{len(rest)} more"), *rest) if rest else None,
+    )
+
+
+def _panel(run: RunFiles, panel: Panel, place: int, looks: Looks, *, whole: bool) -> Markup | None:
+    """Return the charts of one panel; with ``whole`` the training before it as well, alike for all of a seed."""
+    near = [
+        trajectory(run, panel, split, looks, name=f"rounds-{place}-{split}") for split in ("forget", "test")
+    ]
+    if not any(near):
+        return None
+    grid = tag("div", *(tag("figure", figure) for figure in near if figure), class_="grid")
+    before = trajectory(run, panel, "test", looks, name=f"whole-{place}", start=1) if whole else None
+    return join(
+        grid, tag("details", tag("summary", "From round 1"), tag("figure", before)) if before else None
+    )
+
+
+def _titled(panel: Panel, figures: Markup, several: bool) -> Markup:
+    title = panel.title + (f" · seed {panel.seed}" if several else "")
+    return tag(
+        "div", tag("h3", title), figures, class_="panel", data_target=panel.target, data_seed=panel.seed
+    )
+
+
+def partition(run: RunFiles) -> Markup | None:
+    """Return who holds which classes, one heat map per seed."""
+    figures = []
+    for seed, held in sorted(run.partitions.items()):
+        forgotten = {client for branch in run.branches if branch.seed == seed for client in branch.forget}
+        plot = heat_map(held, forgotten, name=f"partition-{seed}")
+        if plot:
+            figures.append(
+                tag("figure", plot, tag("figcaption", f"seed {seed}") if len(run.partitions) > 1 else None)
+            )
+    if not figures:
+        return None
+    words = "Training samples by client and class; the stronger the colour, the more. Framed clients are forgotten in some branch."
+    rest = figures[2:]
+    return section(
+        "partition",
+        "Who holds what",
+        tag("p", words, class_="lead"),
+        tag("div", *figures[:2], class_="grid"),
+        tag("details", tag("summary", f"{len(rest)} more seeds"), tag("div", *rest, class_="grid"))
+        if rest
+        else None,
+    )

@@ -1,0 +1,102 @@
+"""``metrics.jsonl`` → arrays over rounds.
+
+One line is ``{"branch","round","entity","split","metric","value","seconds"}``. The file is append-only and a
+resumed run repeats rounds, so the later of two lines about the same thing wins. The process may have been
+killed while writing: a line that is not a whole JSON object is skipped and counted.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Key = tuple[str, str, str, str]  # branch, entity, split, metric
+
+
+@dataclass(frozen=True)
+class Series:
+    """Values over rounds: ``rounds`` (m,) int64, ascending, and ``values`` (m,) float64."""
+
+    rounds: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rounds)
+
+    def at(self, round: int) -> float | None:
+        """Return the value of one round, None where it was not measured."""
+        place = int(np.searchsorted(self.rounds, round))
+        return float(self.values[place]) if place < len(self) and self.rounds[place] == round else None
+
+    def between(self, first: int, last: int) -> "Series":
+        """Return the part with first ≤ round ≤ last."""
+        inside = (self.rounds >= first) & (self.rounds <= last)
+        return Series(self.rounds[inside], self.values[inside])
+
+    def followed_by(self, later: "Series") -> "Series":
+        """Return both as one; where they share a round, ``later`` wins."""
+        return series_of({**self.as_dict(), **later.as_dict()})
+
+    def as_dict(self) -> dict[int, float]:
+        """Return round → value."""
+        return {int(round): float(value) for round, value in zip(self.rounds, self.values, strict=True)}
+
+
+def series_of(points: dict[int, float]) -> Series:
+    """Return the series through these (round → value) points."""
+    rounds = sorted(points)
+    return Series(np.array(rounds, np.int64), np.array([points[round] for round in rounds], np.float64))
+
+
+class Metrics:
+    """Every measurement of a run over rounds."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._points: dict[Key, dict[int, float]] = {}
+        self.skipped = 0
+        for line in lines:
+            if line.strip():
+                self.skipped += not self._take(line)
+
+    def _take(self, line: str) -> bool:
+        try:
+            entry = json.loads(line)
+            key = tuple(str(entry[part]) for part in ("branch", "entity", "split", "metric"))
+            round, value = int(entry["round"]), entry["value"]
+        except (ValueError, TypeError, KeyError):
+            return False
+        if value is not None and math.isfinite(value):
+            self._points.setdefault(key, {})[round] = float(value)  # type: ignore[arg-type]
+        return True
+
+    def series(self, branch: str, split: str, metric: str = "accuracy", entity: str = "server") -> Series:
+        """Return one measurement over rounds; empty where there is none."""
+        return series_of(self._points.get((branch, entity, split, metric), {}))
+
+    def over_clients(
+        self, branch: str, split: str, clients: Sequence[int], weights: Sequence[float]
+    ) -> Series:
+        """Return the weighted mean accuracy over ``client-k`` entities, in rounds where all were measured."""
+        each = [self.series(branch, split, "accuracy", f"client-{client}").as_dict() for client in clients]
+        if not each or sum(weights) <= 0:
+            return series_of({})
+        rounds = set.intersection(*(set(points) for points in each))
+        return series_of(
+            {
+                round: sum(weight * points[round] for weight, points in zip(weights, each, strict=True))
+                / sum(weights)
+                for round in rounds
+            }
+        )
+
+
+def read_metrics(path: Path) -> Metrics:
+    """Return the measurements of ``metrics.jsonl``; none when the file is absent."""
+    if not path.exists():
+        return Metrics([])
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return Metrics(lines)

@@ -1,0 +1,197 @@
+"""The scorecard as a table: for the terminal (100 columns) and as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from fedunlearn.report.scores import Scores, Stat
+from fedunlearn.report.words import MOMENTS, NOTHING, clients, magnitude, metric_title, number, spread
+
+COLUMNS = (
+    ("forget", "forget_accuracy"),
+    ("retain", "retain_accuracy"),
+    ("test", "test_accuracy"),
+    ("MIA", "mia_svc_matched"),
+)
+"""Heading → metric, as the terminal and the Markdown table show them."""
+
+CAPTION = (
+    "means over seeds and requests. |gap|: distance to a model retrained without the forgotten data, ± std "
+    "(green: within its floor). floor: |gap| in forget accuracy between two retrainings. MIA: MIA-SVC, "
+    "label-matched. recovery: rounds until recovered (how many did)"
+)
+LEGEND = (
+    "Percentages; gap: to the model retrained without the forgotten data, in the same round; floor: the same",
+    "between two retrainings of different seeds; ± standard deviation over seeds and requests; recovery: rounds",
+    "until recovered (how many did).",
+)
+_LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
+
+
+def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
+    """Return the scorecard's aggregates as a rich table that fits 100 columns."""
+    scores = Scores(scorecard)
+    widths = {metric: _widths(scores, metric) for _, metric in COLUMNS}
+    table = Table(title=scores.experiment, caption=CAPTION, **_LAYOUT)
+    table.add_column("\nmethod, at", max_width=16, overflow="fold")
+    for heading, metric in COLUMNS:
+        table.add_column(f"{heading}\n{_fields('%', '|gap|', widths[metric])}", overflow="fold")
+        if heading == "forget":
+            table.add_column("\nfloor", justify="right")
+    table.add_column("\nrecovery", justify="right")
+    table.add_column("\nn", justify="right")
+    previous = None
+    for label, at in scores.groups():
+        if label != previous:
+            if previous is not None:
+                table.add_section()
+            table.add_row(Text(label, style="bold"))
+            previous = label
+        cells = [Text(f"  {at}")]
+        for heading, metric in COLUMNS:
+            cells.append(_cell(scores, label, at, metric, widths[metric]))
+            if heading == "forget":
+                cells.append(Text(number(scores.stat(label, at, "floor", metric).mean), style="dim"))
+        table.add_row(*cells, recovery_cell(scores, label, at), str(scores.count(label, at)))
+    return table
+
+
+def _cell(scores: Scores, label: str, at: str, metric: str, widths: tuple[int, int]) -> Text:
+    value, floor = (scores.stat(label, at, kind, metric).mean for kind in ("metrics", "floor"))
+    gap = scores.stat(label, at, "abs_gap", metric).mean
+    text = Text(_fields(number(value), _gap(scores, label, at, metric), widths))
+    if label != "retrain" and gap is not None and floor is not None and gap <= floor:
+        text.stylize("green", widths[0] + 1)
+    return text
+
+
+def _gap(scores: Scores, label: str, at: str, metric: str) -> str:
+    """Return ``|gap|±std``; nothing for the retrained model, which is the reference."""
+    gap = scores.stat(label, at, "abs_gap", metric)
+    return "" if label == "retrain" or gap.mean is None else compact(gap)
+
+
+def _widths(scores: Scores, metric: str) -> tuple[int, int]:
+    """Return how wide the values and the gaps of one column are."""
+    groups = scores.groups()
+    values = [len(number(scores.stat(label, at, "metrics", metric).mean)) for label, at in groups]
+    return max([1, *values]), max([5, *(len(_gap(scores, label, at, metric)) for label, at in groups)])
+
+
+def _fields(value: str, gap: str, widths: tuple[int, int]) -> str:
+    """Return both in fixed fields, so that the column reads as two."""
+    return f"{value:>{widths[0]}} {gap:<{widths[1]}}"
+
+
+def compact(stat: Stat) -> str:
+    """Return ``mean±std`` without spaces."""
+    return spread(number(stat.mean), number(stat.std)).replace(" ", "")
+
+
+def recovery_cell(scores: Scores, label: str, at: str) -> str:
+    """Return ``mean rounds (recovered/awaited)``: what never recovered is counted, not dropped."""
+    if not scores.is_method(label):
+        return ""
+    stat, never = scores.stat(label, at, "recovery_rounds"), scores.censored(label, at)
+    if stat.n + never == 0:
+        return NOTHING
+    return f"{number(stat.mean) if stat.n else 'never'} ({stat.n}/{stat.n + never})"
+
+
+def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
+    """Return several runs side by side: every method at the fairest moment its run offers."""
+    caption = (
+        "|gap| to retraining ± std at the moment named; floor: the same between two retrainings; "
+        "MIA: MIA-SVC, label-matched; recovery: rounds (how many recovered); epochs: client-epochs"
+    )
+    table = Table(title="Runs compared", caption=caption, **_LAYOUT)
+    table.add_column("run", max_width=16, overflow="fold")
+    table.add_column("method", max_width=16, overflow="fold")
+    table.add_column("at", no_wrap=True)
+    for heading in ("forget", "floor", "test", "MIA", "recovery", "epochs", "n"):
+        table.add_column(heading, justify="right")
+    for scorecard in scorecards:
+        scores = Scores(scorecard)
+        table.add_section()
+        for place, label in enumerate(label for label in scores.labels if label != "retrain"):
+            at = scores.judged_at(label) or ("request" if label == "original" else "")
+            gaps = {heading: scores.stat(label, at, "abs_gap", metric) for heading, metric in COLUMNS}
+            table.add_row(
+                Text(scores.run or scores.experiment if place == 0 else "", style="bold"),
+                Text(label),
+                Text(at),
+                compact(gaps["forget"]),
+                number(scores.stat(label, at, "floor", "forget_accuracy").mean),
+                compact(gaps["test"]),
+                compact(gaps["MIA"]),
+                recovery_cell(scores, label, at),
+                magnitude(scores.cost(label, at, "client_epochs"), ""),
+                str(scores.count(label, at)),
+            )
+    return table
+
+
+def markdown(scorecard: Mapping[str, Any]) -> str:
+    """Return the scorecard as Markdown: the aggregates, then every row."""
+    scores = Scores(scorecard)
+    lines = [f"# Scorecard of {_plain(scores.experiment)}", ""]
+    if scores.run:
+        lines += [f"Run `{scores.run}`.", ""]
+    metrics = [(heading, metric) for heading, metric in COLUMNS if metric in scores.metrics()]
+    head = ["method", "at", "n"]
+    for _, metric in metrics:
+        head += [metric_title(metric), "\\|gap\\|", "floor"]
+    aggregates = []
+    for label, at in scores.groups():
+        cells = [_plain(label), at, str(scores.count(label, at))]
+        for _, metric in metrics:
+            value, gap = scores.stat(label, at, "metrics", metric), scores.stat(label, at, "abs_gap", metric)
+            cells += [
+                spread(number(value.mean), number(value.std)),
+                spread(number(gap.mean), number(gap.std)),
+            ]
+            cells.append(number(scores.stat(label, at, "floor", metric).mean))
+        aggregates.append([*cells, recovery_cell(scores, label, at)])
+    lines += [*_grid([*head, "recovery rounds"], aggregates), ""]
+    lines += [
+        f"`{at}`: {long}."
+        for at, (_, long) in MOMENTS.items()
+        if any(at == seen for _, seen in scores.groups())
+    ]
+    lines += ["", *LEGEND, "", "## Every row", ""]
+    rows = [
+        [_plain(str(row["label"])), str(row.get("at") or ""), number(row.get("seed"), 0),
+         clients((row.get("forget") or {}).get("clients") or ()), number(row.get("round"), 0)]
+        + [_valued(row, metric) for _, metric in metrics]
+        + [_plain(str(row.get("reason") or ""))]
+        for row in scores.rows
+    ]  # fmt: skip
+    head = [
+        "method",
+        "at",
+        "seed",
+        "forgets",
+        "round",
+        *(metric_title(metric) for _, metric in metrics),
+        "note",
+    ]
+    return "\n".join([*lines, *_grid(head, rows), ""])
+
+
+def _valued(row: Mapping[str, Any], metric: str) -> str:
+    value, gap = (row.get("metrics") or {}).get(metric), (row.get("gap") or {}).get(metric)
+    return number(value) + (
+        f" ({number(gap, sign=True)})" if gap is not None and row["label"] != "retrain" else ""
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *body]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -1,0 +1,120 @@
+"""Names, numbers and units as a reader sees them."""
+
+import math
+from collections.abc import Sequence
+
+from fedunlearn.evaluation.catalogue import MEASURES
+
+NOTHING = "–"  # what a null is shown as, everywhere
+
+MOMENTS: dict[str, tuple[str, str]] = {
+    "request": ("when asked", "the last round before the request is answered"),
+    "unlearned": ("just unlearned", "right after the unlearning round, before any recovery"),
+    "recovered": ("once recovered", "the first round within ε of retraining on validation data"),
+    "compare": ("at PUF's recovery", "every method at the round in which PUF has recovered"),
+    "cap": ("at the cap", "every method after the greatest allowed number of recovery rounds"),
+    "final": ("at the end", "the last round of the federation"),
+}
+"""The ``at`` of a scorecard row → (short words, explanation), in the order in which they happen."""
+
+METRICS: dict[str, str] = {
+    "forget_accuracy": "forget accuracy",
+    "retain_accuracy": "retain accuracy",
+    "test_accuracy": "test accuracy",
+    "validation_accuracy": "validation accuracy",
+    "mia_svc_matched": "MIA-SVC, label-matched",
+    "mia_svc": "MIA-SVC",
+    "mia_yeom_matched": "MIA-Yeom, label-matched",
+    "mia_yeom": "MIA-Yeom",
+    "mia_auc": "MIA AUC",
+    "mia_tpr_at_1_fpr": "MIA TPR at 1 % FPR",
+    "forget_loss": "forget loss",
+    "retain_loss": "retain loss",
+    "test_loss": "test loss",
+    "l2_to_retrain": "L2 to retrain",
+    "cosine_to_retrain": "cosine to retrain",
+    "kl_to_retrain": "KL(retrain ‖ model)",
+}
+"""Metric name → title, in the order of display. Unknown names are shown as they are."""
+
+
+def moment(at: str) -> str:
+    """Return the short words for a row's ``at``."""
+    return MOMENTS.get(at, (at, ""))[0]
+
+
+def metric_title(name: str) -> str:
+    """Return the reader's name of a metric."""
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def metric_order(names: Sequence[str]) -> list[str]:
+    """Return the names, the known ones first and in the order of display, each once."""
+    known = [name for name in METRICS if name in names]
+    return known + sorted(set(names) - set(known))
+
+
+def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
+    """Return ``value`` with so many decimals, ``–`` for null; never ``-0.0``.
+
+    >>> number(-0.04), number(3.14159, 2, sign=True), number(None)
+    ('0.0', '+3.14', '–')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    rounded = round(value, digits)
+    if rounded == 0:
+        return f"{0:.{digits}f}"
+    return f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def is_percentage(name: str) -> bool:
+    """Return whether a metric is given in percent, so that its gap is in points."""
+    return name in MEASURES and MEASURES[name].unit == "%"
+
+
+def metric_help(name: str) -> str | None:
+    """Return what a metric measures and where it should be, None for an unknown one."""
+    found = MEASURES.get(name)
+    return f"{found.description} ({found.unit}); better: {found.better}" if found else None
+
+
+def measured(name: str, value: float | None, *, sign: bool = False) -> str:
+    """Return a metric's value in its own precision: percentages one decimal, all else three."""
+    return number(value, 1 if is_percentage(name) else 3, sign=sign)
+
+
+def spread(mean: str, std: str) -> str:
+    """Return ``mean ± std``, the mean alone where one repetition has no spread."""
+    return mean if std == NOTHING else f"{mean} ± {std}"
+
+
+def magnitude(value: float | None, unit: str) -> str:
+    """Return a count of ``unit`` ("B", "s" or "") with at most three significant figures.
+
+    >>> magnitude(81_960_000, "B"), magnitude(0.5, "s"), magnitude(4200, "s"), magnitude(42.66, "")
+    ('82 MB', '0.5 s', '70 min', '42.7')
+    """
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if unit == "s":
+        scaled, word = (value, "s") if value < 180 else (value / 60, "min")
+        if scaled >= 180 and word == "min":
+            scaled, word = scaled / 60, "h"
+    elif unit == "B":
+        power = 0 if value < 1 else min(int(math.log10(value)) // 3, 5)
+        scaled, word = value / 1000**power, ("B", "kB", "MB", "GB", "TB", "PB")[power]
+    else:
+        scaled, word = value, unit
+    figures = f"{scaled:.0f}" if scaled >= 100 else f"{scaled:.3g}"
+    return f"{figures} {word}".rstrip()
+
+
+def clients(numbers: Sequence[int]) -> str:
+    """Return ``client 3``, ``clients 2 and 3``, ``clients 1, 2 and 3``; ``no client`` for none."""
+    if not numbers:
+        return "no client"
+    names = [str(number) for number in numbers]
+    if len(names) == 1:
+        return f"client {names[0]}"
+    return f"clients {', '.join(names[:-1])} and {names[-1]}"

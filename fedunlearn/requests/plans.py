@@ -1,0 +1,63 @@
+"""Plans of rounds: committed before anything is sent, and final from then on."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from fedunlearn.requests.records import PlanRecord, canonical_json
+from fedunlearn.requests.store import Store
+from fedunlearn.requests.transitions import LedgerError
+
+
+def insert(store: Store, branch: str, round: int, plan: Mapping[str, Any]) -> bool:
+    """Write a plan and return True; return False when this very plan is there already.
+
+    Raises
+    ------
+    LedgerError
+        The round has another plan, or this one holds what JSON would change.
+    """
+    text = canonical_json(dict(plan))
+    known = store.row("SELECT plan FROM plans WHERE branch = ? AND round = ?", branch, round)
+    if known is None:
+        store.rows("INSERT INTO plans (branch, round, plan) VALUES (?, ?, ?)", branch, round, text)
+        return True
+    if known["plan"] != text:
+        raise LedgerError(f"round {round} of branch {branch!r} was planned otherwise; a plan is final")
+    return False
+
+
+def answer(store: Store, branch: str, round: int, failed: Mapping[int, str]) -> None:
+    """Write which clients failed; the same ones again change nothing.
+
+    Raises
+    ------
+    LedgerError
+        The round has no plan, or other failures were recorded for it.
+    """
+    text = canonical_json({str(client): reason for client, reason in failed.items()}, "failed")
+    row = store.row("SELECT failed FROM plans WHERE branch = ? AND round = ?", branch, round)
+    if row is None:
+        raise LedgerError(f"round {round} of branch {branch!r} has no plan: commit_plan comes first")
+    if row["failed"] is None:
+        store.rows("UPDATE plans SET failed = ? WHERE branch = ? AND round = ?", text, branch, round)
+    elif row["failed"] != text:
+        raise LedgerError(f"round {round} of branch {branch!r} has other failures on record; they are final")
+
+
+def read(store: Store, branch: str, round: int | None = None) -> list[PlanRecord]:
+    """Return the plan of one round, or of all rounds in order."""
+    where, values = ("", ()) if round is None else ("AND round = ?", (round,))
+    rows = store.rows(f"SELECT * FROM plans WHERE branch = ? {where} ORDER BY round", branch, *values)
+    return [_record(row) for row in rows]
+
+
+def _record(row: sqlite3.Row) -> PlanRecord:
+    failed = {} if row["failed"] is None else json.loads(row["failed"])
+    return PlanRecord(
+        round=row["round"],
+        plan=json.loads(row["plan"]),
+        failed={client: failed[str(client)] for client in sorted(map(int, failed))},
+        answered=row["failed"] is not None,
+    )

@@ -1,0 +1,133 @@
+"""What the ledger hands out: requests, plans of rounds and audit entries, as plain values."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fedunlearn.requests.transitions import ENDS, LedgerError
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One forget request as it stands now.
+
+    Attributes
+    ----------
+    id
+        The requester's name for it, unique within a branch.
+    clients
+        Client numbers to forget together, ascending.
+    at_round
+        The request counts as arrived once this round is complete; None for one that arrived live.
+    state
+        A member of `fedunlearn.requests.transitions.STATES`.
+    state_round
+        Round of the transition into `state`; None while it has never moved.
+    unlearned_round
+        Round whose unlearning was applied to the weights; None as long as none was.
+    ended_round
+        Round in which it reached an end state.
+    source
+        Where it came from: "experiment", "cli", "http", …
+    arrival
+        Place in the order of submission within its branch, from 1.
+    """
+
+    id: str
+    clients: tuple[int, ...]
+    at_round: int | None
+    state: str
+    unlearned_round: int | None
+    ended_round: int | None
+    state_round: int | None = None
+    source: str = "experiment"
+    arrival: int = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can happen to this request any more."""
+        return self.state in ENDS
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """The committed plan of one round.
+
+    Attributes
+    ----------
+    round
+        Round number, from 1.
+    plan
+        What was committed, as JSON types.
+    failed
+        Client number → reason, for the clients that did not deliver; empty also while `answered` is False.
+    answered
+        Whether the round's failures were recorded. A replay of an answered round leaves the failed ones
+        out; a round that was not answered is executed from its beginning.
+    """
+
+    round: int
+    plan: dict[str, Any]
+    failed: dict[int, str]
+    answered: bool = False
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One transition that happened. `at` is in Unix seconds; a submission has `from_state` None."""
+
+    seq: int
+    branch: str
+    request_id: str
+    from_state: str | None
+    to_state: str
+    round: int | None
+    at: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """One transition to make, for `Ledger.transition_many`; `round` is None only for a live submission."""
+
+    request_id: str
+    to: str
+    round: int | None
+    detail: str = ""
+
+
+def canonical_json(value: object, name: str = "plan") -> str:
+    """Write JSON of which there is only one for each value: sorted keys, no spaces, no NaN.
+
+    Tuples are written as lists. Anything else that JSON would silently change (a dict key that is not a
+    string) is refused, because a replay would then execute something other than the first execution did.
+
+    Raises
+    ------
+    LedgerError
+        The value at the named place cannot be stored without changing.
+    """
+    _refuse_what_json_changes(value, name)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def _refuse_what_json_changes(value: object, name: str) -> None:
+    if value is None or type(value) in (bool, int, str):
+        return
+    if type(value) is float:
+        if value - value != 0.0:
+            raise LedgerError(f"{name} = {value!r}: must be finite")
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if type(key) is not str:
+                raise LedgerError(f"{name} has the key {key!r}: keys must be strings, a replay reads JSON")
+            _refuse_what_json_changes(item, f"{name}.{key}")
+        return
+    if isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_what_json_changes(item, f"{name}[{index}]")
+        return
+    raise LedgerError(
+        f"{name} is a {type(value).__name__}: must be of JSON types (None, bool, int, float, str, list, dict)"
+    )

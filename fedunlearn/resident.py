@@ -1,0 +1,86 @@
+"""What a process keeps between messages: experiments by path, data once, one model per worker thread.
+
+Under Flower's deployment runtime every message starts a new process and these caches are simply empty; under
+the in-process engines they are what makes a round cost its arithmetic and nothing else.
+"""
+
+import threading
+from functools import lru_cache
+
+import torch
+
+from fedunlearn import config, models
+from fedunlearn.config import Experiment
+from fedunlearn.data import FederatedData, load_federated
+from fedunlearn.models.flat import FlatModel
+
+_lock = threading.Lock()
+_thread = threading.local()
+
+
+@lru_cache(maxsize=8)
+def experiment_at(path: str) -> Experiment:
+    """Return the experiment in a resolved file, which is never changed once a run has started."""
+    return config.load(path)
+
+
+def device_of(experiment: Experiment) -> torch.device:
+    """Return the device that ``engine.device`` means here."""
+    name = experiment.engine.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def dtype_of(experiment: Experiment) -> torch.dtype:
+    """Return the dtype that ``engine.precision`` means."""
+    return {"float32": torch.float32, "float64": torch.float64}[experiment.engine.precision]
+
+
+def data_of(experiment: Experiment, seed: int) -> FederatedData:
+    """Return the experiment's data, partitioned by ``seed``; loaded once per process."""
+    with _lock:
+        return _load_data(
+            experiment.data,
+            experiment.federation.num_clients,
+            seed,
+            device_of(experiment),
+            dtype_of(experiment),
+        )
+
+
+@lru_cache(maxsize=4)
+def _load_data(
+    data: config.DataConfig, num_clients: int, seed: int, device: torch.device, dtype: torch.dtype
+) -> FederatedData:
+    return load_federated(data, num_clients, seed, device=device, dtype=dtype)
+
+
+def new_model(experiment: Experiment, data: FederatedData, seed: int) -> FlatModel:
+    """Build the experiment's model with the initial weights that ``seed`` draws."""
+    module = models.build(
+        experiment.model,
+        num_classes=data.num_classes,
+        in_channels=data.in_channels,
+        image_size=data.image_size,
+        seed=seed,
+    )
+    return FlatModel(module, dtype=dtype_of(experiment), device=device_of(experiment))
+
+
+def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
+    """Return this thread's resident model of the experiment; its weights are whatever was loaded last."""
+    key = (
+        experiment.model,
+        data.num_classes,
+        data.in_channels,
+        data.image_size,
+        device_of(experiment),
+        dtype_of(experiment),
+    )
+    cached: dict[object, FlatModel] = _thread.__dict__.setdefault("models", {})
+    if key not in cached:
+        cached.clear()
+        with _lock:
+            cached[key] = new_model(experiment, data, seed=0)
+    return cached[key]

@@ -1,0 +1,202 @@
+"""The content-addressed cache: a branch that was computed once is never computed again.
+
+The key of a branch covers everything that its bits depend on: the data and their partition, the initial weights,
+training settings, what is forgotten and when, the method, what it forks from, the recovery rule, numerics
+(threads, dtype, device class, torch version, processor type) and the source of the modules that compute it. What
+changes no bit (workers, engine, output folder) is not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.runs.checkpoints import write_durably
+from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.runs.metrics_log import Metric
+from fedunlearn.simulation.branches import Branch
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMON_SOURCES = (
+    "clients",
+    "fedunlearn/simulation/branches.py",
+    "fedunlearn/data",
+    "fedunlearn/evaluation/accuracy.py",
+    "fedunlearn/evaluation/outputs.py",
+    "fedunlearn/federation/payload.py",
+    "fedunlearn/models",
+    "fedunlearn/randomness.py",
+    "fedunlearn/training.py",
+    "strategies/base.py",
+    "strategies/exchange.py",
+    "strategies/plan.py",
+    "strategies/recovery.py",
+    "strategies/retrain.py",
+    "strategies/server_app.py",
+    "strategies/server_evaluation.py",
+)
+
+
+@cache
+def source_hash(paths: tuple[str, ...]) -> str:
+    """Return the SHA-256 of the Python source under these paths, given relative to the distribution's root."""
+    digest = hashlib.sha256()
+    for relative in paths:
+        path = ROOT / relative
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(f"{file.relative_to(ROOT)}\n".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def digest_of(content: Any) -> str:
+    """Return the SHA-256 of plain JSON content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def numerics(experiment: Experiment) -> dict[str, Any]:
+    """Return what decides the bits of a computation besides its inputs and its source."""
+    device = resident.device_of(experiment)
+    return {
+        "numerics": experiment.numerics,
+        "precision": experiment.engine.precision,
+        "threads": experiment.engine.threads_per_client,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    # The instruction set decides which kernels run and in what order they add.
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def branch_key(
+    experiment: Experiment, branch: Branch, keys: Mapping[str, str], *, data_hash: str, weights_hash: str
+) -> str:
+    """Return a branch's key.
+
+    Parameters
+    ----------
+    keys
+        Keys of the branches before it, by name: of those it forks from and is judged by.
+    data_hash
+        ``FederatedData.content_hash``: data and partition.
+    weights_hash
+        Hash of the initial weights.
+    """
+    method_source = (f"strategies/{branch.method.name}.py",) if branch.method else ()
+    # The label is a name for the reader; two labels of the same settings are one computation.
+    method = replace(branch.method, given_label=None) if branch.method else None
+    return digest_of(
+        {
+            "data": data_hash,
+            "weights": weights_hash,
+            "train": asdict(experiment.train),
+            "federation": asdict(experiment.federation),
+            "recover": asdict(experiment.recover) if branch.requests else None,
+            "kind": "oracle" if branch.kind in ("retrain", "floor") else branch.kind,
+            "training_seed": branch.training_seed,
+            "excluded": branch.excluded,
+            "forget": branch.forget,
+            "requests": [[r.id, r.clients, r.at_round] for r in branch.requests],
+            "method": asdict(method) if method else None,
+            "fork": [keys[branch.fork_from], branch.first_round] if branch.fork_from else None,
+            "oracles": [keys[name] for name in branch.oracles],
+            "last_round": branch.last_round,
+            "keep": [branch.keep_from, sorted(branch.keep)],
+            "numerics": numerics(experiment),
+            "source": source_hash(COMMON_SOURCES + method_source),
+        }
+    )
+
+
+class Cache:
+    """Finished branches and measures on disk, by key. Safe against crashes and against parallel writers.
+
+    Parameters
+    ----------
+    folder
+        Made when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _entry(self, kind: str, key: str) -> Path:
+        return self._folder / kind / key[:2] / key
+
+    def has_branch(self, key: str) -> bool:
+        """Whether a branch is there."""
+        return self._entry("branches", key).is_dir()
+
+    def store_branch(self, key: str, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
+        """Copy a finished branch and its outcome from a run; nobody ever sees half of it."""
+        entry = self._entry("branches", key)
+        if entry.exists():
+            return
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))
+        checkpoints = run.checkpoints(name)
+        for round in checkpoints.rounds():
+            for source in (checkpoints.path(round), checkpoints.path(round).with_suffix(".json")):
+                if source.exists():
+                    _link(source, staging / source.name.removeprefix(name))
+        history = {
+            "outcome": dict(outcome),
+            "metrics": [asdict(m) for m in run.metrics.of(name).values()],
+            "ledger": run.ledger.export(name),
+        }
+        (staging / "branch.json").write_text(json.dumps(history))
+        try:
+            staging.rename(entry)
+        except OSError:  # another process was first; its content is the same
+            shutil.rmtree(staging)
+
+    def load_branch(self, key: str, run: RunDirectory, branch: Branch) -> dict[str, Any]:
+        """Put a cached branch into a run under its name there, and return its outcome."""
+        entry = self._entry("branches", key)
+        history = json.loads((entry / "branch.json").read_text())
+        folder = run.path / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        for source in entry.iterdir():
+            if source.name != "branch.json":
+                target = folder / f"{branch.name}{source.name}"
+                target.unlink(missing_ok=True)
+                _link(source, target)
+        run.metrics.append(replace(Metric(**m), branch=branch.name) for m in history["metrics"])
+        run.ledger.load(branch.name, history["ledger"])
+        outcome: dict[str, Any] = history["outcome"]
+        return outcome
+
+    def measures(self, key: str) -> Any | None:
+        """Return stored measures, or None."""
+        path = self._entry("measures", key).with_suffix(".json")
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def store_measures(self, key: str, measures: Any) -> None:
+        """Store measures under a key."""
+        path = self._entry("measures", key).with_suffix(".json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, json.dumps(measures).encode())
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a file that nobody changes in place; copy where links are not to be had."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,129 @@
+"""The run directory: where everything that a run produces lies, and who may write to it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedunlearn import config
+from fedunlearn.config import Experiment
+from fedunlearn.errors import UserError
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints, write_durably
+from fedunlearn.runs.metrics_log import MetricsLog
+
+EXPERIMENT = "experiment.toml"
+SCORECARD = "scorecard.json"
+BRANCHES = "branches.json"
+
+
+def run_name(experiment: Experiment) -> str:
+    """Return ``<name>-<hash8>``; the hash covers every setting that can change a result."""
+    return f"{experiment.name}-{config.digest(experiment)[:8]}"
+
+
+class RunDirectory:
+    """One run's files, opened for writing by one process at a time.
+
+    Use :meth:`open`. The directory holds ``experiment.toml`` (resolved, reruns as is), ``metrics.jsonl``,
+    ``requests.sqlite`` (one ledger, every branch under its name), ``checkpoints/``, ``branches.json`` (finished
+    branches), ``partition.json``, and at the end ``scorecard.json``, ``scorecard.md`` and ``report.html``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = (path / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise UserError(f"{path}: another process is running it; wait for it or stop it first") from None
+        self.metrics = MetricsLog(path / "metrics.jsonl")
+        self.ledger = Ledger(path / "requests.sqlite")
+
+    @classmethod
+    def open(
+        cls, experiment: Experiment, out: Path, *, resume: bool = False, fresh: bool = False
+    ) -> RunDirectory:
+        """Make the experiment's run directory under ``out``, or continue in the one that is there.
+
+        Parameters
+        ----------
+        resume
+            Continue an unfinished run; a finished one only has its scorecard and report written again.
+        fresh
+            Delete what is there and start over.
+
+        Raises
+        ------
+        UserError
+            If there is a run already and none of the flags says what to do with it. A finished run of an
+            experiment with ``cache = true`` may be started again without a flag: nothing is lost by that.
+        """
+        path = out / run_name(experiment)
+        if (path / EXPERIMENT).exists() and not resume:
+            finished = (path / SCORECARD).exists()
+            if not fresh and not finished:
+                raise UserError(
+                    f"{path}: holds an unfinished run; add --resume to continue it or --fresh to start over"
+                )
+            if not fresh and not experiment.cache:
+                raise UserError(
+                    f"{path}: holds a finished run and cache = false; see it with `fedunlearn report {path}`, "
+                    "or add --fresh to run it again"
+                )
+            cls(path).clear()
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        if not run.experiment_path.exists():
+            write_durably(run.experiment_path, config.to_toml(experiment).encode())
+        return run
+
+    def close(self) -> None:
+        """Close the files and let others in."""
+        self.ledger.close()
+        self._lock.close()
+
+    def clear(self) -> None:
+        """Delete everything in the directory, the experiment last: until then it is a run that can be seen."""
+        self.ledger.close()
+        for item in sorted(self.path.iterdir(), key=lambda p: p.name == EXPERIMENT):
+            if item.is_dir():
+                shutil.rmtree(item)
+            else:
+                item.unlink()
+        self._lock.close()
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def experiment_path(self) -> Path:
+        """The resolved experiment file."""
+        return self.path / EXPERIMENT
+
+    def checkpoints(self, branch: str, keep: Callable[[int], bool] = lambda _: True) -> Checkpoints:
+        """Return a branch's checkpoints."""
+        return Checkpoints(self.path / "checkpoints", branch, keep)
+
+    def branches(self) -> dict[str, dict[str, Any]]:
+        """Return the records of finished branches by name."""
+        path = self.path / BRANCHES
+        if not path.exists():
+            return {}
+        return {record["branch"]: record for record in json.loads(path.read_text())}
+
+    def finish_branch(self, record: dict[str, Any]) -> None:
+        """Add a finished branch's record, durably."""
+        records = self.branches() | {record["branch"]: record}
+        self.write_json(BRANCHES, list(records.values()))
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file durably."""
+        write_durably(self.path / name, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,0 +1,195 @@
+"""What an experiment will do and cost, worked out without running it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.randomness import torch_generator
+from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.training import train_local
+
+KIND_NAMES = {
+    "original": "original, trained once per seed",
+    "retrain": "retrained without the forgotten clients",
+    "floor": "retrained once more, for the noise floor",
+    "method": "forget and recover",
+}
+
+
+@dataclass(frozen=True)
+class BranchForecast:
+    """One branch's share.
+
+    Attributes
+    ----------
+    rounds : int
+        At most; a timeline may stop before.
+    client_epochs : int
+        Local epochs over all clients and rounds.
+    examples : float
+        Training examples seen, expected over the sampling of clients.
+    checkpoints : int
+        Checkpoints kept.
+    """
+
+    branch: Branch
+    rounds: int
+    client_epochs: int
+    examples: float
+    checkpoints: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The whole plan.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    branches : tuple[BranchForecast, ...]
+    parameters : int
+        Scalar parameters of the model.
+    model_bytes : int
+        One model on the wire, buffers included.
+    slots : int
+        Clients per round.
+    seconds_per_example : float
+        Of local training on one worker, from a probe of about a second.
+    """
+
+    experiment: Experiment
+    branches: tuple[BranchForecast, ...]
+    parameters: int
+    model_bytes: int
+    slots: int
+    seconds_per_example: float
+
+    @property
+    def seconds(self) -> float:
+        """Estimated training time on this machine; measuring comes on top."""
+        workers = self.experiment.engine.workers
+        return sum(b.examples for b in self.branches) * self.seconds_per_example / workers
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the kept checkpoints take."""
+        return sum(b.checkpoints for b in self.branches) * self.model_bytes
+
+
+def forecast(experiment: Experiment) -> Forecast:
+    """Work out an experiment's branches and costs; loads the data and times a few training steps."""
+    slots = max(1, round(experiment.federation.participation * experiment.federation.num_clients))
+    found = []
+    for seed in experiment.seeds:
+        data = resident.data_of(experiment, seed)
+        sizes = [len(rows) for rows in data.clients]
+        for branch in branches(experiment, seed):
+            found.append(_branch(experiment, branch, sizes, slots))
+    data = resident.data_of(experiment, experiment.seeds[0])
+    model = resident.new_model(experiment, data, seed=0)
+    tensors = [model.vector, *model.buffers().values()]
+    return Forecast(
+        experiment=experiment,
+        branches=tuple(found),
+        parameters=model.num_parameters,
+        model_bytes=sum(t.numel() * t.element_size() for t in tensors),
+        slots=slots,
+        seconds_per_example=_probe(experiment),
+    )
+
+
+def _branch(experiment: Experiment, branch: Branch, sizes: list[int], slots: int) -> BranchForecast:
+    # A method's clients leave at the request; that its unlearning round differs is below a forecast's accuracy.
+    here = set(range(len(sizes))) - set(branch.excluded or branch.forget)
+    per_round = min(slots, len(here))
+    mean_size = sum(sizes[k] for k in here) / len(here)
+    epochs = experiment.train.local_epochs
+    kept = sum(branch.keeps(r) for r in range(branch.first_round + 1, branch.last_round + 1))
+    return BranchForecast(
+        branch=branch,
+        rounds=branch.rounds,
+        client_epochs=branch.rounds * per_round * epochs,
+        examples=branch.rounds * per_round * epochs * mean_size,
+        checkpoints=kept,
+    )
+
+
+def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
+    """Return the seconds that local training takes per example: the first client's, for about a second."""
+    data = resident.data_of(experiment, experiment.seeds[0])
+    model = resident.new_model(experiment, data, seed=0)
+    images, labels = data.client(0)
+    few = slice(0, 8 * experiment.train.batch_size)
+    images, labels = images[few], labels[few]
+
+    def step() -> None:
+        generator = torch_generator(0, "batches")
+        train_local(model, images, labels, experiment.train, lr=experiment.train.lr, generator=generator)
+
+    step()  # first calls allocate and choose kernels
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        step()
+        steps += 1
+    seen = steps * len(labels) * experiment.train.local_epochs
+    return (time.perf_counter() - began) / seen
+
+
+def size(num_bytes: float) -> str:
+    """Return a number of bytes for people: ``82.0 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def show(plan: Forecast, console: Console) -> None:
+    """Print the plan as a table and a few lines."""
+    table = Table(title=f"{plan.experiment.name}: what would run", title_justify="left")
+    for heading in ("branches", "", "rounds", "client-epochs", "checkpoints"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    groups: dict[tuple[str, str], list[BranchForecast]] = {}
+    for b in plan.branches:
+        groups.setdefault((b.branch.kind, b.branch.label), []).append(b)
+    for (kind, label), group in groups.items():
+        name = f"{label}: {KIND_NAMES[kind]}" if kind == "method" else KIND_NAMES[kind]
+        table.add_row(
+            str(len(group)),
+            name,
+            f"{sum(b.rounds for b in group):,}",
+            f"{sum(b.client_epochs for b in group):,}",
+            f"{sum(b.checkpoints for b in group):,}",
+        )
+    table.add_section()
+    table.add_row(
+        str(len(plan.branches)),
+        "all, at most",
+        f"{sum(b.rounds for b in plan.branches):,}",
+        f"{sum(b.client_epochs for b in plan.branches):,}",
+        f"{sum(b.checkpoints for b in plan.branches):,}",
+    )
+    console.print(table)
+    model = plan.experiment.model.name
+    one_way = plan.slots * plan.model_bytes
+    console.print(
+        f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
+        f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
+        f"disk       {size(plan.disk_bytes)} of checkpoints\n"
+        f"time       about {duration(plan.seconds)} of training on {plan.experiment.engine.workers} worker(s), "
+        f"from a probe of {1 / plan.seconds_per_example:,.0f} examples/s; branches in the cache take none",
+        highlight=False,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: ``45 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

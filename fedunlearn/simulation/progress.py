@@ -1,0 +1,184 @@
+"""How a run shows what it is doing: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+
+from fedunlearn.simulation.branches import Branch
+
+
+class Progress:
+    """What a run tells; this one says nothing."""
+
+    def begin(self, run: Path, branches: Sequence[Branch]) -> None:
+        """All branches are known, nothing has run."""
+
+    def branch_begins(self, branch: Branch) -> None:
+        """A branch is about to be computed."""
+
+    def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
+        """A round is complete; metrics are percentages and nats by ``split-metric``."""
+
+    def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
+        """A branch is complete; ``reused``: it was there or came from the cache."""
+
+    def measuring(self) -> None:
+        """All branches are complete; attacks and distances are being measured."""
+
+    def end(self) -> None:
+        """The scorecard is written."""
+
+    def close(self) -> None:
+        """Leave the terminal in order, also after an error."""
+
+
+class _Clock:
+    """Estimates the time left from the rounds done so far, weighted by how many clients take part."""
+
+    def __init__(self, branches: Sequence[Branch]) -> None:
+        self.total = sum(b.rounds for b in branches)
+        self.done = 0
+        self._computed = 0
+        self._began = time.monotonic()
+
+    def round(self) -> None:
+        self.done += 1
+        self._computed += 1
+
+    def skip(self, rounds: int) -> None:
+        """Account for rounds that need not be computed."""
+        self.done += rounds
+
+    @property
+    def left(self) -> str:
+        if not self._computed:
+            return "-"
+        seconds = (time.monotonic() - self._began) / self._computed * max(self.total - self.done, 0)
+        return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
+    """Say in a few words how a branch ended."""
+    words = ["cached" if reused else "done"]
+    for request in record.get("requests", []):
+        after = (request["ended_round"] or record["last_round"]) - request["at_round"]
+        clients = "+".join(map(str, request["clients"]))
+        words.append(
+            {
+                "recovered": f"client {clients} recovered after {after} rounds",
+                "capped": f"client {clients} not recovered within {after} rounds",
+                "superseded": f"client {clients}: recovery taken over by a later request",
+                "failed": f"client {clients}: forgetting failed",
+            }.get(request["outcome"], f"client {clients}: {request['state']}")
+        )
+    return ", ".join(words)
+
+
+class PlainProgress(Progress):
+    """One line per branch, and one every few seconds while a branch is computed; for logs and pipes."""
+
+    def __init__(self, console: Console, *, every_seconds: float = 5.0) -> None:
+        self._console = console
+        self._every = every_seconds
+        self._last = 0.0
+        self._clock = _Clock([])
+        self._done_here = 0
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def begin(self, run: Path, branches: Sequence[Branch]) -> None:
+        self._clock = _Clock(branches)
+        self._say(f"run {run}: {len(branches)} branches, at most {self._clock.total} rounds")
+
+    def branch_begins(self, branch: Branch) -> None:
+        self._done_here = 0
+        self._say(f"{branch.name}: rounds {branch.first_round + 1} to {branch.last_round}")
+
+    def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
+        if round:
+            self._clock.round()
+            self._done_here += 1
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            accuracy = metrics.get("test-accuracy")
+            shown = "" if accuracy is None else f", test accuracy {accuracy:.1f} %"
+            self._say(f"{branch.name}: round {round}/{branch.last_round}{shown}, {self._clock.left} left")
+
+    def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
+        self._clock.skip(branch.rounds if reused else branch.rounds - self._done_here)
+        self._done_here = 0
+        self._say(f"{branch.name}: {_summary(record, reused=reused)}")
+
+    def measuring(self) -> None:
+        self._say("measuring: accuracy, membership attacks, distances to the retrained models")
+
+
+class LiveProgress(Progress):
+    """A bar over all rounds of the run and one over the branch at hand; finished branches scroll away above."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[note]}", style="dim"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._console = console
+        self._clock = _Clock([])
+        self._all = self._bars.add_task("rounds", total=0, note="")
+        self._one = self._bars.add_task("", total=0, visible=False, note="")
+        self._done_here = 0
+
+    def begin(self, run: Path, branches: Sequence[Branch]) -> None:
+        self._clock = _Clock(branches)
+        self._console.print(f"[bold]{run.name}[/]  {len(branches)} branches", highlight=False)
+        self._bars.update(self._all, total=self._clock.total)
+        self._bars.start()
+
+    def branch_begins(self, branch: Branch) -> None:
+        self._done_here = 0
+        self._bars.reset(self._one, total=branch.rounds, description=branch.name, visible=True, note="")
+
+    def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
+        if not round:
+            return
+        self._clock.round()
+        self._done_here += 1
+        accuracy = metrics.get("test-accuracy")
+        note = "" if accuracy is None else f"test {accuracy:.1f} %"
+        self._bars.update(self._one, completed=round - branch.first_round, note=note)
+        self._bars.update(self._all, completed=self._clock.done, note=f"{self._clock.left} left")
+
+    def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
+        self._clock.skip(branch.rounds if reused else branch.rounds - self._done_here)
+        self._done_here = 0
+        self._bars.update(self._one, visible=False)
+        self._bars.update(self._all, completed=self._clock.done)
+        self._bars.console.print(
+            f"  [green]✓[/] {branch.name}: {_summary(record, reused=reused)}", highlight=False
+        )
+
+    def measuring(self) -> None:
+        self._bars.update(
+            self._one, visible=True, description="measuring attacks and distances", total=None, note=""
+        )
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def progress_for(console: Console) -> Progress:
+    """Return the display that suits where the output goes."""
+    return LiveProgress(console) if console.is_terminal else PlainProgress(console)

@@ -1,0 +1,217 @@
+"""Run a whole experiment on this machine: every branch once, forked where it forks, cached, resumable."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.evaluation import scorecard
+from fedunlearn.federation.local import LocalGrid
+from fedunlearn.runs.cache import Cache, branch_key
+from fedunlearn.runs.checkpoints import Snapshot, weights_hash, write_durably
+from fedunlearn.runs.directory import SCORECARD, RunDirectory
+from fedunlearn.runs.metrics_log import Metric
+from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.scoring import SeedScoring
+
+if TYPE_CHECKING:
+    from strategies.base import RoundReport
+
+CLIENT_APP = "clients.app:app"
+SERVE = "strategies.server_app:serve"
+REFERENCE = "strategies.recovery:RetrainReference"
+CACHE_VARIABLE = "FEDUNLEARN_CACHE"
+
+
+def load_object(reference: str) -> Any:
+    """Return the object at ``module:attribute``, as Flower finds its apps."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def cache_folder(out: Path) -> Path:
+    """Return where branches are cached: ``$FEDUNLEARN_CACHE``, or ``.cache`` beside the runs."""
+    return Path(os.environ.get(CACHE_VARIABLE) or out / ".cache")
+
+
+def simulate(
+    experiment: Experiment,
+    *,
+    out: Path,
+    resume: bool = False,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Run an experiment to its scorecard and return the run directory.
+
+    Parameters
+    ----------
+    out
+        Folder of runs; the run's own directory in it is named after the experiment and its settings.
+    resume, fresh
+        What to do with a run that is there already, see :meth:`fedunlearn.runs.directory.RunDirectory.open`.
+    progress
+        Who is told how it goes. Default: nobody.
+
+    Raises
+    ------
+    UserError
+        The run directory cannot be used as asked.
+    RunError
+        A round missed its quorum.
+    """
+    run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
+    try:
+        _Simulation(experiment, run, out, progress or Progress()).play()
+    finally:
+        run.close()
+    return run.path
+
+
+class _Simulation:
+    def __init__(self, experiment: Experiment, run: RunDirectory, out: Path, progress: Progress) -> None:
+        self.experiment = experiment
+        self.run = run
+        self.cache = Cache(cache_folder(out)) if experiment.cache else None
+        self.progress = progress
+        self.keys: dict[str, str] = {}
+
+    def play(self) -> None:
+        plans = {seed: branches(self.experiment, seed) for seed in self.experiment.seeds}
+        self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
+        partition = {}
+        for seed, plan in plans.items():
+            data = resident.data_of(self.experiment, seed)
+            partition[str(seed)] = {"counts": data.counts().tolist(), "classes": list(data.class_names)}
+            self.run.write_json("partition.json", partition)
+            with LocalGrid(
+                load_object(CLIENT_APP),
+                self.experiment.federation.num_clients,
+                run_config={"experiment": str(self.run.experiment_path), "seed": seed},
+                workers=self.experiment.engine.workers,
+                threads_per_client=self.experiment.engine.threads_per_client,
+            ) as grid:
+                for branch in plan:
+                    self._branch(branch, grid)
+        self.progress.measuring()
+        rows = [
+            row
+            for seed in self.experiment.seeds
+            for row in SeedScoring(self.experiment, self.run, seed, self.cache).rows()
+        ]
+        card = scorecard.scorecard(self.experiment.name, self.run.name, rows)
+        write_durably(self.run.path / SCORECARD, scorecard.dumps(card).encode())
+        self.progress.end()
+
+    def _branch(self, branch: Branch, grid: LocalGrid) -> None:
+        """Bring one branch to its end: it is there already, or in the cache, or has to be computed."""
+        key = self._key(branch)
+        self.keys[branch.name] = key
+        finished = self.run.branches().get(branch.name)
+        if finished is not None and finished["key"] == key:
+            self.progress.branch_done(branch, finished, reused=True)
+            return
+        cached = self.cache is not None and self.cache.has_branch(key)
+        if self.cache is not None and cached:
+            outcome = self.cache.load_branch(key, self.run, branch)
+        else:
+            self.progress.branch_begins(branch)
+            outcome = self._compute(branch, grid)
+        record = {**_description(branch), **outcome, "cached": cached, "key": key}
+        self.run.finish_branch(record)
+        if self.cache is not None and not cached:
+            self.cache.store_branch(key, self.run, branch.name, outcome)
+        self.progress.branch_done(branch, record, reused=cached)
+
+    def _key(self, branch: Branch) -> str:
+        data = resident.data_of(self.experiment, branch.seed)
+        model = resident.new_model(self.experiment, data, branch.training_seed)
+        return branch_key(
+            self.experiment,
+            branch,
+            self.keys,
+            data_hash=data.content_hash,
+            weights_hash=weights_hash(model.vector, model.buffers()),
+        )
+
+    def _compute(self, branch: Branch, grid: LocalGrid) -> dict[str, Any]:
+        fork: Snapshot | None = None
+        if branch.fork_from is not None:
+            fork = self.run.checkpoints(branch.fork_from).load(branch.first_round)
+        checkpoints = self.run.checkpoints(branch.name, branch.keeps)
+
+        def observe(report: RoundReport) -> None:
+            self.run.metrics.append(_lines(branch.name, report))
+            self.progress.round_done(branch, report.round, report.metrics)
+
+        requests = load_object(SERVE)(
+            grid,
+            self.experiment,
+            branch,
+            ledger=self.run.ledger,
+            checkpoints=checkpoints,
+            fork=fork,
+            references=self._references(branch),
+            observe=observe,
+        )
+        return {
+            "requests": [
+                {**r.to_dict(), "state": self.run.ledger.request(branch.name, r.id).state} for r in requests
+            ],
+            "last_round": checkpoints.rounds()[-1],
+        }
+
+    def _references(self, branch: Branch) -> Mapping[frozenset[int], Any]:
+        """Return the retrained accuracies that the branch's recovery is judged by."""
+        make = load_object(REFERENCE)
+        references = {}
+        by_name = {b.name: b for b in branches(self.experiment, branch.seed)}
+        for name in branch.oracles:
+            log = self.run.metrics.of(name).values()
+            validation = {m.round: m.value for m in log if (m.split, m.metric) == ("validation", "accuracy")}
+            test = {m.round: m.value for m in log if (m.split, m.metric) == ("test", "accuracy")}
+            references[frozenset(by_name[name].excluded)] = make(
+                validation=validation, test_at_end=test.get(self.experiment.train.rounds)
+            )
+        return references
+
+
+def _lines(branch: str, report: RoundReport) -> list[Metric]:
+    """Return a round's numbers as lines of metrics.jsonl."""
+
+    def line(entity: str, split: str, metric: str, value: float) -> Metric:
+        return Metric(branch, report.round, entity, split, metric, value, report.seconds)
+
+    lines = [line("server", "round", "seconds", report.seconds)]
+    for name, value in report.metrics.items():
+        split, _, metric = name.partition("-")
+        lines.append(line("server", split, metric, value))
+    lines += [line(f"client-{k}", "train", "loss", loss) for k, loss in sorted(report.losses.items())]
+    lines += [line(f"client-{k}", "forget", "coefficient", c) for k, c in report.coefficients.items()]
+    return lines
+
+
+def _description(branch: Branch) -> dict[str, Any]:
+    """Return what a reader of branches.json needs to know of a branch before it ran."""
+    return {
+        "branch": branch.name,
+        "kind": branch.kind,
+        "label": branch.label,
+        "seed": branch.seed,
+        "target": branch.target,
+        "forget": list(branch.forget),
+        "first_round": branch.first_round,
+    }
+
+
+def read_scorecard(run: Path) -> dict[str, Any]:
+    """Return a run's scorecard."""
+    card: dict[str, Any] = json.loads((run / SCORECARD).read_text())
+    return card

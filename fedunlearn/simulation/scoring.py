@@ -1,0 +1,266 @@
+"""From finished branches to the rows of the scorecard: which model is measured when, and against which retrain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.evaluation.accuracy import per_class, per_client
+from fedunlearn.evaluation.measures import Measures, measure, to_retrain
+from fedunlearn.evaluation.outputs import ModelOutputs, collect
+from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, floors, gaps
+from fedunlearn.runs.cache import Cache, digest_of, source_hash
+from fedunlearn.runs.checkpoints import weights_hash
+from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.runs.metrics_log import Address, Metric
+from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, branches, moments
+
+Values = dict[str, float | None]
+
+
+class SeedScoring:
+    """Measures the branches of one experiment seed.
+
+    Parameters
+    ----------
+    experiment, run
+        The run must hold every branch of the seed, finished.
+    seed
+    cache
+        Where measures are kept by content; None measures everything anew.
+    """
+
+    def __init__(self, experiment: Experiment, run: RunDirectory, seed: int, cache: Cache | None) -> None:
+        self._experiment = experiment
+        self._run = run
+        self._seed = seed
+        self._cache = cache
+        self._data = resident.data_of(experiment, seed)
+        self._model = resident.new_model(experiment, self._data, seed=0)
+        self._branches = {b.name: b for b in branches(experiment, seed)}
+        self._records = run.branches()
+        self._moments = moments(experiment, seed)
+        self._outputs = lru_cache(maxsize=128)(self._run_model)
+        self._log = lru_cache(maxsize=None)(run.metrics.of)
+
+    # -- rows ---------------------------------------------------------------------------------------------
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row of this seed, moment by moment: original, retrain, then each method."""
+        for moment in self._moments:
+            retrain = self._branches[f"retrain-{moment.index}-s{self._seed}"]
+            for request in moment.requests:
+                original = self._branches[f"original-s{self._seed}"]
+                yield self._row(original, moment, request, "request", moment.at_round)
+                for at, round in self._retrain_rounds(moment, request):
+                    yield self._row(retrain, moment, request, at, round)
+                for branch in self._methods(moment):
+                    yield from self._method_rows(branch, moment, request)
+        if self._experiment.targets is None:
+            last = self._moments[-1]
+            for branch in self._methods(last):
+                yield self._row(branch, last, None, "final", self._records[branch.name]["last_round"])
+
+    def _methods(self, moment: Moment) -> list[Branch]:
+        timeline = self._experiment.targets is None
+        return [
+            b
+            for b in self._branches.values()
+            if b.kind == "method" and (timeline or b.target == moment.index)
+        ]
+
+    def _retrain_rounds(self, moment: Moment, request: ForgetRequest) -> Iterator[tuple[str, int]]:
+        yield "request", moment.at_round
+        compare = self._compare_round(moment, request)
+        if compare is not None:
+            yield "compare", compare
+        if self._experiment.targets is not None:
+            yield "cap", moment.at_round + self._experiment.recover.max_rounds
+
+    def _method_rows(self, branch: Branch, moment: Moment, request: ForgetRequest) -> Iterator[Row]:
+        progress = self._progress(branch, request)
+        unlearned: int | None = progress["unlearned_round"]
+        if unlearned is None:
+            return
+        end = self._records[branch.name]["last_round"]
+        later = self._moments[moment.index + 1 :] if self._experiment.targets is None else ()
+        if later:  # from the next request on, the branch is about more than this one
+            end = min(end, later[0].at_round)
+        compare = self._compare_round(moment, request)
+        rounds = {
+            "unlearned": unlearned,
+            "recovered": progress["ended_round"] if progress["outcome"] == "recovered" else None,
+            "compare": compare,
+            "cap": moment.at_round + self._experiment.recover.max_rounds,
+        }
+        for at, round in rounds.items():
+            if round is not None and (round <= end or at == "unlearned"):
+                yield self._row(branch, moment, request, at, round)
+
+    def _progress(self, branch: Branch, request: ForgetRequest) -> Mapping[str, Any]:
+        found: list[Mapping[str, Any]] = self._records[branch.name]["requests"]
+        return next(r for r in found if r["id"] == request.id)
+
+    def _compare_round(self, moment: Moment, request: ForgetRequest) -> int | None:
+        """Return the round at which the experiment's first PUF recovered, where all methods are compared."""
+        for branch in self._methods(moment):
+            if branch.method is not None and branch.method.name == "puf":
+                progress = self._progress(branch, request)
+                return progress["ended_round"] if progress["outcome"] == "recovered" else None
+        return None
+
+    def _row(self, branch: Branch, moment: Moment, request: ForgetRequest | None, at: str, round: int) -> Row:
+        clients = moment.forgotten if request is None else request.clients
+        retrain = self._branches[f"retrain-{moment.index}-s{self._seed}"]
+        floor = self._branches[f"floor-{moment.index}-s{self._seed}"]
+        mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
+        oracle, _ = self._measured(retrain, retrain, round, clients, moment.forgotten)
+        second, _ = self._measured(floor, retrain, round, clients, moment.forgotten)
+        row = {
+            "method": branch.method.name if branch.method else branch.kind,
+            "label": branch.label,
+            "seed": self._seed,
+            "request": request.id if request is not None else None,
+            "target": moment.index,
+            "forget": Forget(clients=clients),
+            "at": at,
+            "round": round,
+            "metrics": mine,
+            "gap": gaps(mine, oracle),
+            "floor": floors(oracle, second),
+            "cost": self._cost(branch, moment, round),
+            "reason": reasons,
+            **self._breakdown(branch, round),
+        }
+        if branch.kind == "method" and request is not None:
+            row |= self._recovery(branch, request, moment)
+        return Row(**row)
+
+    def _recovery(self, branch: Branch, request: ForgetRequest, moment: Moment) -> dict[str, Any]:
+        progress = self._progress(branch, request)
+        outcome, start = progress["outcome"], moment.at_round
+        authors = progress["recovered_round_authors"]
+        found: dict[str, Any] = {
+            "recovered": None if outcome == "superseded" else outcome == "recovered",
+            "recovery_rounds": progress["ended_round"] - start if outcome == "recovered" else None,
+            "recovery_rounds_authors": None if authors is None else authors - start,
+            "scale": self._scale(branch, progress),
+        }
+        if outcome == "superseded":
+            found["reason"] = "recovery: a later request took over its target"
+        elif outcome == "capped":
+            found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
+        return found
+
+    # -- measuring ----------------------------------------------------------------------------------------
+
+    def _run_model(self, branch: str, round: int) -> tuple[Tensor, ModelOutputs]:
+        snapshot = self._run.checkpoints(branch).load(round)
+        vector = snapshot.vector.to(self._model.vector.device)
+        self._model.load(vector, snapshot.buffers)
+        return snapshot.vector, collect(self._model.module, self._data)
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - one instance per seed and run
+    def _weights_hash(self, branch: str, round: int) -> str:
+        snapshot = self._run.checkpoints(branch).load(round)
+        return weights_hash(snapshot.vector, snapshot.buffers)
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - as above
+    def _measured(
+        self,
+        branch: Branch,
+        retrain: Branch,
+        round: int,
+        clients: tuple[int, ...],
+        forgotten: tuple[int, ...],
+    ) -> tuple[Values, str | None]:
+        """Return all measures of a branch's model at a round, and why any of them is None."""
+        key = digest_of(
+            {
+                "model": self._weights_hash(branch.name, round),
+                "retrain": self._weights_hash(retrain.name, round),
+                "data": self._data.content_hash,
+                "forget": clients,
+                "forgotten": forgotten,
+                "seed": self._seed,
+                "samples": self._experiment.measures.mia_samples,
+                "source": source_hash(("fedunlearn/evaluation",)),
+            }
+        )
+        if self._cache is not None and (stored := self._cache.measures(key)) is not None:
+            return stored["values"], stored["reason"]
+        vector, outputs = self._outputs(branch.name, round)
+        retrain_vector, retrain_outputs = self._outputs(retrain.name, round)
+        found: list[Measures] = [
+            measure(
+                outputs,
+                forget=self._data.indices_of(clients),
+                retain=self._data.all_but(forgotten),
+                seed=self._seed,
+                mia_samples=self._experiment.measures.mia_samples,
+            ),
+            to_retrain(outputs, retrain_outputs, vector, retrain_vector),
+        ]
+        values: Values = {**found[0], **found[1]}
+        reason = "; ".join(m.reason for m in found if m.reason) or None
+        if self._cache is not None:
+            self._cache.store_measures(key, {"values": values, "reason": reason})
+        return values, reason
+
+    def _breakdown(self, branch: Branch, round: int) -> dict[str, Any]:
+        """Return accuracy per client and per class, where the experiment asks for it."""
+        wanted = self._experiment.measures
+        found: dict[str, Any] = {}
+        if wanted.per_client or wanted.per_class:
+            _, outputs = self._outputs(branch.name, round)
+            if wanted.per_client and outputs.train is not None:
+                found["per_client"] = per_client(outputs.train, self._data.clients)
+            if wanted.per_class and outputs.test is not None:
+                found["per_class"] = per_class(outputs.test)
+        return found
+
+    # -- what it took -------------------------------------------------------------------------------------
+
+    def _cost(self, branch: Branch, moment: Moment, round: int) -> Cost:
+        """Return what the rounds up to ``round`` took: a method's since the request, others' since the start."""
+        first = moment.at_round if branch.kind == "method" else 0
+        exchanges = 0
+        for record in self._run.ledger.plans(branch.name):
+            if first < record.round <= round:
+                asked = {*record.plan["train"], *record.plan["forget"]}
+                exchanges += len(asked - record.failed.keys())
+        log: Mapping[Address, Metric] = self._log(branch.name)
+        seconds = sum(
+            log[address].seconds
+            for r in range(first + 1, round + 1)
+            if (address := (branch.name, r, "server", "round", "seconds")) in log
+        )
+        size = self._model_bytes()
+        return Cost(
+            client_epochs=exchanges * self._experiment.train.local_epochs,
+            bytes_up=exchanges * size,
+            bytes_down=exchanges * size,
+            seconds=seconds,
+            cached=bool(self._records[branch.name]["cached"]),
+        )
+
+    def _model_bytes(self) -> int:
+        tensors = [self._model.vector, *self._model.buffers().values()]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
+    def _scale(self, branch: Branch, progress: Mapping[str, Any]) -> Scale | None:
+        if branch.method is None or branch.method.scale is None:
+            return None
+        log: Mapping[Address, Metric] = self._log(branch.name)
+        round = progress["unlearned_round"]
+        effective = {
+            int(m.entity.removeprefix("client-")): m.value
+            for m in log.values()
+            if m.round == round and m.metric == "coefficient"
+        }
+        return Scale(raw=branch.method.scale, effective=effective, group=sum(effective.values()))

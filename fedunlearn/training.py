@@ -1,0 +1,82 @@
+"""THE local training loop: clients, retrained oracles and benchmarks all call it."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedunlearn.config import TrainConfig
+from fedunlearn.models.flat import FlatModel
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training reports beside the weights it leaves in the model."""
+
+    num_examples: int
+    """Rows of the client's training data (not rows times epochs)."""
+    loss: float
+    """Mean cross-entropy (nats) over all rows seen, each at the weights it was seen with."""
+
+
+def learning_rate(settings: TrainConfig, round: int) -> float:
+    """Learning rate of a round, counted from 1: ``lr · lr_decay**(round − 1)``.
+
+    The schedule depends on the round alone, so it goes on through unlearning and recovery.
+    """
+    return settings.lr * settings.lr_decay ** (round - 1)
+
+
+def make_optimizer(model: FlatModel, settings: TrainConfig, lr: float) -> torch.optim.Optimizer:
+    """Return a fresh optimiser over the flat parameter; clients start every round with one."""
+    parameters = [model.parameter]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, lr=lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=lr, weight_decay=settings.weight_decay)
+
+
+def train_local(
+    model: FlatModel,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainConfig,
+    *,
+    lr: float,
+    generator: torch.Generator,
+) -> LocalResult:
+    """Train the model in place on one client's data for ``settings.local_epochs`` epochs.
+
+    Each epoch visits all rows once in the order ``torch.randperm(n, generator=generator)``, in batches of
+    ``settings.batch_size``; the last, smaller batch is kept.
+
+    Parameters
+    ----------
+    model
+        Starts from the weights it holds.
+    images : Tensor, shape (n, channels, height, width)
+        The client's training data, on the model's device and in its dtype.
+    labels : Tensor of int64, shape (n,)
+    settings
+        Optimiser, batch size, epochs.
+    lr
+        Learning rate of this round, after decay.
+    generator
+        A CPU generator of this client's own; nothing else is random.
+    """
+    model.module.train()
+    optimizer = make_optimizer(model, settings, lr)
+    num_examples = len(labels)
+    total = torch.zeros((), dtype=model.vector.dtype, device=model.vector.device)
+    for _ in range(settings.local_epochs):
+        order = torch.randperm(num_examples, generator=generator).to(labels.device)
+        for batch in torch.split(order, settings.batch_size):
+            model.zero_grad()
+            loss = F.cross_entropy(model.module(images[batch]), labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.detach() * len(batch)
+    return LocalResult(num_examples, total.item() / (num_examples * settings.local_epochs))

@@ -1,0 +1,1 @@
+"""Flower server strategies: one file per method, each only its deviation from the shared round loop."""

@@ -1,0 +1,423 @@
+"""The round loop that every unlearning strategy shares: durable, resumable, one plan per round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from logging import INFO, WARNING
+from typing import Any, ClassVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from fedunlearn.config import TrainConfig
+from fedunlearn.errors import RunError
+from fedunlearn.federation.payload import BlockSum, Contribution, ModelState, pack, unpack
+from fedunlearn.requests import Ledger, Move
+from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.training import learning_rate
+from strategies.exchange import Answers, collect, find_clients, messages_for
+from strategies.plan import RoundPlan, Situation
+from strategies.recovery import RecoveryRule, RequestProgress
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every strategy needs to know of the federation, whatever its method.
+
+    Attributes
+    ----------
+    num_clients : int
+    train : TrainConfig
+        Learning-rate schedule and ``rounds``.
+    seed : int
+        Training seed: sampling here, batches at the clients.
+    participation, quorum : float
+        Share of all clients in a round; share of a round's clients that must answer.
+    recovery : RecoveryRule
+    stop_when_recovered : bool
+        Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
+    max_attempts : int
+        After so many rounds in which its clients did not answer, a forget request has failed.
+    """
+
+    num_clients: int
+    train: TrainConfig
+    seed: int
+    participation: float = 1.0
+    quorum: float = 1.0
+    recovery: RecoveryRule = field(default_factory=RecoveryRule)
+    stop_when_recovered: bool = False
+    max_attempts: int = 3
+
+    @property
+    def slots(self) -> int:
+        """Clients per round."""
+        return max(1, round(self.participation * self.num_clients))
+
+
+def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
+    """Return w + Σ n_k Δ_k / Σ n_k as a new tensor, or a copy of w if nobody contributed."""
+    if not retained:
+        return w.clone()
+    return retained.weighted_sum(like=w).div_(retained.num_examples).add_(w)
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What an observer learns of each round; round 0 is the initial model."""
+
+    round: int
+    plan: RoundPlan
+    metrics: Mapping[str, float]
+    requests: tuple[RequestProgress, ...]
+    losses: Mapping[int, float]
+    failed: Mapping[int, str]
+    coefficients: Mapping[int, float]
+    seconds: float
+
+
+@dataclass
+class _Round:
+    """The round in progress."""
+
+    plan: RoundPlan
+    failed: dict[int, str]
+    held: bool = False
+    answers: Answers | None = None
+
+
+class UnlearningStrategy(Strategy):
+    """Federated averaging that can be asked to forget; a method overrides :meth:`plan` and :meth:`combine`.
+
+    The life of a round: poll the ledger → plan → commit the plan → send → combine → evaluate → checkpoint →
+    bring the ledger up to the checkpoint. Killed anywhere in between, the next :meth:`start` with the same
+    ledger and checkpoints carries on and ends in the same weights, bit for bit: a plan that was committed is
+    executed as planned without polling again, a request that a checkpoint names is never applied twice.
+
+    Parameters
+    ----------
+    settings
+        See :class:`Settings`.
+    branch
+        Name of this federation in the ledger.
+    ledger
+        Where requests come from and plans are committed to. Default: an empty one in memory.
+    checkpoints
+        Where the federation is saved after every round. Default: nowhere.
+    first_round
+        Rounds already behind the weights given to :meth:`start`, for a federation that forks from another.
+    observe
+        Called with a :class:`RoundReport` for every round, just before it is saved.
+    """
+
+    forgets: ClassVar[bool] = True
+    """Whether the method removes a client's influence, or only leaves the client out from then on."""
+    needs_individual: ClassVar[bool] = False
+    """Whether :meth:`combine` takes the retained updates one by one instead of summed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        branch: str = "federation",
+        ledger: Ledger | None = None,
+        checkpoints: Checkpoints | None = None,
+        first_round: int = 0,
+        observe: Callable[[RoundReport], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.branch = branch
+        self.ledger = ledger if ledger is not None else Ledger(":memory:")
+        self.checkpoints = checkpoints
+        self.observe = observe
+        self.round = first_round
+        self.requests: tuple[RequestProgress, ...] = ()
+        self.model: ModelState | None = None
+        self._nodes: Mapping[int, int] = {}
+        self._current: _Round | None = None
+
+    # -- what a method decides ----------------------------------------------------------------------------
+
+    def plan(self, situation: Situation) -> RoundPlan:
+        """Decide who trains and who is forgotten in this round. Default: plain federated averaging."""
+        return situation.fedavg()
+
+    def combine(self, w: Tensor, retained: Any, forgetting: Sequence[Contribution]) -> Tensor:
+        """Return the next global weights as a new tensor. Default: w + Σ n_k Δ_k / Σ n_k.
+
+        Parameters
+        ----------
+        w : Tensor, shape (num_parameters,)
+            The weights that all clients of the round started from; not to be changed.
+        retained : BlockSum, or list[Contribution] where ``needs_individual``
+        forgetting : sequence of Contribution, in client order
+            Empty in ordinary rounds, and in rounds whose forgetting had to be put off.
+        """
+        return fedavg(w, retained)
+
+    def coefficients(self, retained: Any, forgetting: Sequence[Contribution]) -> dict[int, float]:
+        """Return the factor that multiplied each forgotten client's update, for the record."""
+        return {}
+
+    # -- Flower's verbs -----------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Plan the round, commit the plan, and return its messages."""
+        if not self._nodes:
+            self._nodes = find_clients(grid)
+        self.model = unpack(arrays)
+        self._current = self._decide(server_round)
+        if self.forgets and self._current.plan.requests:
+            moves = [Move(id_, "unlearning", server_round) for id_ in self._current.plan.requests]
+            self.ledger.transition_many(self.branch, moves)
+        config = ConfigRecord(
+            {
+                **config,
+                "round": server_round,
+                "lr": learning_rate(self.settings.train, server_round),
+                "seed": self.settings.seed,
+            }
+        )
+        return messages_for(self._current.plan, arrays, config, self._nodes, skip=self._current.failed)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Combine the answers into the next global model.
+
+        Raises
+        ------
+        RunError
+            If fewer clients answered than the quorum asks for; the message names them and why.
+        """
+        current, model = self._current, self.model
+        assert current is not None and model is not None, "configure_train comes first"
+        plan = current.plan
+        answers = collect(replies, plan, self._nodes, model, individually=self.needs_individual)
+        # A client that had failed before a crash was not asked again: the replay does the same.
+        answers.failed |= current.failed
+        self._check_quorum(plan, answers.failed)
+        if answers.failed:
+            self.ledger.record_failures(self.branch, server_round, answers.failed)
+        if answers.failed.keys() & set(plan.forget):
+            # Never half applied: the whole concurrent set waits for a later round.
+            answers.forgetting = []
+            current.held = True
+        current.answers = answers
+        vector = self.combine(model.vector, answers.retained, answers.forgetting)
+        summed = answers.retained
+        if not isinstance(summed, BlockSum):
+            summed = BlockSum.of(summed)
+        # Buffers are averaged over the retained clients and never negated: an extrapolated variance can
+        # become negative.
+        buffers = summed.mean_buffers() if summed else dict(model.buffers)
+        self.model = ModelState(vector, buffers)
+        return pack(self.model), _loss_record(answers)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return no messages: simulations measure on the server, in one pass over all data."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, since nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Log what will run."""
+        log(INFO, "\t└──> %s: %s", type(self).__name__, self.settings)
+
+    # -- the loop -----------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run the federation, from its latest checkpoint if there is one, up to round ``num_rounds``.
+
+        Parameters are Flower's. ``evaluate_fn`` measures the weights after each round; recovery is judged by
+        the ``validation-accuracy`` (percent) it returns. ``num_rounds`` counts from the federation's first
+        round ever, not from ``first_round``.
+
+        Returns
+        -------
+        flwr.serverapp.strategy.Result
+            Final arrays, and the metrics of the rounds executed by this call.
+
+        Raises
+        ------
+        RunError
+            If a round misses its quorum.
+        """
+        result = Result()
+        arrays = self._resume(initial_arrays)
+        if self.round == 0 and evaluate_fn is not None and self.checkpoints is not None:
+            self._report(RoundPlan(0, ()), evaluate_fn(0, arrays), 0.0)
+        while not self._finished(num_rounds):
+            began = time.perf_counter()
+            server_round = self.round + 1
+            messages = self.configure_train(server_round, arrays, train_config or ConfigRecord(), grid)
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            combined, train_metrics = self.aggregate_train(server_round, replies)
+            assert combined is not None
+            arrays = combined
+            metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
+            self._complete(metrics, time.perf_counter() - began)
+            if train_metrics is not None:
+                result.train_metrics_clientapp[server_round] = train_metrics
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[server_round] = metrics
+        result.arrays = arrays
+        return result
+
+    def _resume(self, initial: ArrayRecord) -> ArrayRecord:
+        """Return the weights to go on from, and bring the ledger to what they have been through."""
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
+        if snapshot is None:
+            return initial
+        self.round = snapshot.round
+        self.requests = tuple(map(RequestProgress.from_dict, snapshot.meta["requests"]))
+        like = unpack(initial).vector
+        self._reconcile_ledger()
+        return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
+
+    def _finished(self, num_rounds: int) -> bool:
+        if self.round >= num_rounds:
+            return True
+        if not self.settings.stop_when_recovered or self.round < self.settings.train.rounds:
+            return False
+        waiting = [r for r in self.requests if r.unlearned_round is None and r.outcome is None]
+        return not (waiting or self._due() or any(r.recovering for r in self.requests))
+
+    def _due(self) -> list[RequestProgress]:
+        """Return the requests to serve in the next round, with the attempts already made at them."""
+        due = self.ledger.due(self.branch, self.round + 1)
+        return [self._progress(r.id) for r in due]
+
+    def _progress(self, id_: str) -> RequestProgress:
+        """Return a request as the checkpoint knows it, or as the ledger does if it is new."""
+        for known in self.requests:
+            if known.id == id_:
+                return known
+        record = self.ledger.request(self.branch, id_)
+        # A live request names no round: it arrived during the round that is complete now.
+        return RequestProgress(
+            id_, record.clients, self.round if record.at_round is None else record.at_round
+        )
+
+    def _decide(self, server_round: int) -> _Round:
+        """Return the committed plan of the round: the one there is, or a new one."""
+        if (record := self.ledger.plan(self.branch, server_round)) is not None:
+            return _Round(RoundPlan.from_dict(record.plan), dict(record.failed))
+        due = self._due()
+        gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
+        situation = Situation(
+            round=server_round,
+            num_clients=self.settings.num_clients,
+            slots=self.settings.slots,
+            gone=gone,
+            to_forget=tuple(sorted({k for r in due for k in r.clients})),
+            seed=self.settings.seed,
+        )
+        plan = replace(self.plan(situation), requests=tuple(r.id for r in due))
+        self.ledger.commit_plan(self.branch, server_round, plan.to_dict())
+        return _Round(plan, {})
+
+    def _check_quorum(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
+        asked = {*plan.train, *plan.forget}
+        if len(asked) - len(failed) >= self.settings.quorum * len(asked):
+            for client, why in failed.items():
+                log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
+            return
+        first = min(failed)
+        raise RunError(
+            f"round {plan.round}: {len(failed)} of {len(asked)} clients failed "
+            f"({', '.join(map(str, sorted(failed)))}), federation.quorum = {self.settings.quorum:g} does not "
+            f"allow that; client {first}: {failed[first]}"
+        )
+
+    def _reconcile_ledger(self) -> None:
+        states = {}
+        for r in self.requests:
+            state = r.ledger_state(forgets=self.forgets)
+            if state is not None:
+                entered = r.unlearned_round if state in ("recovering", "excluded") else r.ended_round
+                states[r.id] = (state, self.round if entered is None else entered)
+        if states:
+            self.ledger.reconcile(self.branch, states)
+
+    def _report(
+        self, plan: RoundPlan, metrics: MetricRecord | None, seconds: float, answers: Answers | None = None
+    ) -> None:
+        if self.observe is None:
+            return
+        answers = answers or Answers(BlockSum())
+        report = RoundReport(
+            round=plan.round,
+            plan=plan,
+            metrics=_floats(metrics),
+            requests=self.requests,
+            losses=answers.losses,
+            failed=answers.failed,
+            coefficients=self.coefficients(answers.retained, answers.forgetting),
+            seconds=seconds,
+        )
+        self.observe(report)
+
+    def _complete(self, metrics: MetricRecord | None, seconds: float) -> None:
+        """Judge recovery, save the federation, then tell ledger and observer."""
+        current = self._current
+        assert current is not None and current.answers is not None and self.model is not None
+        after = self._after(current)
+        self.round = current.plan.round
+        self.requests = self.settings.recovery.judge(after, self.round, _floats(metrics))
+        # Reported first: a round that is executed again after a crash is reported again, one that was saved
+        # is never executed again and could not be.
+        self._report(current.plan, metrics, seconds, current.answers)
+        if self.checkpoints is not None:
+            account = {"requests": [r.to_dict() for r in self.requests]}
+            self.checkpoints.save(Snapshot(self.round, self.model.vector, self.model.buffers, account))
+        self._reconcile_ledger()
+
+    def _after(self, current: _Round) -> list[RequestProgress]:
+        """Return the requests with this round's forgetting applied, or one attempt more if it was held."""
+        requests = {r.id: r for r in self.requests}
+        for id_ in current.plan.requests:
+            r = self._progress(id_)
+            if not current.held:
+                requests[id_] = replace(r, unlearned_round=current.plan.round)
+            elif r.attempts + 1 < self.settings.max_attempts:
+                requests[id_] = replace(r, attempts=r.attempts + 1)
+            else:
+                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.attempts + 1)
+                requests[id_] = replace(
+                    r, attempts=r.attempts + 1, outcome="failed", ended_round=current.plan.round
+                )
+        return list(requests.values())
+
+
+def _floats(metrics: MetricRecord | None) -> dict[str, float]:
+    return {name: float(value) for name, value in (metrics or {}).items() if not isinstance(value, list)}
+
+
+def _loss_record(answers: Answers) -> MetricRecord | None:
+    """Return the mean of the clients' training losses, unweighted, for Flower's history."""
+    if not answers.losses:
+        return None
+    return MetricRecord({"train-loss": sum(answers.losses.values()) / len(answers.losses)})

@@ -1,0 +1,172 @@
+"""One round's traffic: find the nodes, send, check every answer, add them up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedunlearn.errors import RunError
+from fedunlearn.federation.payload import BlockSum, Contribution, ModelState, OrderedSum, unpack
+from strategies.plan import RoundPlan
+
+TRAIN = MessageType.TRAIN
+FORGET = f"{MessageType.TRAIN}.forget"
+
+
+@dataclass
+class Answers:
+    """What came back in a round.
+
+    Attributes
+    ----------
+    retained : BlockSum or list[Contribution]
+        From the clients that trained; a list only for strategies that need single updates.
+    forgetting : list[Contribution]
+        From the clients to forget, in client order.
+    failed : dict[int, str]
+        Client → why its answer is missing or refused (a traceback, or one line).
+    losses : dict[int, float]
+        Client → mean training loss it reported (nats).
+    """
+
+    retained: BlockSum | list[Contribution]
+    forgetting: list[Contribution] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+
+
+def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
+    """Return client number → node id.
+
+    Node ids are random per run, so every node is asked which client it serves; an engine that knows
+    (``client_nodes()``) is not asked.
+
+    Raises
+    ------
+    RunError
+        If two nodes say they serve the same client, or no node answers.
+    """
+    if hasattr(grid, "client_nodes"):
+        nodes: Mapping[int, int] = grid.client_nodes()
+        return nodes
+    questions = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
+    found: dict[int, int] = {}
+    for reply in grid.send_and_receive(questions, timeout=timeout):
+        if reply.has_error():
+            continue
+        metrics = reply.content["metrics"]
+        assert isinstance(metrics, MetricRecord)
+        client = int(metrics["client"])  # type: ignore[arg-type]
+        if client in found:
+            raise RunError(f"two nodes say that they serve client {client}: {found[client]} and another")
+        found[client] = reply.metadata.src_node_id
+    if not found:
+        raise RunError("no node of the federation answered which client it serves")
+    return found
+
+
+def messages_for(
+    plan: RoundPlan,
+    arrays: ArrayRecord,
+    config: ConfigRecord,
+    nodes: Mapping[int, int],
+    *,
+    skip: Iterable[int] = (),
+) -> list[Message]:
+    """Return the round's messages. All of them share one content, which no receiver may change."""
+    content = RecordDict({"arrays": arrays, "config": config})
+    skip = set(skip)
+    group = str(plan.round)
+    return [
+        Message(content, nodes[client], kind, group_id=group)
+        for clients, kind in ((plan.train, TRAIN), (plan.forget, FORGET))
+        for client in clients
+        if client not in skip and client in nodes
+    ]
+
+
+def collect(
+    replies: Iterable[Message],
+    plan: RoundPlan,
+    nodes: Mapping[int, int],
+    like: ModelState,
+    *,
+    individually: bool,
+) -> Answers:
+    """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
+
+    A client may be in both lists of a plan: retained with one part of its data, forgotten with another.
+    """
+    client_of = _inverse(nodes, {*plan.train, *plan.forget})
+    ordered = OrderedSum(plan.train)
+    single: list[Contribution] = []
+    answers = Answers(ordered.sum)
+    missing = {TRAIN: set(plan.train), FORGET: set(plan.forget)}
+    for reply in replies:
+        client = client_of.get(reply.metadata.src_node_id)
+        kind = reply.metadata.message_type
+        if client is None or client not in missing.get(kind, ()):
+            continue
+        missing[kind].discard(client)
+        contribution, why = _read(reply, client, like, answers.losses)
+        if contribution is None:
+            answers.failed[client] = why
+        elif kind == FORGET:
+            answers.forgetting.append(contribution)
+        elif individually:
+            single.append(contribution)
+        if kind == TRAIN and not individually:
+            ordered.put(client, contribution)
+    for kind, clients in missing.items():
+        for client in clients:
+            answers.failed.setdefault(client, "did not answer")
+            if kind == TRAIN and not individually:
+                ordered.put(client, None)
+    answers.forgetting.sort(key=lambda c: c.client)
+    if individually:
+        answers.retained = sorted(single, key=lambda c: c.client)
+    return answers
+
+
+def _inverse(nodes: Mapping[int, int], clients: Iterable[int]) -> dict[int, int]:
+    return {nodes[client]: client for client in clients if client in nodes}
+
+
+def _read(
+    reply: Message, client: int, like: ModelState, losses: dict[int, float]
+) -> tuple[Contribution | None, str]:
+    """Return the contribution in a reply, or why it is refused."""
+    if reply.has_error():
+        return None, reply.error.reason or "the node reported an error without a reason"
+    arrays, metrics = reply.content["arrays"], reply.content["metrics"]
+    assert isinstance(arrays, ArrayRecord)
+    assert isinstance(metrics, MetricRecord)
+    update = unpack(arrays)
+    num_examples = int(metrics["num-examples"])  # type: ignore[arg-type]
+    if why := _unsound(update, num_examples, like):
+        return None, f"refused: {why}"
+    losses[client] = float(metrics.get("train-loss", float("nan")))  # type: ignore[arg-type]
+    return Contribution(client, num_examples, update.vector, update.buffers), ""
+
+
+def _unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
+    """Say what is wrong with an update, or return an empty string."""
+    if num_examples < 1:
+        return f"num-examples = {num_examples}, must be at least 1"
+    if update.vector.shape != like.vector.shape:
+        return f"update of shape {tuple(update.vector.shape)}, the model's is {tuple(like.vector.shape)}"
+    if update.buffers.keys() != like.buffers.keys():
+        return f"buffers {sorted(update.buffers)}, the model's are {sorted(like.buffers)}"
+    for name, buffer in update.buffers.items():
+        if buffer.shape != like.buffers[name].shape:
+            return f"buffer {name} of shape {tuple(buffer.shape)}"
+        if not torch.isfinite(buffer).all():
+            return f"buffer {name} holds NaN or Inf"
+    # One reduction instead of a mask as large as the model; only a suspicious sum is looked at closely.
+    if not torch.isfinite(update.vector.sum()) and not torch.isfinite(update.vector).all():
+        return "update holds NaN or Inf"
+    return ""

@@ -1,0 +1,94 @@
+"""What a method decides about a round, and what it may look at to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.randomness import numpy_generator
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Who does what in one round. Committed to the ledger before anything is sent, and replayed from there.
+
+    Attributes
+    ----------
+    round : int
+        Counted from 1.
+    train : tuple[int, ...]
+        Clients that train and are retained, ascending.
+    forget : tuple[int, ...]
+        Clients whose forgetting happens in this round, ascending.
+    requests : tuple[str, ...]
+        Ids of the forget requests that this round serves; the base class fills them in.
+    """
+
+    round: int
+    train: tuple[int, ...]
+    forget: tuple[int, ...] = ()
+    requests: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON types."""
+        return {
+            "round": self.round,
+            "train": list(self.train),
+            "forget": list(self.forget),
+            "requests": list(self.requests),
+        }
+
+    @classmethod
+    def from_dict(cls, plan: dict[str, Any]) -> RoundPlan:
+        """Inverse of :meth:`to_dict`."""
+        return cls(int(plan["round"]), tuple(plan["train"]), tuple(plan["forget"]), tuple(plan["requests"]))
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What :meth:`strategies.base.UnlearningStrategy.plan` sees of the federation.
+
+    Attributes
+    ----------
+    round : int
+        The round to plan, counted from 1.
+    num_clients : int
+        All clients there ever were, numbered from 0.
+    slots : int
+        How many clients take part in a round: ``max(1, round(participation · num_clients))``.
+    gone : frozenset[int]
+        Clients that must not train: forgotten, or named by a request that is due.
+    to_forget : tuple[int, ...]
+        Clients to forget in this round (all requests that are due), ascending.
+    seed : int
+        Training seed; sampling derives from it and the round.
+    """
+
+    round: int
+    num_clients: int
+    slots: int
+    gone: frozenset[int]
+    to_forget: tuple[int, ...]
+    seed: int
+
+    def sample(self, slots: int, *, also_without: Iterable[int] = ()) -> tuple[int, ...]:
+        """Draw ``slots`` clients without replacement from those that may train, or take all if they are fewer.
+
+        The draw depends on (seed, round, the clients that may train) and on nothing that happened before.
+        """
+        gone = self.gone.union(also_without)
+        pool = np.arange(self.num_clients)
+        if gone:
+            pool = np.delete(pool, sorted(gone))
+        if slots < len(pool):
+            pool = np.sort(
+                numpy_generator(self.seed, "sampling", self.round).choice(pool, size=slots, replace=False)
+            )
+        return tuple(pool.tolist())
+
+    def fedavg(self) -> RoundPlan:
+        """Return the plan of an ordinary round of federated averaging."""
+        return RoundPlan(self.round, self.sample(self.slots))

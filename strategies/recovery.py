@@ -1,0 +1,165 @@
+"""How far each forget request has come, and when it counts as recovered. Pure functions, no federation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+Outcome = Literal["recovered", "superseded", "capped", "failed"]
+
+
+@dataclass(frozen=True)
+class RequestProgress:
+    """One request as the checkpoint knows it; the checkpoint, not the ledger, is the authority.
+
+    Attributes
+    ----------
+    id : str
+    clients : tuple[int, ...]
+    at_round : int
+        The request arrived once this round was complete.
+    attempts : int
+        Rounds in which its forgetting was planned but a forgetting client failed.
+    unlearned_round : int or None
+        The round in which it was applied.
+    outcome : str or None
+        ``recovered``; ``superseded`` by a later request that took over the recovery target; ``capped``: not
+        recovered within the cap (a censored run); ``failed``: its clients never answered. None while open.
+    ended_round : int or None
+        The round of the outcome.
+    recovered_round_authors : int or None
+        First round at which the rule of PUF's authors holds: *test* accuracy reaches the retrained model's
+        after ``train.rounds`` rounds. Reported beside ours, decides nothing.
+    """
+
+    id: str
+    clients: tuple[int, ...]
+    at_round: int
+    attempts: int = 0
+    unlearned_round: int | None = None
+    outcome: Outcome | None = None
+    ended_round: int | None = None
+    recovered_round_authors: int | None = None
+
+    @property
+    def recovering(self) -> bool:
+        """Whether it has been applied and its recovery is still open."""
+        return self.unlearned_round is not None and self.outcome is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return asdict(self) | {"clients": list(self.clients)}
+
+    @classmethod
+    def from_dict(cls, progress: Mapping[str, Any]) -> RequestProgress:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**progress, "clients": tuple(progress["clients"])})
+
+    def ledger_state(self, *, forgets: bool) -> str | None:
+        """Return the ledger state that this progress stands for; None leaves the ledger as it is.
+
+        ``forgets`` is false for methods that only leave the client out: that is never called forgotten.
+        """
+        if self.outcome == "failed":
+            return "failed"
+        if self.unlearned_round is None:
+            return "waiting" if self.attempts else None
+        if not forgets:
+            return "excluded"
+        return {
+            None: "recovering",
+            "recovered": "forgotten",
+            "superseded": "superseded",
+            "capped": "forgotten-unrecovered",
+        }[self.outcome]
+
+
+@dataclass(frozen=True)
+class RetrainReference:
+    """The retrained model that recovery is measured against, as accuracies in percent.
+
+    Attributes
+    ----------
+    validation : Mapping[int, float]
+        By round: accuracy(Oracle(e, t)) on the validation split.
+    test_at_end : float or None
+        Test accuracy after ``train.rounds`` rounds, for the authors' rule.
+    """
+
+    validation: Mapping[int, float]
+    test_at_end: float | None = None
+
+
+@dataclass(frozen=True)
+class RecoveryRule:
+    """When a request has recovered.
+
+    Attributes
+    ----------
+    until : str
+        ``retrain-accuracy``: validation accuracy within ``epsilon`` of the retrained model's at the same round.
+        ``max-rounds``: at the cap.
+    epsilon : float
+        Points of accuracy (0–100).
+    max_rounds : int
+        Cap; the unlearning round counts, so the least number of recovery rounds is 1.
+    references : Mapping[frozenset[int], RetrainReference]
+        By the set of all clients forgotten so far.
+    """
+
+    until: str = "max-rounds"
+    epsilon: float = 0.0
+    max_rounds: int = 15
+    references: Mapping[frozenset[int], RetrainReference] | None = None
+
+    def judge(
+        self, requests: Iterable[RequestProgress], round: int, metrics: Mapping[str, float]
+    ) -> tuple[RequestProgress, ...]:
+        """Return the requests as they stand after ``round``, given the server's measures of its weights.
+
+        ``metrics`` holds ``validation-accuracy`` and, for the authors' rule, ``test-accuracy``, in percent.
+        """
+        requests = tuple(requests)
+        newest = max((r.unlearned_round or 0 for r in requests), default=0)
+        forgotten = frozenset(k for r in requests if r.unlearned_round is not None for k in r.clients)
+        reference = (self.references or {}).get(forgotten)
+        return tuple(self._judge_one(r, newest, reference, round, metrics) for r in requests)
+
+    def _judge_one(
+        self,
+        request: RequestProgress,
+        newest: int,
+        reference: RetrainReference | None,
+        round: int,
+        metrics: Mapping[str, float],
+    ) -> RequestProgress:
+        unlearned = request.unlearned_round
+        if unlearned is None:
+            return request
+        if (
+            request.recovered_round_authors is None
+            and unlearned == newest
+            and reference is not None
+            and reference.test_at_end is not None
+            and metrics.get("test-accuracy", -math.inf) >= reference.test_at_end
+        ):
+            request = replace(request, recovered_round_authors=round)
+        if request.outcome is not None:
+            return request
+        if unlearned < newest:
+            return replace(request, outcome="superseded", ended_round=round)
+        at_cap = round - unlearned + 1 >= self.max_rounds
+        if self.until == "max-rounds":
+            recovered = at_cap
+        else:
+            if reference is None:
+                raise ValueError(f"no retrained reference for request {request.id}")
+            # A model that has diverged has no accuracy, and has not recovered.
+            recovered = (
+                metrics.get("validation-accuracy", -math.inf) >= reference.validation[round] - self.epsilon
+            )
+        if recovered:
+            return replace(request, outcome="recovered", ended_round=round)
+        return replace(request, outcome="capped", ended_round=round) if at_cap else request

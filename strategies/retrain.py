@@ -1,0 +1,29 @@
+"""Retraining from scratch: federated averaging that never sees what was forgotten. The oracle of every claim.
+
+Oracle(e, t) is this strategy from the original's initial weights, with the same schedule, sampling rule and
+learning rates, without the clients of requests 1…e, after t rounds.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from strategies.base import UnlearningStrategy
+from strategies.plan import RoundPlan, Situation
+
+
+class Retrain(UnlearningStrategy):
+    """Federated averaging without ``excluded`` from the first round on.
+
+    Parameters
+    ----------
+    excluded
+        Client numbers that are never sampled. Without any, this is the original federation.
+    """
+
+    def __init__(self, *args: Any, excluded: Iterable[int] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.excluded = frozenset(excluded)
+
+    def plan(self, situation: Situation) -> RoundPlan:
+        """Sample as ever, from the clients that are not excluded."""
+        return RoundPlan(situation.round, situation.sample(situation.slots, also_without=self.excluded))

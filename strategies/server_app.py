@@ -1,0 +1,148 @@
+"""The Flower ServerApp, and :func:`serve`, which runs one branch of an experiment on any Grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.errors import UserError
+from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.simulation.branches import Branch
+from strategies.base import RoundReport, Settings, UnlearningStrategy
+from strategies.natural import Natural
+from strategies.puf import PUF
+from strategies.recovery import RecoveryRule, RequestProgress, RetrainReference
+from strategies.retrain import Retrain
+from strategies.server_evaluation import ServerEvaluation
+
+STRATEGIES: dict[str, type[UnlearningStrategy]] = {"puf": PUF, "natural": Natural, "retrain": Retrain}
+"""Every method by the name that experiments use."""
+
+
+def make_strategy(
+    experiment: Experiment,
+    branch: Branch,
+    *,
+    references: Mapping[frozenset[int], RetrainReference] | None = None,
+    ledger: Ledger | None = None,
+    checkpoints: Checkpoints | None = None,
+    observe: Callable[[RoundReport], None] | None = None,
+) -> UnlearningStrategy:
+    """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
+    settings = Settings(
+        num_clients=experiment.federation.num_clients,
+        train=experiment.train,
+        seed=branch.training_seed,
+        participation=experiment.federation.participation,
+        quorum=experiment.federation.quorum,
+        recovery=RecoveryRule(
+            until=experiment.recover.until,
+            epsilon=experiment.recover.epsilon,
+            max_rounds=experiment.recover.max_rounds,
+            references=references,
+        ),
+        stop_when_recovered=branch.stop_when_recovered,
+    )
+    options: dict[str, object] = {}
+    kind: type[UnlearningStrategy] = Retrain
+    if branch.method is not None:
+        kind = STRATEGIES[branch.method.name]
+        options = dict(branch.method.options)
+    elif branch.excluded:
+        options = {"excluded": branch.excluded}
+    return kind(
+        settings,
+        branch=branch.name,
+        ledger=ledger,
+        checkpoints=checkpoints,
+        first_round=branch.first_round,
+        observe=observe,
+        **options,
+    )
+
+
+def serve(
+    grid: Grid,
+    experiment: Experiment,
+    branch: Branch,
+    *,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    fork: Snapshot | None = None,
+    references: Mapping[frozenset[int], RetrainReference] | None = None,
+    observe: Callable[[RoundReport], None] | None = None,
+) -> tuple[RequestProgress, ...]:
+    """Run one branch to its end, from its latest checkpoint if it has one, and return its requests' outcome.
+
+    Parameters
+    ----------
+    fork
+        Weights and buffers to start from; None: the initial weights that the branch's training seed draws.
+    references
+        What recovery is judged by, by set of forgotten clients.
+    """
+    data = resident.data_of(experiment, branch.seed)
+    if fork is None:
+        model = resident.new_model(experiment, data, branch.training_seed)
+        start = ModelState(model.vector.clone(), model.buffers())
+    else:
+        start = ModelState(fork.vector.to(resident.device_of(experiment)), fork.buffers)
+    for request in branch.requests:
+        ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)
+    strategy = make_strategy(
+        experiment,
+        branch,
+        references=references,
+        ledger=ledger,
+        checkpoints=checkpoints,
+        observe=observe,
+    )
+    strategy.start(
+        grid,
+        pack(start),
+        num_rounds=branch.last_round,
+        evaluate_fn=ServerEvaluation(experiment, data, branch),
+    )
+    return strategy.requests
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train the federation of the experiment named by ``run_config["experiment"]``, under Flower's own runtimes.
+
+    Runs the original federation of the first seed, without requests, and keeps it in
+    ``run_config["folder"]``.
+    """
+    path = str(context.run_config["experiment"])
+    experiment = resident.experiment_at(path)
+    seed = experiment.seeds[0]
+    folder = Path(str(context.run_config["folder"]))
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; make it first")
+    branch = Branch(
+        name=f"original-s{seed}",
+        kind="original",
+        label="original",
+        seed=seed,
+        training_seed=seed,
+        last_round=experiment.train.rounds,
+        keep_from=experiment.train.rounds,
+    )
+    with Ledger(folder / "requests.sqlite") as ledger:
+        serve(
+            grid,
+            experiment,
+            branch,
+            ledger=ledger,
+            checkpoints=Checkpoints(folder / "checkpoints", branch.name, branch.keeps),
+        )

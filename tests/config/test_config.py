@@ -1,0 +1,250 @@
+"""What a well-formed experiment file means, and that writing it out loses nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedunlearn import config
+from fedunlearn.config import Experiment, digest, load, loads, to_toml
+from fedunlearn.config.targets import DrawnTargets, Targets
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SMALLEST = """\
+name = "smallest"
+targets = "each"
+data.source = "digits"
+model.name = "mlp"
+train = { rounds = 4, lr = 1 }
+method = [{ name = "puf" }, { name = "natural" }]
+"""
+
+names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,8}", fullmatch=True)
+counts = st.integers(1, 10**9)
+shares = st.floats(0, 1, exclude_min=True)
+positive = st.floats(0, exclude_min=True, allow_infinity=False)
+text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@st.composite
+def methods(draw: st.DrawFn) -> tuple[config.MethodConfig, ...]:
+    puf = st.builds(
+        config.MethodConfig,
+        name=st.just("puf"),
+        mode=st.sampled_from([None, "special", "regular"]),
+        scale=st.none() | st.floats(0, 1e6),
+        given_label=st.none() | names,
+    )
+    natural = st.builds(config.MethodConfig, name=st.just("natural"), given_label=st.none() | names)
+    chosen = draw(st.lists(puf | natural, min_size=1, max_size=4, unique_by=lambda method: method.label))
+    return tuple(chosen)
+
+
+@st.composite
+def experiments(draw: st.DrawFn) -> Experiment:
+    """Every setting drawn from its whole range, without contradictions."""
+    num_clients = draw(st.integers(4, 60))
+    rounds = draw(st.integers(1, 500))
+    clients = st.integers(0, num_clients - 1)
+    targets: Targets | None = None
+    forget: tuple[config.ForgetConfig, ...] = ()
+    if draw(st.booleans()):
+        sets = st.lists(clients, min_size=1, max_size=3, unique=True).map(tuple)
+        listed = st.lists(sets, min_size=1, max_size=4, unique_by=frozenset).map(tuple)
+        drawn = st.builds(DrawnTargets, draw=st.integers(1, 4), size=st.integers(1, 3))
+        targets = draw(listed | drawn | st.just("each"))
+    else:
+        order = draw(st.lists(clients, min_size=1, max_size=3, unique=True))
+        at_rounds = st.integers(1, rounds)
+        forget = tuple(config.ForgetConfig(clients=(client,), at_round=draw(at_rounds)) for client in order)
+    optimizer: Literal["sgd", "adam"] = draw(st.sampled_from(["sgd", "adam"]))
+    return Experiment(
+        name=draw(names),
+        seeds=tuple(draw(st.lists(st.integers(0, 2**63), min_size=1, max_size=3, unique=True))),
+        targets=targets,
+        cache=draw(st.booleans()),
+        data=draw(
+            st.builds(
+                config.DataConfig,
+                source=st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]),
+                directory=text,
+                partition=st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]),
+                partition_file=text,
+                alpha=positive,
+                validation=st.floats(0, 1, exclude_min=True, exclude_max=True),
+                difficulty=st.floats(0, 1),
+                num_train=counts,
+            )
+        ),
+        federation=config.FederationConfig(
+            num_clients=num_clients, participation=draw(shares), quorum=draw(shares)
+        ),
+        model=config.ModelConfig(name="mlp", hidden=tuple(draw(st.lists(counts, max_size=3)))),
+        train=config.TrainConfig(
+            rounds=rounds,
+            optimizer=optimizer,
+            lr=draw(positive),
+            lr_decay=draw(shares),
+            momentum=draw(st.floats(0, 1, exclude_max=True)) if optimizer == "sgd" else 0.0,
+        ),
+        methods=draw(methods()),
+        forget=forget,
+        recover=draw(st.builds(config.RecoverConfig, epsilon=st.floats(0, 100), max_rounds=counts)),
+        engine=draw(st.builds(config.EngineConfig, workers=counts, precision=st.just("float64"))),
+        measures=draw(st.builds(config.MeasuresConfig, per_client=st.booleans(), mia_samples=counts)),
+        smoke=draw(st.sampled_from([{}, {"train.lr-decay": 0.5, "method[1].label": "s"}, {"seeds": [1, 2]}])),
+    )
+
+
+@given(experiments())
+@settings(deadline=None)
+def test_writing_and_reading_gives_the_same_experiment(experiment: Experiment) -> None:
+    written = to_toml(experiment)
+    assert loads(written) == experiment
+    assert to_toml(loads(written)) == written
+    assert digest(loads(written)) == digest(experiment)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.rglob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_experiment_reads_and_its_smoke_run_is_smaller(path: Path) -> None:
+    whole, smoke = load(path), load(path, smoke=True)
+    assert smoke.train.rounds < whole.train.rounds
+    assert loads(to_toml(whole)) == whole
+    assert loads(to_toml(smoke)) == smoke
+
+
+def test_quickstart_and_timeline_are_what_they_promise() -> None:
+    quickstart = load(EXPERIMENTS / "quickstart.toml")
+    assert isinstance(quickstart.targets, DrawnTargets) and quickstart.targets.draw >= 3
+    assert quickstart.data.alpha >= 0.1
+    assert quickstart.recover.max_rounds <= 15
+    assert {method.name for method in quickstart.methods} == {"puf", "natural"}
+    requests = load(EXPERIMENTS / "timeline.toml").forget
+    assert sorted(len(request.clients) for request in requests) == [1, 1, 2]
+    arrivals = [request.at_round for request in requests]
+    assert arrivals == sorted(arrivals)
+    assert arrivals[1] - arrivals[0] <= 2  # the first request is still recovering
+
+
+def test_defaults_and_whole_numbers_for_fractions() -> None:
+    experiment = loads(SMALLEST)
+    assert experiment.train.lr == 1.0 and type(experiment.train.lr) is float
+    assert experiment.seeds == (1,)
+    assert experiment.federation == config.FederationConfig(num_clients=10, participation=1.0, quorum=1.0)
+    assert digest(experiment) == digest(loads(SMALLEST.replace("lr = 1", "lr = 1.0")))
+
+
+def test_puf_settings_default_to_the_authors_for_its_mode() -> None:
+    def puf(more: str) -> config.MethodConfig:
+        return loads(SMALLEST.replace('name = "puf"', f'name = "puf", {more}')).methods[0]
+
+    special, regular = puf('mode = "special"'), puf('mode = "regular"')
+    assert (special.scale, special.label) == (2.0, "puf-special-2")
+    assert (regular.scale, regular.label) == (20.0, "puf-regular-20")
+    assert puf("scale = 2.5").label == "puf-special-2.5"
+    assert puf('label = "mine"').label == "mine"
+    natural = loads(SMALLEST).methods[1]
+    assert (natural.mode, natural.scale, natural.label) == (None, None, "natural")
+
+
+def test_overrides_are_toml_values_or_words_and_the_last_one_wins() -> None:
+    overrides = [
+        "train.lr=0.5",
+        "train.lr = 0.05",
+        "train.optimizer=adam",
+        "targets=[[1], [2, 3]]",
+        "method[1].scale=3",
+        "method[2].label='left-out'",
+        "seeds[1]=7",
+        "data.directory=/a/b c",
+        "engine.workers=2",
+    ]
+    experiment = loads(SMALLEST.replace("targets", "seeds = [1, 2]\ntargets"), overrides=overrides)
+    assert (experiment.train.lr, experiment.train.optimizer) == (0.05, "adam")
+    assert experiment.targets == ((1,), (2, 3))
+    assert [method.label for method in experiment.methods] == ["puf-special-3", "left-out"]
+    assert experiment.seeds == (7, 2)
+    assert experiment.data.directory == "/a/b c"
+    assert experiment.engine.workers == 2
+    assert loads(to_toml(experiment)) == experiment
+
+
+def test_smoke_applies_only_when_asked_and_overrides_come_after_it() -> None:
+    quoted = f'{SMALLEST}[smoke]\n"train.rounds" = 1\n"targets.draw" = 2\n'
+    dotted = f"{SMALLEST}[smoke]\ntrain.rounds = 1\ntargets.draw = 2\n"
+    assert loads(quoted) == loads(dotted)
+    assert (loads(quoted).train.rounds, loads(quoted).targets) == (4, "each")
+    smoke = loads(quoted, smoke=True)
+    assert (smoke.train.rounds, smoke.targets) == (1, DrawnTargets(draw=2, size=1))
+    assert loads(quoted, smoke=True, overrides=["train.rounds=3"]).train.rounds == 3
+
+
+def test_an_overridden_experiment_reruns_although_its_smoke_table_no_longer_fits() -> None:
+    timeline = (EXPERIMENTS / "timeline.toml").read_text(encoding="utf-8")
+    shorter = loads(timeline, overrides=["forget=[{clients = [1], at-round = 2}]"])
+    assert loads(to_toml(shorter)) == shorter
+
+
+CHANGES_NOTHING = {"engine.name", "engine.workers", "cache", "smoke"}
+
+
+def other(value: Any) -> Any:
+    """A value of the same kind that differs."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, tuple):
+        return (*value, "more")
+    if isinstance(value, dict):
+        return {**value, "more": 1}
+    return f"{value}-other"
+
+
+def changed_once(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path of every setting with a copy of the tree in which only that setting differs."""
+    for field in fields(tree):
+        value = getattr(tree, field.name)
+        if is_dataclass(value):
+            for inner, changed in changed_once(value, f"{path}{field.name}."):
+                yield inner, replace(tree, **{field.name: changed})
+        else:
+            yield path + field.name, replace(tree, **{field.name: other(value)})
+
+
+def test_the_digest_changes_with_every_setting_that_can_change_a_result_and_no_other() -> None:
+    experiment = loads(SMALLEST)
+    seen = {digest(experiment): "the original"}
+    paths = set()
+    for path, changed in changed_once(experiment):
+        paths.add(path)
+        if path in CHANGES_NOTHING:
+            assert digest(changed) == digest(experiment), path
+        else:
+            assert digest(changed) not in seen, (path, seen.get(digest(changed)))
+            seen[digest(changed)] = path
+    assert paths > CHANGES_NOTHING | {"train.lr", "name", "engine.threads_per_client", "methods"}
+
+
+def test_the_digest_sees_inside_methods_and_requests() -> None:
+    timeline = load(EXPERIMENTS / "timeline.toml")
+    scaled = load(EXPERIMENTS / "timeline.toml", overrides=["method[1].scale=2.5"])
+    moved = load(EXPERIMENTS / "timeline.toml", overrides=["forget[1].at-round=19"])
+    assert len({digest(timeline), digest(scaled), digest(moved)}) == 3
+
+
+def test_reading_an_experiment_and_drawing_its_targets_needs_neither_torch_nor_flower() -> None:
+    program = (
+        "import sys; from fedunlearn.config import load; "
+        f"load({str(EXPERIMENTS / 'quickstart.toml')!r}).target_sets(1); "
+        "assert not {'torch', 'flwr', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,313 @@
+"""Every broken experiment file is refused with exactly one line: what, where, and what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.config import load
+from fedunlearn.errors import ConfigError
+
+WORKING = """\
+name = "broken"
+seeds = [1, 2]
+targets = [[0], [2, 3]]
+[data]
+source = "mnist5k"
+partition = "dirichlet"
+validation = 0.1
+[federation]
+num-clients = 5
+[model]
+name = "small-cnn"
+[train]
+rounds = 30
+lr = 0.1
+[[method]]
+name = "puf"
+scale = 2
+[[method]]
+name = "natural"
+[recover]
+until = "retrain-accuracy"
+[engine]
+workers = 1
+"""
+
+TIMELINE = """\
+[[forget]]
+clients = [0]
+at-round = 10
+[[forget]]
+clients = [2, 3]
+at-round = 12
+"""
+
+# What is replaced in WORKING, by what, and the whole line that refuses it.
+BROKEN = [
+    # Keys
+    ("lr = 0.1", "lrr = 0.1", "train.lrr = 0.1 (x.toml): unknown key; did you mean train.lr?"),
+    (
+        "num-clients = 5",
+        "num_clients = 5",
+        "federation.num_clients = 5 (x.toml): unknown key; did you mean federation.num-clients?",
+    ),
+    (
+        "num-clients = 5",
+        "temperature = 5",
+        "federation.temperature = 5 (x.toml): unknown key; "
+        "federation takes num-clients, participation, quorum",
+    ),
+    ("[engine]", "[engin]", "engin (x.toml): unknown key; did you mean engine?"),
+    (
+        "seeds =",
+        '"s\\ne" =',
+        '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, cache, '
+        "numerics, data, federation, model, train, method, forget, recover, engine, measures, smoke",
+    ),
+    ("scale = 2", "scal = 2", "method[1].scal = 2 (x.toml): unknown key; did you mean method[1].scale?"),
+    ("lr = 0.1", "", "train.lr (x.toml): is required and missing"),
+    ('[model]\nname = "small-cnn"', "", "model (x.toml): is required and missing"),
+    # Types
+    ("rounds = 30", 'rounds = "30"', 'train.rounds = "30" (x.toml): must be a whole number'),
+    ("rounds = 30", "rounds = 30.0", "train.rounds = 30.0 (x.toml): must be a whole number"),
+    ("rounds = 30", "rounds = true", "train.rounds = true (x.toml): must be a whole number"),
+    ("lr = 0.1", 'lr = "0.1"', 'train.lr = "0.1" (x.toml): must be a finite number'),
+    ("lr = 0.1", "lr = nan", "train.lr = nan (x.toml): must be a finite number"),
+    ("lr = 0.1", "lr = inf", "train.lr = inf (x.toml): must be a finite number"),
+    ("lr = 0.1", "lr = 2024-01-31", "train.lr = 2024-01-31 (x.toml): must be a finite number"),
+    ("seeds =", "cache = 1\nseeds =", "cache = 1 (x.toml): must be true or false"),
+    ('name = "broken"', "name = 3", "name = 3 (x.toml): must be a string in quotes"),
+    ("seeds = [1, 2]", "seeds = 1", "seeds = 1 (x.toml): must be a list, such as [1]"),
+    ("seeds = [1, 2]", 'seeds = [1, "2"]', 'seeds[2] = "2" (x.toml): must be a whole number'),
+    (
+        "[engine]\nworkers = 1",
+        "[[engine]]\nworkers = 1",
+        "engine (x.toml): must be a table, written [engine]",
+    ),
+    ("seeds =", "smoke = 3\nseeds =", "smoke = 3 (x.toml): must be a table, written [smoke]"),
+    (
+        "[recover]",
+        "[method.extra]\n[recover]",
+        "method[2].extra (x.toml): unknown key; method[2] takes name, mode, scale, label",
+    ),
+    (
+        '[[method]]\nname = "puf"\nscale = 2\n[[method]]\nname = "natural"',
+        '[method]\nname = "puf"',
+        "method (x.toml): must be a list of tables, each written [[method]]",
+    ),
+    # Values
+    ("lr = 0.1", "lr = -0.1", "train.lr = -0.1 (x.toml): must be > 0"),
+    ("lr = 0.1", "lr = 0.1\nlr-decay = 1.5", "train.lr-decay = 1.5 (x.toml): must be <= 1"),
+    ("rounds = 30", "rounds = 0", "train.rounds = 0 (x.toml): must be >= 1"),
+    ("num-clients = 5", "num-clients = 1", "federation.num-clients = 1 (x.toml): must be >= 2"),
+    ("num-clients = 5", "quorum = 0", "federation.quorum = 0 (x.toml): must be > 0"),
+    ("validation = 0.1", "validation = 1", "data.validation = 1 (x.toml): must be < 1"),
+    ("seeds = [1, 2]", "seeds = []", "seeds = [] (x.toml): must not be empty"),
+    ("seeds = [1, 2]", "seeds = [1, 1]", "seeds = [1, 1] (x.toml): must not repeat an entry"),
+    ("seeds = [1, 2]", "seeds = [-1]", "seeds[1] = -1 (x.toml): must be >= 0"),
+    (
+        'name = "broken"',
+        'name = "a/../b"',
+        'name = "a/../b" (x.toml): must be letters, digits and . _ + - only, as it names files',
+    ),
+    (
+        'name = "broken"',
+        f'name = "{"long " * 40}"',
+        f'name = "{"long " * 15}lon… (x.toml): must be letters, digits and . _ + - only, as it names files',
+    ),
+    (
+        'partition = "dirichlet"',
+        'partition = "dirichelt"',
+        'data.partition = "dirichelt" (x.toml): must be one of "iid", "dirichlet", "pathological", "shards", '
+        '"file"; did you mean "dirichlet"?',
+    ),
+    (
+        'name = "small-cnn"',
+        'name = "vit"',
+        'model.name = "vit" (x.toml): must be one of "mlp", "small-cnn", "resnet18"',
+    ),
+    ("validation = 0.1", 'augmentation = "crop"', 'data.augmentation = "crop" (x.toml): must be "none"'),
+    # Not yet, and never
+    ("workers = 1", 'name = "ray"', 'engine.name = "ray" (x.toml): is not available yet; use "local"'),
+    (
+        "seeds =",
+        'numerics = "fast"\nseeds =',
+        'numerics = "fast" (x.toml): is not available yet; use "exact"',
+    ),
+    (
+        'until = "retrain-accuracy"',
+        'until = "reference-accuracy"',
+        'recover.until = "reference-accuracy" (x.toml): is only for live runs, not available yet',
+    ),
+    (
+        'name = "natural"',
+        'name = "retrain"',
+        'method[2].name = "retrain" (x.toml): is always computed; leave this [[method]] out',
+    ),
+    # Whom to forget
+    (
+        "targets = [[0], [2, 3]]",
+        "",
+        'targets (x.toml): is missing; say whom to forget, such as targets = "each", or [[forget]] entries',
+    ),
+    (
+        "[engine]",
+        TIMELINE + "[engine]",
+        "forget (x.toml): give either targets or [[forget]] entries, not both",
+    ),
+    (
+        "targets = [[0], [2, 3]]",
+        'targets = "all"',
+        'targets = "all" (x.toml): must be a list of lists, "each" or a table of draw and size',
+    ),
+    ("targets = [[0], [2, 3]]", "targets = [0, 1]", "targets[1] = 0 (x.toml): must be a list, such as [0]"),
+    ("targets = [[0], [2, 3]]", "targets = [[0], []]", "targets[2] = [] (x.toml): must not be empty"),
+    ("[2, 3]]", "[2, 2]]", "targets[2] = [2, 2] (x.toml): must not repeat an entry"),
+    (
+        "[2, 3]]",
+        "[2, 5]]",
+        "targets[2] = [2, 5] (x.toml): there is no client 5; federation.num-clients = 5, counted from 0",
+    ),
+    (
+        "[2, 3]]",
+        "[4, 1, 0, 2, 3]]",
+        "targets[2] = [4, 1, 0, 2, 3] (x.toml): "
+        "nobody would be left to learn from; leave at least one client",
+    ),
+    (
+        "[[0], [2, 3]]",
+        "[[3, 2], [2, 3]]",
+        "targets[2] = [2, 3] (x.toml): this set is already listed; give each set once",
+    ),
+    (
+        "[[0], [2, 3]]",
+        "{draw = 1, size = 5}",
+        "targets.size = 5 (x.toml): must be < federation.num-clients = 5",
+    ),
+    (
+        "[[0], [2, 3]]",
+        "{draw = 11, size = 2}",
+        "targets.draw = 11 (x.toml): must be <= 10, the number of different sets",
+    ),
+    # Contradictions
+    (
+        "lr = 0.1",
+        'lr = 0.1\noptimizer = "adam"\nmomentum = 0.9',
+        'train.momentum = 0.9 (x.toml): must be 0 with optimizer = "adam"; it belongs to "sgd"',
+    ),
+    (
+        'name = "natural"',
+        'name = "natural"\nscale = 2.0',
+        'method[2].scale = 2.0 (x.toml): must be left out; "natural" has no scale',
+    ),
+    (
+        'name = "natural"',
+        'name = "natural"\nmode = "special"',
+        'method[2].mode = "special" (x.toml): must be left out; "natural" has no mode',
+    ),
+    (
+        'name = "natural"',
+        'name = "puf"',
+        'method[2].label = "puf-special-2" (x.toml): method[1] has this label too; give each its own',
+    ),
+    (
+        "scale = 2",
+        'label = "retrain"',
+        'method[1].label = "retrain" (x.toml): is the label of rows that are always there; choose another',
+    ),
+    (
+        'partition = "dirichlet"',
+        'partition = "file"',
+        'data.partition-file (x.toml): is required by partition = "file": a JSON file of index lists',
+    ),
+    (
+        'source = "mnist5k"',
+        'source = "cifar10"',
+        'data.directory (x.toml): is required by source = "cifar10": the folder it lies in',
+    ),
+    (
+        "validation = 0.1",
+        "validation = 0",
+        'data.validation = 0.0 (x.toml): must be > 0, as recover.until = "retrain-accuracy" '
+        "is decided on validation data",
+    ),
+    # Syntax
+    (
+        "rounds = 30",
+        "rounds 30",
+        "line 13 (x.toml): not valid TOML: Expected '=' after a key in a key/value pair",
+    ),
+    ("workers = 1\n", "workers =", "line 23 (x.toml): not valid TOML: Invalid value"),
+    # The [smoke] table is checked although nobody asked for it
+    (
+        "[engine]",
+        '[smoke]\n"train.round" = 3\n[engine]',
+        "train.round = 3 ([smoke] of x.toml): unknown key; did you mean train.rounds?",
+    ),
+    (
+        "[engine]",
+        '[smoke]\n"train rounds" = 3\n[engine]',
+        "train rounds ([smoke] of x.toml): must be a dotted key, such as train.lr or method[2].scale",
+    ),
+]
+
+BROKEN_TIMELINES = [
+    ("at-round = 10", "", "forget[1].at-round (x.toml): is required and missing"),
+    ("at-round = 10", "at-round = 0", "forget[1].at-round = 0 (x.toml): must be >= 1"),
+    ("at-round = 12", "at-round = 31", "forget[2].at-round = 31 (x.toml): must be <= train.rounds = 30"),
+    (
+        "clients = [2, 3]",
+        "clients = [2, 7]",
+        "forget[2].clients = [2, 7] (x.toml): "
+        "there is no client 7; federation.num-clients = 5, counted from 0",
+    ),
+    (
+        "clients = [2, 3]",
+        "clients = [2, 0]",
+        "forget[2].clients = [2, 0] (x.toml): client 0 is in forget[1] already; name it once",
+    ),
+    (
+        "clients = [2, 3]",
+        "clients = [1, 2, 3, 4]",
+        "forget[2].clients = [1, 2, 3, 4] (x.toml): "
+        "nobody would be left to learn from; leave at least one client",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(text: str) -> str:
+    Path("x.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        load("x.toml")
+    return str(raised.value)
+
+
+def test_the_files_that_are_broken_below_work_unbroken() -> None:
+    Path("x.toml").write_text(WORKING, encoding="utf-8")
+    load("x.toml")
+    Path("x.toml").write_text(timeline(), encoding="utf-8")
+    load("x.toml")
+
+
+def timeline() -> str:
+    return WORKING.replace("targets = [[0], [2, 3]]\n", "") + TIMELINE
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN)
+def test_broken_file(old: str, new: str, message: str) -> None:
+    assert WORKING.count(old) >= 1
+    assert refusal(WORKING.replace(old, new, 1)) == message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN_TIMELINES)
+def test_broken_timeline(old: str, new: str, message: str) -> None:
+    assert timeline().count(old) == 1
+    assert refusal(timeline().replace(old, new)) == message

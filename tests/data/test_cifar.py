@@ -1,0 +1,116 @@
+"""CIFAR is read from files in CIFAR's own format, small ones that the tests write."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from fedunlearn.config import DataConfig
+from fedunlearn.data import load_federated
+from fedunlearn.errors import ConfigError
+
+ROWS = 20  # per batch file
+
+
+def write_batch(path, labels_key, num_classes, seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(ROWS) % num_classes).tolist()
+    # CIFAR's layout: a row is 1 024 red pixels, then green, then blue, each plane row by row.
+    pixels = rng.integers(0, 256, (ROWS, 3 * 32 * 32), dtype=np.uint8)
+    path.write_bytes(pickle.dumps({"data": pixels, labels_key: labels}))
+    return pixels, labels
+
+
+def write_cifar(root, dataset, labels_key, num_classes, monkeypatch):
+    """Write every file `dataset` wants under `root`; return the pixels and labels of the training split."""
+    folder = root / dataset.base_folder
+    folder.mkdir()
+    written = {}
+    for attribute in ("train_list", "test_list"):
+        entries = []
+        for name, _ in getattr(dataset, attribute):
+            written[name] = write_batch(folder / name, labels_key, num_classes, seed=len(written))
+            entries.append([name, md5(folder / name)])
+        monkeypatch.setattr(dataset, attribute, entries)
+    meta = folder / dataset.meta["filename"]
+    meta.write_bytes(pickle.dumps({dataset.meta["key"]: [f"thing {i}" for i in range(num_classes)]}))
+    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5(meta)})
+    train = [written[name] for name, _ in dataset.train_list]
+    labels = [label for _, batch in train for label in batch]
+    return np.concatenate([pixels for pixels, _ in train]), labels
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    return write_cifar(tmp_path, torchvision.datasets.CIFAR10, "labels", 10, monkeypatch)
+
+
+def config(directory, source="cifar10"):
+    return DataConfig(source=source, directory=str(directory), partition="iid", validation=0)
+
+
+def test_cifar10_pixels_arrive_normalised_and_in_their_places(tmp_path, cifar10):
+    pixels, labels = cifar10
+    data = load_federated(config(tmp_path), 2, seed=1)
+    assert data.train_images.shape == (5 * ROWS, 3, 32, 32)
+    assert data.test_images.shape == (ROWS, 3, 32, 32)
+    assert data.train_labels.tolist() == labels
+    assert data.class_names[3] == "thing 3"
+    # Image 7, green, row 2, column 5; and the same pixel in blue.
+    green, blue = (pixels[7, plane * 1024 + 2 * 32 + 5] / 255 for plane in (1, 2))
+    assert data.train_images[7, 1, 2, 5].item() == pytest.approx((green - 0.4822) / 0.2435, abs=1e-5)
+    assert data.train_images[7, 2, 2, 5].item() == pytest.approx((blue - 0.4465) / 0.2616, abs=1e-5)
+
+
+def test_cifar100_uses_fine_labels_and_its_own_constants(tmp_path, monkeypatch):
+    dataset = torchvision.datasets.CIFAR100
+    pixels, labels = write_cifar(tmp_path, dataset, "fine_labels", 100, monkeypatch)
+    data = load_federated(config(tmp_path, "cifar100"), 2, seed=1)
+    assert data.num_classes == 100
+    assert data.train_labels.tolist() == labels
+    expected = (pixels[0, 0] / 255 - 0.5071) / 0.2673
+    assert data.train_images[0, 0, 0, 0].item() == pytest.approx(expected, abs=1e-5)
+    assert data.train_images.dtype == torch.float32
+
+
+def test_a_home_relative_directory_is_understood(tmp_path, cifar10, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert load_federated(config(Path("~") / tmp_path.name), 2, seed=1).num_classes == 10
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_federated(config(tmp_path), 2, seed=1)
+    assert str(caught.value) == (
+        f"data.directory = '{tmp_path}': there is no folder {tmp_path}/cifar-10-batches-py; "
+        "unpack cifar-10-python.tar.gz there"
+    )
+
+
+def test_a_missing_directory_setting_is_named():
+    with pytest.raises(ConfigError) as caught:
+        load_federated(DataConfig(source="cifar10", partition="iid"), 2, seed=1)
+    assert str(caught.value) == "data.directory is missing: name the folder that holds cifar-10-batches-py"
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+@pytest.mark.parametrize("problem", ["missing", "damaged"])
+def test_a_missing_or_damaged_file_is_named(tmp_path, cifar10, name, problem):
+    path = tmp_path / "cifar-10-batches-py" / name
+    if problem == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ConfigError) as caught:
+        load_federated(config(tmp_path), 2, seed=1)
+    assert str(caught.value) == (
+        f"data.directory = '{tmp_path}': {path} is {problem}; unpack cifar-10-python.tar.gz there again"
+    )

@@ -1,0 +1,147 @@
+"""The scorecard's numbers and its file: signed gaps, floors, one text for one content."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedunlearn.evaluation.scorecard import (
+    AT,
+    Row,
+    Scale,
+    dumps,
+    floors,
+    gaps,
+    scorecard,
+    without_seconds,
+)
+from tests.evaluation.test_aggregates import row
+
+ROW_KEYS = {
+    "method", "label", "seed", "request", "target", "forget", "at", "round", "metrics", "gap", "floor",
+    "recovery_rounds", "recovery_rounds_authors", "recovered", "scale", "cost", "reason",
+}  # fmt: skip
+LINE_KEYS = {
+    "label", "at", "n", "censored", "metrics", "gap", "abs_gap", "floor", "recovery_rounds",
+    "recovery_rounds_authors", "cost",
+}  # fmt: skip
+
+measured = st.dictionaries(
+    st.sampled_from(["forget_accuracy", "test_accuracy", "mia_auc", "l2_to_retrain"]),
+    st.none() | st.floats(-100, 100),
+)
+
+
+def a_row():
+    return row(
+        scale=Scale(raw=20.0, effective={3: 1.9, 10: 0.1}, group=2.0),
+        request="r1",
+        metrics={"test_accuracy": 90.0, "mia_auc": None},
+        reason="mia_auc: there is no test data",
+    )
+
+
+@given(measured, measured)
+def test_a_gap_is_the_difference_where_there_is_one(model, retrain):
+    for name, gap in gaps(model, retrain).items():
+        if name == "l2_to_retrain":
+            assert gap == model[name]
+        elif model[name] is None or retrain.get(name) is None:
+            assert gap is None
+        else:
+            assert gap == model[name] - retrain[name]
+
+
+@given(measured)
+def test_retrain_has_no_gap_to_itself(values):
+    values = {name: value for name, value in values.items() if name != "l2_to_retrain"}
+    assert all(gap in (0, None) for gap in gaps(values, values).values())
+
+
+@given(measured, measured)
+def test_a_floor_is_the_gap_of_the_second_retrain_without_its_sign(retrain, second):
+    expected = {name: gap if gap is None else abs(gap) for name, gap in gaps(second, retrain).items()}
+    assert floors(retrain, second) == expected
+
+
+def test_signs_and_distances():
+    retrain = {"forget_accuracy": 60.0, "l2_to_retrain": 0.0}
+    second = {"forget_accuracy": 58.0, "l2_to_retrain": 1.5}
+    assert gaps({"forget_accuracy": 55.0, "l2_to_retrain": 2.0}, retrain) == {
+        "forget_accuracy": -5.0,
+        "l2_to_retrain": 2.0,
+    }
+    assert floors(retrain, second) == {"forget_accuracy": 2.0, "l2_to_retrain": 1.5}
+
+
+def test_the_keys_are_the_schemas():
+    card = scorecard("quickstart", "quickstart-0a1b2c3d", [a_row()])
+    assert set(card) == {"schema", "experiment", "run", "rows", "aggregates"}
+    assert card["schema"] == 1
+    assert set(card["rows"][0]) == ROW_KEYS
+    assert set(card["rows"][0]["forget"]) == {"clients", "samples", "classes"}
+    assert set(card["rows"][0]["scale"]) == {"raw", "effective", "group"}
+    assert set(card["rows"][0]["cost"]) == {"client_epochs", "bytes_up", "bytes_down", "seconds", "cached"}
+    assert set(card["aggregates"][0]) == LINE_KEYS
+
+
+def test_a_row_survives_the_file():
+    for original in (a_row(), row(scale=None)):
+        text = dumps(scorecard("e", "r", [original]))
+        assert Row.from_dict(json.loads(text)["rows"][0]) == original
+
+
+@pytest.mark.parametrize("at", AT)
+def test_every_moment_has_a_row(at):
+    assert row(at=at).at == at
+
+
+def test_an_unknown_moment_is_refused():
+    with pytest.raises(ValueError, match="at = 'later': must be one of"):
+        row(at="later")
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), json_like, max_size=4))
+def test_the_text_is_canonical(card):
+    text = dumps(card)
+    assert dumps(json.loads(text)) == text
+    assert dumps(dict(reversed(card.items()))) == text
+    assert text.endswith("\n")
+
+
+def test_numbers_are_rounded_and_zero_has_no_sign():
+    assert json.loads(dumps({"a": 1 / 3, "b": 2.0000000001})) == {"a": 0.333333, "b": 2.0}
+    assert "-0.0" not in dumps({"a": -0.0, "b": -1e-9})
+    assert dumps({"a": np.float32(0.5), "b": np.int64(3), "c": (1, 2)}) == dumps(
+        {"a": 0.5, "b": 3, "c": [1, 2]}
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_what_json_cannot_say_is_refused_by_place(bad):
+    with pytest.raises(ValueError, match=r"scorecard\.rows\[0\]\.a = (nan|inf): must be finite"):
+        dumps({"rows": [{"a": bad}]})
+    with pytest.raises(TypeError, match=r"scorecard\.rows = \{1\}"):
+        dumps({"rows": {1}})
+
+
+def test_two_runs_agree_but_for_seconds_and_nothing_else():
+    first = a_row()
+    again = replace(first, cost=replace(first.cost, seconds=99.0, cached=True))
+    other = replace(first, cost=replace(first.cost, bytes_up=101))
+    cards = [scorecard("e", "r", [each]) for each in (first, again, other)]
+    texts = [dumps(without_seconds(card)) for card in cards]
+    assert texts[0] == texts[1] != texts[2]
+    assert dumps(cards[0]) != dumps(cards[1])
+    assert cards[0]["rows"][0]["cost"]["seconds"] == 3.0  # the card itself is left whole
