@@ -50,17 +50,23 @@ def scorecard(run: RunFiles) -> Markup:
 
 
 def _aggregates(scores: Scores, metrics: Sequence[str]) -> Markup:
-    head = [text("method", name="th"), text("at", name="th"), "n", *map(_heading, metrics), "recovery rounds"]
+    head = [text("at", name="th"), "n", *map(_heading, metrics), "recovery rounds"]
     body: list[list[str]] = []
     previous = None
     for label, at in scores.groups():
+        if label != previous:
+            body.append([_group(label, len(head))])
+            previous = label
         cells = [_aggregate(scores, label, at, name) for name in metrics]
-        first = text(tag("b", label) if label != previous else "", name="th", scope="row")
         body.append(
-            [first, text(moment(at)), str(scores.count(label, at)), *cells, recovery_cell(scores, label, at)]
+            [text(moment(at)), str(scores.count(label, at)), *cells, recovery_cell(scores, label, at)]
         )
-        previous = label
     return table(head, body, class_="wide")
+
+
+def _group(label: str, columns: int) -> Markup:
+    """Return the heading of one method's lines."""
+    return tag("th", label, colspan=columns, scope="rowgroup", class_="text group")
 
 
 def _heading(metric: str) -> Markup:
@@ -173,12 +179,16 @@ def costs(run: RunFiles) -> Markup | None:
     names = (("client_epochs", "client-epochs", ""), ("bytes_up", "up", "B"), ("bytes_down", "down", "B"),
              ("seconds", "time", "s"))  # fmt: skip
     retraining = scores.cost("retrain", "request", "client_epochs")
+    head = [text("up to", name="th"), *(title for _, title, _ in names), "of retraining"]
     body: list[list[str]] = []
-    cached = False
+    cached, previous = False, None
     for label, at in scores.groups():
         spent = [scores.cost(label, at, name) for name, _, _ in names]
         if not any(value is not None for value in spent):
             continue
+        if label != previous:
+            body.append([_group(label, len(head))])
+            previous = label
         reused = any((row.get("cost") or {}).get("cached") for row in scores.rows_at(label, at))
         cached |= reused
         cells: list[str] = [
@@ -192,18 +202,14 @@ def costs(run: RunFiles) -> Markup | None:
             if spent[0] is not None and retraining
             else null(None)
         )
-        body.append([text(label, name="th", scope="row"), text(moment(at)), *cells, share])
+        body.append([text(moment(at)), *cells, share])
     if not body:
         return None
-    head = [
-        text("method", name="th"),
-        text("up to", name="th"),
-        *(title for _, title, _ in names),
-        "of retraining",
-    ]
-    words = "Means over seeds and requests; a client-epoch is one client's pass over its data."
+    words = "Means over seeds and requests; a method's from the request on, the others' from the first round."
     dagger = " † recorded when the branch was first computed; this run took it from the cache."
-    return section("costs", "Costs", tag("p", words + dagger * cached, class_="lead"), table(head, body))
+    return section(
+        "costs", "Costs", tag("p", words + dagger * cached, class_="lead"), table(head, body, class_="wide")
+    )
 
 
 def settings(run: RunFiles) -> Markup | None:

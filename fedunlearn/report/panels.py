@@ -77,7 +77,7 @@ def _panel(run: RunFiles, methods: Sequence[Branch]) -> Panel:
         references=_references(requests, beside, last),
         fork=fork,
         last=last,
-        start=max(1, fork - max(4, round((last - fork) * 0.4))),
+        start=max(1, fork - max(3, round((last - fork) * 0.3))),
     )
 
 

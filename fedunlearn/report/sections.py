@@ -72,6 +72,7 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
 def _card(finding: Finding, look: Look) -> Markup:
     colour = f"--c:var(--{look.colour})"
     facts = [
+        ("mean signed gap", f"{number(finding.signed, sign=True)} points" if finding.signed is not None else ""),
         ("test accuracy", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
         ("recovery", finding.recovered),
         ("client-epochs", _epochs(finding)),
@@ -112,17 +113,19 @@ def _meter(finding: Finding, colour: str) -> Markup | None:
         return None
     whole = max(finding.original_gap, finding.gap)
     floor = min(100.0, 100 * (finding.floor or 0) / whole)
+    beyond = finding.gap > finding.original_gap
     return join(
         tag(
             "div",
             tag("i", style=f"width:{floor:.1f}%", title=f"floor {number(finding.floor)} points"),
+            tag("s", style=f"left:{100 * finding.original_gap / whole:.1f}%") if beyond else None,
             tag("b", style=f"left:{100 * finding.gap / whole:.1f}%;{colour}"),
             class_="meter",
         ),
         tag(
             "div",
             tag("span", f"retrained · floor {number(finding.floor)}"),
-            tag("span", f"original {number(finding.original_gap)}"),
+            tag("span", f"original {number(finding.original_gap)}{' (line)' if beyond else ''}"),
             class_="ends",
         ),
     )
@@ -158,6 +161,8 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
     words = "On the forgotten data, accuracy should fall to the dashed line; on test data, come back to it."
+    if any(len(panel.requests) > 1 for panel in every):
+        words += " −2,3 above a request says that it is to forget clients 2 and 3."
     return section(
         "rounds",
         "Accuracy over rounds",
@@ -201,7 +206,7 @@ def partition(run: RunFiles) -> Markup | None:
             )
     if not figures:
         return None
-    words = "Training samples by client and class; the stronger the colour, the more. Framed clients are forgotten in some branch."
+    words = "Training samples by client and class. Framed clients are forgotten in some branch."
     rest = figures[2:]
     return section(
         "partition",

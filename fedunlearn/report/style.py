@@ -41,6 +41,7 @@ nav a:hover{color:var(--ink);border-color:var(--ink)}
 .meter i{position:absolute;top:0;height:100%;border-radius:5px 0 0 5px;background:var(--ink);opacity:.22}
 .meter b{position:absolute;top:-4px;width:18px;height:18px;margin-left:-9px;border-radius:50%;
   background:var(--c);border:3px solid var(--card)}
+.meter s{position:absolute;top:-4px;width:2px;height:18px;background:var(--ink)}
 .ends{display:flex;justify-content:space-between;font-size:.8rem;color:var(--muted)}
 dl{display:grid;grid-template-columns:auto 1fr;gap:3px 14px;margin:12px 0 0;font-size:.92rem}
 dt{color:var(--muted)}dd{margin:0;text-align:right;font-variant-numeric:tabular-nums}
@@ -57,7 +58,7 @@ figcaption{padding:4px 4px 0}
 details{margin:12px 0}
 summary{cursor:pointer;font-weight:600;padding:6px 0}
 .scroll{overflow-x:auto;margin:12px 0;padding:4px 14px 8px}
-table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
+table{border-collapse:separate;border-spacing:0;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:8px 0}
 th,td{padding:7px 12px 7px 0;text-align:right;vertical-align:top;border-bottom:1px solid var(--grid)}
 th{font-weight:600;color:var(--muted);vertical-align:bottom}
@@ -65,6 +66,8 @@ tbody th{color:var(--ink);vertical-align:top}
 tr:last-child>*{border-bottom:0}
 th.text,td.text{text-align:left}
 td small,th small{display:block;color:var(--muted);font-weight:400;font-size:.8rem;white-space:nowrap}
+th.group{padding-top:16px;color:var(--ink)}
+.scroll tr>:first-child{position:sticky;left:0;background:var(--card)}
 .within{color:var(--good);font-weight:600}
 .wide td,.wide tbody th{white-space:nowrap}
 .wide thead th{min-width:5.2em;max-width:9em}

@@ -37,7 +37,7 @@ def trajectory(
     title = f"{TITLES.get(split, split)} over rounds; {panel.title.lower()}, seed {panel.seed}"
     with drawing(name, title) as drawn:
         axes = drawn.axes
-        axes.set_title(TITLES.get(split, split), pad=19)
+        axes.set_title(TITLES.get(split, split), pad=19 + 11 * (len(panel.requests) > 1))
         _retrained(drawn, run, panel, split, first)
         original = original_series(run, panel, split).between(first, panel.fork)
         if len(original):
@@ -126,9 +126,12 @@ def _recovery(drawn: Drawing, curve: Series, look: Look, label: str, round: int)
 
 def _requests(drawn: Drawing, panel: Panel) -> None:
     """Draw a line where each request arrives: after its round is complete, hence half a round later."""
+    previous, raised = float("-inf"), False
     for request in panel.requests:
         if request.at_round is None:
             continue
+        near = request.at_round - previous < 0.12 * (panel.last - panel.start)
+        previous, raised = request.at_round, near and not raised  # so that two labels do not overlap
         place = request.at_round + 0.5
         line = drawn.axes.axvline(place, color=STAND_INS["ink"], linewidth=1.1, zorder=1.6)
         words = f"forget {clients(request.clients)}"
@@ -139,7 +142,7 @@ def _requests(drawn: Drawing, panel: Panel) -> None:
             "request" if len(panel.requests) == 1 else f"−{','.join(map(str, request.clients))}",
             (place, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
+            xytext=(0, 14 if raised else 3),
             textcoords="offset points",
             ha="center",
             fontsize=8.5,

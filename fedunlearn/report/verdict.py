@@ -7,7 +7,7 @@ forget accuracy and the floor the same between two retrainings, a method
 - *forgot in part* (``fair``) when |gap| is below the original's and below natural forgetting's;
 - otherwise *did no better than waiting* (``poor``).
 
-Natural forgetting, which is waiting, is the ``baseline`` unless it forgot.
+Natural forgetting, which is waiting, is the ``baseline`` unless it is within the floor.
 """
 
 from dataclasses import dataclass
@@ -29,6 +29,8 @@ class Finding:
     """``good``, ``fair``, ``poor``, ``baseline`` or ``unknown``."""
     words: str
     gap: float | None = None
+    signed: float | None = None
+    """The mean gap, negative when the model is less accurate on the forgotten data than a retrained one."""
     floor: float | None = None
     original_gap: float | None = None
     test_gap: float | None = None
@@ -55,9 +57,11 @@ def _finding(scores: Scores, label: str) -> Finding:
     original = original_gap(scores)
     natural = scores.stat("natural", at, "abs_gap", "forget_accuracy").mean if label != "natural" else None
     assert gap is not None  # judged_at chose a moment where it is known
-    level, words = _judge(gap, floor, original, natural)
-    if label == "natural" and level != "good":
-        level = "baseline"
+    signed = scores.stat(label, at, "gap", "forget_accuracy").mean
+    if label == "natural":
+        level, words = _waiting(gap, floor, original)
+    else:
+        level, words = _judge(gap, floor, original, natural, too_far=signed is not None and signed < 0)
     spent_at = "recovered" if scores.cost(label, "recovered", "client_epochs") is not None else at
     spent = scores.cost(label, spent_at, "client_epochs")
     retraining = scores.cost("retrain", "request", "client_epochs")
@@ -67,6 +71,7 @@ def _finding(scores: Scores, label: str) -> Finding:
         level=level,
         words=words,
         gap=gap,
+        signed=signed,
         floor=floor,
         original_gap=original,
         test_gap=scores.stat(label, at, "abs_gap", "test_accuracy").mean,
@@ -77,9 +82,13 @@ def _finding(scores: Scores, label: str) -> Finding:
     )
 
 
-def _judge(gap: float, floor: float | None, original: float | None, natural: float | None) -> tuple[str, str]:
+def _judge(
+    gap: float, floor: float | None, original: float | None, natural: float | None, *, too_far: bool
+) -> tuple[str, str]:
     if floor is not None and gap <= floor:
         return "good", "forgot: as close to retraining as a second retraining is"
+    if original is not None and gap >= original and too_far:
+        return "poor", "forgot too much: further from retraining than the original, on the other side"
     if original is not None and gap >= original:
         return "poor", "did not forget: no closer to retraining than the original model"
     if natural is not None and gap >= natural:
@@ -87,6 +96,15 @@ def _judge(gap: float, floor: float | None, original: float | None, natural: flo
     if original is None:
         return "unknown", "how much there was to forget was not measured"
     return "fair", f"closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining"
+
+
+def _waiting(gap: float, floor: float | None, original: float | None) -> tuple[str, str]:
+    """Judge natural forgetting. Nothing is unlearned, so nothing is called forgotten."""
+    if floor is not None and gap <= floor:
+        return "good", "training on alone came as close to retraining as a second retraining is"
+    if original is None or gap >= original:
+        return "baseline", "training on alone closed none of the gap to retraining"
+    return "baseline", f"training on alone closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining"
 
 
 def original_gap(scores: Scores) -> float | None:
@@ -109,6 +127,8 @@ def headline(scores: Scores) -> str:
     best = next((finding for finding in known if finding.label != "natural"), known[0] if known else None)
     if best is None:
         return "No gap to a retrained model was measured"
+    if best.label == "natural":
+        return f"{best.words[0].upper()}{best.words[1:]}"
     return f"{best.label} {best.words}"
 
 

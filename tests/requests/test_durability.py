@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killed_server import CALLS, snapshot
 
 import fedunlearn
 from fedunlearn.requests import Ledger, LedgerError
 from fedunlearn.requests.store import Store
+from tests.requests.killed_server import CALLS, snapshot
 
 SERVER = Path(__file__).with_name("killed_server.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fedunlearn.__file__).parents[1])}

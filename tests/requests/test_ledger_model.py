@@ -162,4 +162,4 @@ def _copy(value: Any) -> Any:
 
 
 TestLedgerModel = LedgerModel.TestCase
-TestLedgerModel.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLedgerModel.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -32,7 +32,7 @@ def ledger_after(steps: list[Step]) -> Ledger:
 
 
 @given(lives(), st.data())
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_resuming_ends_as_the_uninterrupted_run(life: list[Step], data: st.DataObject) -> None:
     checkpoint_round = data.draw(st.integers(0, 1 + life[-1][1]), "round of the checkpoint")
     applied = [step for step in life if step[1] <= checkpoint_round]

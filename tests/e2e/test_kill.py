@@ -1,0 +1,70 @@
+"""Killed at any instant, a run resumes to the same weights, scorecard and ledger, bit for bit."""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.killed_run import POINTS, run_and_die
+from tests.e2e.tiny import TIMELINE, TINY, everything, run, tiny
+
+PROCESSES = multiprocessing.get_context("forkserver")
+CACHED = ("before a branch is cached", "while a cached branch is loaded")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _preload() -> Iterator[None]:
+    # Children fork from a server that has imported everything and run nothing: no seconds of imports each.
+    PROCESSES.set_forkserver_preload(["tests.e2e.killed_run"])
+    yield
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["targets", "timeline"])
+def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    text = TIMELINE if request.param else TINY
+    folder = run(tiny(text=text), tmp_path_factory.mktemp("uninterrupted"))
+    return request.param, everything(folder)
+
+
+def _die(point: str, out: Path, timeline: bool, overrides: tuple[str, ...], after: float | None = None) -> int:
+    process = PROCESSES.Process(
+        target=run_and_die, args=(point, str(out)), kwargs={"timeline": timeline, "overrides": overrides}
+    )
+    process.start()
+    if after is not None:
+        process.join(after)
+        process.kill()
+    process.join(120)
+    assert process.exitcode is not None, "the run neither died nor ended"
+    return process.exitcode
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_killed_there_resumes_to_the_same(point: str, uninterrupted: Any, tmp_path: Path) -> None:
+    timeline, expected = uninterrupted
+    overrides = ("cache=true",) if point in CACHED else ()
+    assert _die(point, tmp_path, timeline, overrides) == -signal.SIGKILL, "the instant was never reached"
+    folder = run(tiny(*overrides, text=TIMELINE if timeline else TINY), tmp_path, resume=True)
+    assert everything(folder) == expected
+
+
+def test_killed_again_and_again_at_random_it_still_resumes_to_the_same(
+    uninterrupted: Any, tmp_path: Path
+) -> None:
+    timeline, expected = uninterrupted
+    began = time.monotonic()
+    _die("", tmp_path / "measure", timeline, ())
+    whole = time.monotonic() - began
+    draw = random.Random(0)
+    kills = sum(
+        _die("", tmp_path / "run", timeline, (), after=draw.uniform(0.1, 0.6) * whole) == -signal.SIGKILL
+        for _ in range(6)
+    )
+    folder = run(tiny(text=TIMELINE if timeline else TINY), tmp_path / "run", resume=True)
+    assert everything(folder) == expected
+    assert kills > 0, "every attempt ended before it was killed"

@@ -1,0 +1,80 @@
+"""A whole experiment in a second: the same protocol as the quickstart on little synthetic data."""
+
+from pathlib import Path
+from typing import Any
+
+from fedunlearn import config
+from fedunlearn.config import Experiment
+from fedunlearn.evaluation import scorecard
+from fedunlearn.requests import Ledger
+from fedunlearn.simulation.runner import read_scorecard, simulate
+
+TINY = """
+name = "tiny"
+seeds = [1]
+targets = [[1]]
+cache = false
+[data]
+source = "synthetic-images"
+num-train = 160
+num-test = 60
+num-classes = 4
+partition = "dirichlet"
+alpha = 1.0
+validation = 0.2
+[federation]
+num-clients = 4
+[model]
+name = "mlp"
+hidden = [8]
+[train]
+rounds = 3
+batch-size = 8
+lr = 0.1
+[[method]]
+name = "puf"
+[[method]]
+name = "natural"
+[recover]
+max-rounds = 3
+"""
+
+TIMELINE = TINY.replace("targets = [[1]]\n", "").replace('name = "tiny"', 'name = "tiny-timeline"') + """
+[[forget]]
+clients = [0]
+at-round = 2
+[[forget]]
+clients = [2]
+at-round = 3
+"""
+
+
+def tiny(*overrides: str, text: str = TINY) -> Experiment:
+    """Return the tiny experiment with some keys overridden."""
+    return config.loads(text, overrides=overrides)
+
+
+def run(experiment: Experiment, out: Path, **options: Any) -> Path:
+    """Run it and return the run directory."""
+    return simulate(experiment, out=out, **options)
+
+
+def checkpoints(folder: Path) -> dict[str, bytes]:
+    """Return every checkpoint's bytes by file name."""
+    return {p.name: p.read_bytes() for p in sorted((folder / "checkpoints").glob("*.safetensors"))}
+
+
+def card(folder: Path) -> dict[str, Any]:
+    """Return the scorecard less what the clock decides."""
+    return scorecard.without_seconds(read_scorecard(folder))
+
+
+def request_states(folder: Path) -> dict[tuple[str, str], str]:
+    """Return the state of every request of every branch."""
+    with Ledger(folder / "requests.sqlite") as ledger:
+        return {(b, r.id): r.state for b in ledger.branches() for r in ledger.requests(b)}
+
+
+def everything(folder: Path) -> tuple[Any, ...]:
+    """Return all that two runs of one experiment must agree on."""
+    return checkpoints(folder), card(folder), request_states(folder)
