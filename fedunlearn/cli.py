@@ -117,7 +117,7 @@ def compare(
 @app.command()
 def requests(folder: RunFolder) -> None:
     """Show the forget requests of a run and what became of each."""
-    from fedunlearn.report.tables import requests_table
+    from fedunlearn.report.request_table import request_table
     from fedunlearn.requests import Ledger
 
     path = folder / "requests.sqlite"
@@ -126,7 +126,7 @@ def requests(folder: RunFolder) -> None:
             f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
         )
     with Ledger(path) as ledger:
-        Console().print(requests_table({name: ledger.requests(name) for name in ledger.branches()}))
+        Console().print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
 
 
 @app.command("list")

@@ -206,8 +206,7 @@ class UnlearningStrategy(Strategy):
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
         self._check_quorum(plan, answers.failed)
-        if answers.failed:
-            self.ledger.record_failures(self.branch, server_round, answers.failed)
+        self._record_failures(current, answers.failed)
         if answers.failed.keys() & set(plan.forget):
             # Never half applied: the whole concurrent set waits for a later round.
             answers.forgetting = []
@@ -325,19 +324,32 @@ class UnlearningStrategy(Strategy):
         """Return the committed plan of the round: the one there is, or a new one."""
         if (record := self.ledger.plan(self.branch, server_round)) is not None:
             return _Round(RoundPlan.from_dict(record.plan), dict(record.failed))
-        due = self._due()
-        gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
-        situation = Situation(
-            round=server_round,
-            num_clients=self.settings.num_clients,
-            slots=self.settings.slots,
-            gone=gone,
-            to_forget=tuple(sorted({k for r in due for k in r.clients})),
-            seed=self.settings.seed,
-        )
-        plan = replace(self.plan(situation), requests=tuple(r.id for r in due))
-        self.ledger.commit_plan(self.branch, server_round, plan.to_dict())
+        # One transaction: nobody withdraws a request between the question and the plan that serves it.
+        with self.ledger.batch():
+            due = self._due()
+            gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
+            situation = Situation(
+                round=server_round,
+                num_clients=self.settings.num_clients,
+                slots=self.settings.slots,
+                gone=gone,
+                to_forget=tuple(sorted({k for r in due for k in r.clients})),
+                seed=self.settings.seed,
+            )
+            plan = replace(self.plan(situation), requests=tuple(r.id for r in due))
+            self.ledger.commit_plan(self.branch, server_round, plan.to_dict())
         return _Round(plan, {})
+
+    def _record_failures(self, current: _Round, failed: Mapping[int, str]) -> None:
+        """Commit who failed, so that the round can be repeated exactly; refuse to repeat it otherwise."""
+        if current.failed and failed != current.failed:
+            new = sorted(failed.keys() - current.failed.keys())
+            raise RunError(
+                f"round {current.plan.round} is being repeated after an interruption, and clients {new} failed "
+                f"that had answered before; resume once they answer again. Client {new[0]}: {failed[new[0]]}"
+            )
+        if failed and not current.failed:
+            self.ledger.record_failures(self.branch, current.plan.round, failed)
 
     def _check_quorum(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
         asked = {*plan.train, *plan.forget}
@@ -402,13 +414,14 @@ class UnlearningStrategy(Strategy):
             r = self._progress(id_)
             if not current.held:
                 requests[id_] = replace(r, unlearned_round=current.plan.round)
-            elif r.attempts + 1 < self.settings.max_attempts:
-                requests[id_] = replace(r, attempts=r.attempts + 1)
-            else:
-                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.attempts + 1)
-                requests[id_] = replace(
-                    r, attempts=r.attempts + 1, outcome="failed", ended_round=current.plan.round
-                )
+                continue
+            # A request that only waited for another one's client has not failed.
+            own = current.answers is not None and not current.answers.failed.keys().isdisjoint(r.clients)
+            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own)
+            if r.unanswered >= self.settings.max_attempts:
+                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.unanswered)
+                r = replace(r, outcome="failed", ended_round=current.plan.round)
+            requests[id_] = r
         return list(requests.values())
 
 

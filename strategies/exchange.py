@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -10,7 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.payload import BlockSum, Contribution, ModelState, OrderedSum, unpack
+from fedunlearn.federation.payload import (
+    PARAMETERS,
+    BlockSum,
+    Contribution,
+    ModelState,
+    OrderedSum,
+    unpack,
+)
 from strategies.plan import RoundPlan
 
 TRAIN = MessageType.TRAIN
@@ -126,6 +134,9 @@ def collect(
             answers.failed.setdefault(client, "did not answer")
             if kind == TRAIN and not individually:
                 ordered.put(client, None)
+    # Nothing that is reported depends on the order of arrival.
+    answers.losses = dict(sorted(answers.losses.items()))
+    answers.failed = dict(sorted(answers.failed.items()))
     answers.forgetting.sort(key=lambda c: c.client)
     if individually:
         answers.retained = sorted(single, key=lambda c: c.client)
@@ -142,11 +153,13 @@ def _read(
     """Return the contribution in a reply, or why it is refused."""
     if reply.has_error():
         return None, reply.error.reason or "the node reported an error without a reason"
-    arrays, metrics = reply.content["arrays"], reply.content["metrics"]
-    assert isinstance(arrays, ArrayRecord)
-    assert isinstance(metrics, MetricRecord)
+    arrays, metrics = reply.content.get("arrays"), reply.content.get("metrics")
+    if not isinstance(arrays, ArrayRecord) or PARAMETERS not in arrays:
+        return None, f"refused: the answer holds no arrays/{PARAMETERS}"
+    num_examples = metrics.get("num-examples") if isinstance(metrics, MetricRecord) else None
+    if not isinstance(metrics, MetricRecord) or not isinstance(num_examples, int):
+        return None, f"refused: num-examples = {num_examples!r}, must be a whole number"
     update = unpack(arrays)
-    num_examples = int(metrics["num-examples"])  # type: ignore[arg-type]
     if why := _unsound(update, num_examples, like):
         return None, f"refused: {why}"
     losses[client] = float(metrics.get("train-loss", float("nan")))  # type: ignore[arg-type]
@@ -159,14 +172,20 @@ def _unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
         return f"num-examples = {num_examples}, must be at least 1"
     if update.vector.shape != like.vector.shape:
         return f"update of shape {tuple(update.vector.shape)}, the model's is {tuple(like.vector.shape)}"
+    if update.vector.dtype != like.vector.dtype:
+        return f"update of {update.vector.dtype}, the model's is {like.vector.dtype}"
     if update.buffers.keys() != like.buffers.keys():
         return f"buffers {sorted(update.buffers)}, the model's are {sorted(like.buffers)}"
     for name, buffer in update.buffers.items():
-        if buffer.shape != like.buffers[name].shape:
-            return f"buffer {name} of shape {tuple(buffer.shape)}"
+        expected = like.buffers[name]
+        if (buffer.shape, buffer.dtype) != (expected.shape, expected.dtype):
+            return (
+                f"buffer {name} of shape {tuple(buffer.shape)} and {buffer.dtype}, "
+                f"the model's is {tuple(expected.shape)} and {expected.dtype}"
+            )
         if not torch.isfinite(buffer).all():
             return f"buffer {name} holds NaN or Inf"
     # One reduction instead of a mask as large as the model; only a suspicious sum is looked at closely.
-    if not torch.isfinite(update.vector.sum()) and not torch.isfinite(update.vector).all():
+    if not math.isfinite(update.vector.sum().item()) and not torch.isfinite(update.vector).all():
         return "update holds NaN or Inf"
     return ""

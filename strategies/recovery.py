@@ -22,6 +22,8 @@ class RequestProgress:
         The request arrived once this round was complete.
     attempts : int
         Rounds in which its forgetting was planned but a forgetting client failed.
+    unanswered : int
+        Those of them in which a client of its own failed. The others it waited for another request's.
     unlearned_round : int or None
         The round in which it was applied.
     outcome : str or None
@@ -38,6 +40,7 @@ class RequestProgress:
     clients: tuple[int, ...]
     at_round: int
     attempts: int = 0
+    unanswered: int = 0
     unlearned_round: int | None = None
     outcome: Outcome | None = None
     ended_round: int | None = None

@@ -111,9 +111,10 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Answer the messages and keep the replies for :meth:`pull_messages`."""
-        replies = list(self.send_and_receive(messages))
+        messages = list(messages)
+        replies = self.send_and_receive(messages)
         self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
-        return [reply.metadata.reply_to_message_id for reply in replies]
+        return [message.metadata.message_id for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies to the given messages, each once."""

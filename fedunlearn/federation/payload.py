@@ -29,10 +29,13 @@ class TensorArray(Array):
 
     def __init__(self, tensor: Tensor) -> None:
         tensor = tensor.detach()
-        self.__dict__["tensor"] = tensor
-        self.dtype = str(tensor.dtype).removeprefix("torch.")
-        self.shape = tuple(tensor.shape)
-        self.stype = SType.NUMPY
+        # Past Flower's __setattr__, which would look for a hash to discard at each of them.
+        self.__dict__.update(
+            tensor=tensor,
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tuple(tensor.shape),
+            stype=SType.NUMPY,
+        )
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -73,9 +76,12 @@ class ModelState:
 
 def pack(state: ModelState) -> ArrayRecord:
     """Return the one record a model travels in: ``parameters`` and ``buffers/<name>``."""
-    arrays: dict[str, Array] = {PARAMETERS: TensorArray(state.vector)}
-    arrays |= {BUFFER_PREFIX + name: TensorArray(value) for name, value in state.buffers.items()}
-    return ArrayRecord(arrays)
+    # Entry by entry: a record made from a dictionary copies every array into one that holds bytes.
+    record = ArrayRecord()
+    record[PARAMETERS] = TensorArray(state.vector)
+    for name, value in state.buffers.items():
+        record[BUFFER_PREFIX + name] = TensorArray(value)
+    return record
 
 
 def unpack(record: ArrayRecord) -> ModelState:

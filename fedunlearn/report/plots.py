@@ -131,7 +131,7 @@ def heat_map(partition: Partition, forgotten: Collection[int], *, name: str) -> 
             spine.set_visible(False)
         _cell_numbers(drawn, counts, share) if small else None
         for client in sorted(set(forgotten) & set(range(rows))):
-            frame = Rectangle((-0.5, client - 0.5), columns, 1, fill=False, edgecolor=STAND_INS["method4"],
+            frame = Rectangle((-0.5, client - 0.5), columns, 1, fill=False, edgecolor=STAND_INS["poor"],
                               linewidth=2, zorder=4, clip_on=False)  # fmt: skip
             axes.add_patch(frame)
             drawn.note(
@@ -148,7 +148,7 @@ def heat_map(partition: Partition, forgotten: Collection[int], *, name: str) -> 
             axes.set_yticks(range(rows))
             for client, text in enumerate(axes.get_yticklabels()):
                 if client in forgotten:
-                    text.set(color=STAND_INS["method4"], fontweight="bold")
+                    text.set(color=STAND_INS["poor"], fontweight="bold")
         _sizes(drawn, counts, forgotten)
         return inline(drawn)
 
@@ -164,7 +164,7 @@ def _sizes(drawn: Drawing, counts: np.ndarray, forgotten: Collection[int]) -> No
     """Draw n_k as bars on the right, on the client axis of the heat map."""
     beside = drawn.axes.inset_axes((1.02, 0, 0.2, 1))
     sizes = counts.sum(axis=1)
-    colours = [STAND_INS["method4" if client in forgotten else "original"] for client in range(len(sizes))]
+    colours = [STAND_INS["poor" if client in forgotten else "original"] for client in range(len(sizes))]
     beside.barh(range(len(sizes)), sizes, height=0.62, color=colours)
     if len(sizes) <= 24:
         for client, size in enumerate(sizes):

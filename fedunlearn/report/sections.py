@@ -9,7 +9,7 @@ from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.plots import gap_plot, heat_map
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.trajectories import trajectory
-from fedunlearn.report.verdict import Finding, caution, evidence, findings, headline
+from fedunlearn.report.verdict import Finding, best_finding, caution, evidence, findings, headline
 from fedunlearn.report.words import MOMENTS, magnitude, moment, number
 
 Looks = Mapping[str, Look]
@@ -50,9 +50,7 @@ def header(run: RunFiles) -> Markup:
 def verdict(run: RunFiles, looks: Looks) -> Markup:
     """Return the findings: one sentence, its evidence, a card per method, the gaps as dots."""
     found = findings(run.scores)
-    best = next(
-        (finding for finding in found if finding.gap is not None and finding.label != "natural"), None
-    )
+    best = best_finding(run.scores)
     warning = caution(run.scores)
     metrics = ("forget_accuracy", "test_accuracy", "mia_svc_matched")
     plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in metrics]
@@ -72,7 +70,10 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
 def _card(finding: Finding, look: Look) -> Markup:
     colour = f"--c:var(--{look.colour})"
     facts = [
-        ("mean signed gap", f"{number(finding.signed, sign=True)} points" if finding.signed is not None else ""),
+        (
+            "mean signed gap",
+            f"{number(finding.signed, sign=True)} points" if finding.signed is not None else "",
+        ),
         ("test accuracy", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
         ("recovery", finding.recovered),
         ("client-epochs", _epochs(finding)),

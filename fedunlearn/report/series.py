@@ -65,12 +65,15 @@ class Metrics:
     def _take(self, line: str) -> bool:
         try:
             entry = json.loads(line)
-            key = tuple(str(entry[part]) for part in ("branch", "entity", "split", "metric"))
+            branch, entity, split, metric = (
+                str(entry[part]) for part in ("branch", "entity", "split", "metric")
+            )
             round, value = int(entry["round"]), entry["value"]
+            value = None if value is None else float(value)
         except (ValueError, TypeError, KeyError):
             return False
         if value is not None and math.isfinite(value):
-            self._points.setdefault(key, {})[round] = float(value)  # type: ignore[arg-type]
+            self._points.setdefault((branch, entity, split, metric), {})[round] = value
         return True
 
     def series(self, branch: str, split: str, metric: str = "accuracy", entity: str = "server") -> Series:

@@ -104,7 +104,10 @@ def _waiting(gap: float, floor: float | None, original: float | None) -> tuple[s
         return "good", "training on alone came as close to retraining as a second retraining is"
     if original is None or gap >= original:
         return "baseline", "training on alone closed none of the gap to retraining"
-    return "baseline", f"training on alone closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining"
+    return (
+        "baseline",
+        f"training on alone closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining",
+    )
 
 
 def original_gap(scores: Scores) -> float | None:
@@ -121,10 +124,15 @@ def recovery(scores: Scores, label: str) -> str:
     return f"{asked - never} of {asked} recovered, after {rounds} round{'' if rounds == '1.0' else 's'}"
 
 
+def best_finding(scores: Scores) -> Finding | None:
+    """Return the method the headline is about: the nearest to retraining, natural forgetting only if alone."""
+    known = [finding for finding in findings(scores) if finding.gap is not None]
+    return next((finding for finding in known if finding.label != "natural"), known[0] if known else None)
+
+
 def headline(scores: Scores) -> str:
     """Return the page's one sentence."""
-    known = [finding for finding in findings(scores) if finding.gap is not None]
-    best = next((finding for finding in known if finding.label != "natural"), known[0] if known else None)
+    best = best_finding(scores)
     if best is None:
         return "No gap to a retrained model was measured"
     if best.label == "natural":
@@ -134,8 +142,7 @@ def headline(scores: Scores) -> str:
 
 def evidence(scores: Scores) -> str:
     """Return the sentence under it: the numbers, with the moment they belong to."""
-    known = [finding for finding in findings(scores) if finding.gap is not None]
-    best = next((finding for finding in known if finding.label != "natural"), known[0] if known else None)
+    best = best_finding(scores)
     if best is None or best.at is None:
         return "Without it nothing can be said about forgetting."
     parts = [f"On the forgotten data its accuracy is {number(best.gap)} points from a retrained model's"]

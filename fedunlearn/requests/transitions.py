@@ -23,7 +23,8 @@ _TABLE: dict[str, tuple[str, ...]] = {
     "waiting": ("scheduled", "duplicate", "withdrawn", "refused", "excluded", "failed"),
     # Named in a committed plan. Not to be withdrawn any more: a plan is executed as committed, after a crash
     # too, so a withdrawal accepted here would be acknowledged and then not honoured.
-    "scheduled": ("unlearning", "waiting", "failed"),
+    # "excluded": the plan of a method that only leaves clients out.
+    "scheduled": ("unlearning", "waiting", "excluded", "failed"),
     # "refused": the guard rolled the step back. "waiting": a client of the set failed, nothing was applied.
     "unlearning": ("recovering", "waiting", "refused", "failed"),
     # Applied to the weights. Its ends are its own, so that an end alone tells whether anything was unlearned;

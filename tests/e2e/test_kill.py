@@ -31,7 +31,9 @@ def uninterrupted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     return request.param, everything(folder)
 
 
-def _die(point: str, out: Path, timeline: bool, overrides: tuple[str, ...], after: float | None = None) -> int:
+def _die(
+    point: str, out: Path, timeline: bool, overrides: tuple[str, ...], after: float | None = None
+) -> int:
     process = PROCESSES.Process(
         target=run_and_die, args=(point, str(out)), kwargs={"timeline": timeline, "overrides": overrides}
     )

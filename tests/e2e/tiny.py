@@ -39,7 +39,9 @@ name = "natural"
 max-rounds = 3
 """
 
-TIMELINE = TINY.replace("targets = [[1]]\n", "").replace('name = "tiny"', 'name = "tiny-timeline"') + """
+TIMELINE = (
+    TINY.replace("targets = [[1]]\n", "").replace('name = "tiny"', 'name = "tiny-timeline"')
+    + """
 [[forget]]
 clients = [0]
 at-round = 2
@@ -47,6 +49,7 @@ at-round = 2
 clients = [2]
 at-round = 3
 """
+)
 
 
 def tiny(*overrides: str, text: str = TINY) -> Experiment:

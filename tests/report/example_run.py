@@ -9,18 +9,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, dumps, floors, gaps, scorecard
+from fedunlearn.evaluation.scorecard import Cost, Forget, Row, dumps, floors, gaps, scorecard
+from tests.report.example_rows import (
+    CAP,
+    NATURAL,
+    PUF,
+    Json,
+    Point,
+    cost_of,
+    mean_above,
+    metrics_of,
+    outcome_of,
+    request_of,
+)  # fmt: skip
 
-Json = dict[str, Any]
-Point = dict[str, float]  # split → accuracy
-
-ROUNDS, CAP, CLIENTS = 30, 15, 10
-PUF, NATURAL = "puf-special-2", "natural"
-REMEMBERED = (27.0, 9.0, 40.0, 14.0, 22.0, 6.0, 18.0, 4.0, 11.0, 31.0)  # points above the oracle, by client
+ROUNDS, CLIENTS = 30, 10
 HOLE = {PUF: 30.0, NATURAL: 1.2}  # points of test accuracy that the unlearning round costs
 TOML = """name = "quickstart"
 seeds = [1]
@@ -121,7 +127,7 @@ class ExampleRun:
         self, kind: str, seed: int, place: int, clients: Sequence[int], at_round: int
     ) -> dict[int, Point]:
         """Log an oracle's trajectory, its forget accuracy only from the request on, and return all of it."""
-        last, above = max(ROUNDS, at_round) + CAP, _above(clients)
+        last, above = max(ROUNDS, at_round) + CAP, mean_above(clients)
         name = f"{kind}-{place}-s{seed}"
         self._describe(name, kind, kind, seed, place, clients, 0, last)
         points = {}
@@ -165,11 +171,11 @@ class ExampleRun:
         for at, round in (("request", ROUNDS), ("compare", compare), ("cap", ROUNDS + CAP)):
             retrain = replace(row, method="retrain", label="retrain", at=at, round=round)
             epochs = round * (CLIENTS - len(clients))
-            self._measure(replace(retrain, cost=_cost(epochs)), oracle[round], oracle, second)
+            self._measure(replace(retrain, cost=cost_of(epochs)), oracle[round], oracle, second)
         for label, recovered in ((PUF, compare), (NATURAL, None if place == 1 else ROUNDS + 1)):
             name = f"{label}-{place}-s{seed}"
-            points = self._method(name, label, oracle, _above(clients), [ROUNDS], ROUNDS + CAP)
-            request = _request(f"target-{place}", clients, ROUNDS, recovered, "capped")
+            points = self._method(name, label, oracle, mean_above(clients), [ROUNDS], ROUNDS + CAP)
+            request = request_of(f"target-{place}", clients, ROUNDS, recovered, "capped")
             self._describe(name, "method", label, seed, place, clients, ROUNDS, ROUNDS + CAP, [request])
             moments = {
                 "unlearned": ROUNDS + 1,
@@ -179,9 +185,9 @@ class ExampleRun:
             }
             for at, round in moments.items():
                 if round is not None:
-                    outcome = _outcome(label, at, round, clients, recovered and recovered - ROUNDS)
+                    outcome = outcome_of(label, at, round, clients, recovered and recovered - ROUNDS)
                     epochs = (round - ROUNDS) * (CLIENTS - len(clients))
-                    mine = replace(row, cost=_cost(epochs, cached=label == NATURAL), **outcome)
+                    mine = replace(row, cost=cost_of(epochs, cached=label == NATURAL), **outcome)
                     self._measure(mine, points[round], oracle, second)
 
     def _timeline(self, seed: int) -> None:
@@ -194,16 +200,16 @@ class ExampleRun:
         oracle, second = oracles[-1]
         for label in (PUF, NATURAL):
             name = f"{label}-timeline-s{seed}"
-            points = self._method(name, label, oracle, _above(gone), self.timeline, last)
+            points = self._method(name, label, oracle, mean_above(gone), self.timeline, last)
             requests = []
             for place, (clients, at_round) in enumerate(zip(self.targets, self.timeline, strict=True)):
                 recovered = None if place == 0 else at_round + 4
-                request = _request(f"request-{place + 1}", clients, at_round, recovered, "superseded")
+                request = request_of(f"request-{place + 1}", clients, at_round, recovered, "superseded")
                 requests.append(request)
                 row = Row(
                     method="original", label="original", seed=seed, request=request["id"], target=place,
                     forget=Forget(clients), at="request", round=at_round, metrics={}, gap={}, floor={},
-                    cost=_cost(at_round * CLIENTS),
+                    cost=cost_of(at_round * CLIENTS),
                 )  # fmt: skip
                 own, other = oracles[place]
                 if label == PUF:
@@ -212,19 +218,19 @@ class ExampleRun:
                 for at in ("unlearned", "recovered"):
                     round = at_round + 1 if at == "unlearned" else recovered
                     if round is not None:
-                        outcome = _outcome(label, at, round, clients, recovered and 4)
+                        outcome = outcome_of(label, at, round, clients, recovered and 4)
                         outcome["recovered"] = True if recovered else None
                         self._measure(replace(row, **outcome), points[round], own, other)
-            outcome = _outcome(label, "final", last, gone, None)
+            outcome = outcome_of(label, "final", last, gone, None)
             final = replace(row, **(outcome | {"recovered": None}), request=None, forget=Forget(gone))
             self._measure(final, points[last], oracle, second)
             self._describe(name, "method", label, seed, None, gone, self.timeline[0], last, requests)
 
     def _measure(self, row: Row, point: Point, oracle: dict[int, Point], second: dict[int, Point]) -> None:
         """Add the row with its metrics, gaps and floors filled in."""
-        reference = _metrics(oracle[row.round])
-        mine = reference if row.label == "retrain" else _metrics(point)
-        floor = floors(reference, _metrics(second[row.round]))
+        reference = metrics_of(oracle[row.round])
+        mine = reference if row.label == "retrain" else metrics_of(point)
+        floor = floors(reference, metrics_of(second[row.round]))
         self.rows.append(replace(row, metrics=mine, gap=gaps(mine, reference), floor=floor))
 
     def _describe(
@@ -234,36 +240,3 @@ class ExampleRun:
         place = {"branch": name, "kind": kind, "label": label, "seed": seed, "target": target}
         asked = {"forget": list(forget), "requests": list(requests)}
         self.branches.append({**place, **asked, "first_round": first, "last_round": last})
-
-
-def _above(clients: Sequence[int]) -> float:
-    return sum(REMEMBERED[client] for client in clients) / len(clients)
-
-
-def _metrics(point: Point) -> dict[str, float | None]:
-    forget, test = point["forget"], point["test"]
-    accuracies: dict[str, float | None] = {"forget_accuracy": forget, "retain_accuracy": test + 2.4}
-    accuracies |= {"test_accuracy": test, "test_loss": (100 - test) / 30, "mia_svc": None}
-    return accuracies | {"mia_svc_matched": 30 + forget * 0.3, "mia_auc": 50 + (forget - test) / 3}
-
-
-def _cost(epochs: int, *, cached: bool = False) -> Cost:
-    return Cost(epochs, epochs * 82_000, epochs * 82_000, epochs * 0.09, cached)
-
-
-def _request(name: str, clients: Sequence[int], at_round: int, recovered: int | None, otherwise: str) -> Json:
-    state = "forgotten" if recovered else {"capped": "forgotten-unrecovered"}.get(otherwise, otherwise)
-    asked = {"id": name, "clients": list(clients), "at_round": at_round, "unlearned_round": at_round + 1}
-    ended = {"outcome": "recovered" if recovered else otherwise, "ended_round": recovered or at_round + CAP}
-    return {**asked, **ended, "attempts": 0, "recovered_round_authors": recovered, "state": state}
-
-
-def _outcome(label: str, at: str, round: int, clients: Sequence[int], recovery: int | None) -> Json:
-    method = "puf" if label == PUF else label
-    scale = Scale(2.0, dict.fromkeys(clients, 2.0), 2.0) if label == PUF else None
-    found = {
-        "recovery_rounds": recovery,
-        "recovery_rounds_authors": recovery,
-        "recovered": recovery is not None,
-    }
-    return {"method": method, "label": label, "at": at, "round": round, "scale": scale, **found}

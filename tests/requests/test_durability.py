@@ -157,3 +157,14 @@ def test_a_round_costs_one_commit_per_call(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.setattr(Store, "rows", counted)
         ledger.commit_plan("b", 1, {"requests": [f"r{k}" for k in range(5)]})
         assert commits == 1
+
+
+def test_the_number_of_a_removed_audit_entry_is_not_given_out_again(tmp_path: Path) -> None:
+    place = tmp_path / "requests.sqlite"
+    with Ledger(place) as ledger:
+        ledger.submit("b", request_id="r", clients=[1])
+        ledger.transition("b", "r", "waiting", round=1)
+        with sqlite3.connect(place) as intruder:
+            intruder.execute("DELETE FROM audit WHERE seq = 2")
+        ledger.transition("b", "r", "withdrawn", round=2)
+        assert [entry.seq for entry in ledger.audit()] == [1, 3]

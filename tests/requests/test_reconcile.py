@@ -78,13 +78,14 @@ def test_a_committed_plan_survives_an_older_checkpoint() -> None:
             assert ledger.request("b", "r").state == steps[-1][0]
 
 
-def test_a_held_set_planned_again_is_not_thrown_back() -> None:
+@pytest.mark.parametrize("told", [2, 3])  # the round in which it began to wait, or the checkpoint's own
+def test_a_held_set_planned_again_is_not_thrown_back(told: int) -> None:
     held = [("scheduled", 2), ("unlearning", 2), ("waiting", 2)]
     with ledger_after([*held, ("scheduled", 4), ("unlearning", 4)]) as ledger:
-        assert ledger.reconcile("b", {"r": ("waiting", 2)}) == []
+        assert ledger.reconcile("b", {"r": ("waiting", told)}) == []
         assert ledger.request("b", "r").state == "unlearning"
     with ledger_after(held[:2]) as ledger:
-        assert [e.to_state for e in ledger.reconcile("b", {"r": ("waiting", 2)})] == ["waiting"]
+        assert [e.to_state for e in ledger.reconcile("b", {"r": ("waiting", told)})] == ["waiting"]
 
 
 def test_what_was_withdrawn_while_the_server_was_down_stays_withdrawn() -> None:

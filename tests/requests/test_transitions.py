@@ -24,6 +24,7 @@ LEGAL = {
     ("waiting", "failed"),
     ("scheduled", "unlearning"),
     ("scheduled", "waiting"),
+    ("scheduled", "excluded"),
     ("scheduled", "failed"),
     ("unlearning", "recovering"),
     ("unlearning", "waiting"),

@@ -1,0 +1,391 @@
+"""What the framework costs: seconds of one federated round over those of a bare PyTorch loop.
+
+    python benchmarks/overhead.py                    # both cases
+    python benchmarks/overhead.py --case mlp --storage both --json overhead.json
+
+Framework: ``UnlearningStrategy.start`` → ``LocalGrid`` with one worker → ``clients.app`` → aggregation, as in a
+user's run but for evaluation: plan and requests in the ledger (in memory or, as ``disk``, in SQLite with a
+checkpoint per round), messages, checks of every answer, loss of every client.
+
+Bare loop: what one writes for this one purpose. A resident ``nn.Module`` and ``torch.optim.SGD``, per-tensor copies
+of the global weights, the same tensors, batches in the same order, FedAvg by per-tensor sums. It reports no
+losses and checks nothing. Seeds of the shuffles are computed beforehand, outside the clock.
+
+Both run in one process, one thread, in turns: A B, B A, A B, … The strategy is not called round by round but
+runs its own loop once, and hands over to the bare loop where it would tell its observer of a finished round; the
+clock of the framework runs from one such moment to the next, so nothing that a round costs is outside. A ratio
+is reported only if both end in the same weights. Warm-up rounds are not counted. The garbage collector stays
+on and is never called: what it takes from a round counts for that round.
+
+Reported: medians of seconds, the median of the ratios of the pairs, and its 95 % percentile bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import flwr
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from clients.app import app as client_app
+from fedunlearn import models, resident
+from fedunlearn.config import Experiment, TrainConfig
+from fedunlearn.data import FederatedData
+from fedunlearn.errors import RunError
+from fedunlearn.federation.local import LocalGrid
+from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.randomness import derive_seed, numpy_generator
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.simulation.branches import Branch
+from fedunlearn.training import learning_rate
+from strategies.base import RoundReport
+from strategies.server_app import make_strategy
+
+Storage = Literal["memory", "disk"]
+
+SEED = 1
+TOLERANCE = 1e-5
+"""Largest difference between two weights that still counts as the same model."""
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a federation to train it in: one local epoch in batches of 32, every client in every round.
+
+    Attributes
+    ----------
+    goal : float or None
+        Ratio not to exceed.
+    pairs, warm_up : int
+        Rounds of each that are counted, and that go before.
+    """
+
+    name: str
+    model: str
+    num_clients: int
+    images_per_client: int
+    image_size: int
+    channels: int
+    goal: float | None
+    pairs: int
+    warm_up: int
+
+    def toml(self) -> str:
+        """Return the case as an experiment file."""
+        return f"""
+name = "overhead"
+targets = [[0]]
+data.source = "synthetic-images"
+data.validation = 0.0
+data.image-size = {self.image_size}
+data.channels = {self.channels}
+data.num-train = {self.num_clients * self.images_per_client}
+federation.num-clients = {self.num_clients}
+model.name = "{self.model}"
+train = {{ rounds = 1, batch-size = 32, lr = 0.05, lr-decay = 0.998, weight-decay = 1e-3 }}
+method = [{{ name = "natural" }}]
+recover.until = "max-rounds"
+engine.device = "cpu"
+"""
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("mlp", "mlp", 100, 32, 8, 1, goal=1.5, pairs=200, warm_up=10),
+        Case("resnet18", "resnet18", 10, 64, 32, 3, goal=1.1, pairs=6, warm_up=1),
+    )
+}
+"""mlp: 64-64-10, bound by overhead. resnet18: bound by arithmetic."""
+
+
+class BareLoop:
+    """Federated averaging without a framework: one model, a loop over clients, per-tensor arithmetic."""
+
+    def __init__(self, experiment: Experiment, data: FederatedData, rounds: int) -> None:
+        self.settings: TrainConfig = experiment.train
+        self.clients = [data.client(k) for k in range(experiment.federation.num_clients)]
+        self.module = models.build(
+            experiment.model,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            seed=SEED,
+        ).train()
+        self.parameters = list(self.module.parameters())
+        self.weights = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.SGD(
+            self.parameters, lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
+        self.generator = torch.Generator()
+        self.seeds = [
+            [derive_seed(SEED, "batches", t + 1, k) for k in range(len(self.clients))] for t in range(rounds)
+        ]
+
+    def round(self, number: int) -> None:
+        """Train every client from the global weights and average what they end in, by number of examples."""
+        self.optimizer.param_groups[0]["lr"] = learning_rate(self.settings, number)
+        sums = [torch.zeros_like(w) for w in self.weights]
+        num_examples = 0
+        for (images, labels), seed in zip(self.clients, self.seeds[number - 1], strict=True):
+            with torch.no_grad():
+                for p, w in zip(self.parameters, self.weights, strict=True):
+                    p.copy_(w)
+            order = torch.randperm(len(labels), generator=self.generator.manual_seed(seed))
+            for batch in order.split(self.settings.batch_size):
+                self.optimizer.zero_grad()
+                F.cross_entropy(self.module(images[batch]), labels[batch]).backward()
+                self.optimizer.step()
+            with torch.no_grad():
+                for total, p in zip(sums, self.parameters, strict=True):
+                    total.add_(p, alpha=len(labels))
+            num_examples += len(labels)
+        self.weights = [total.div_(num_examples) for total in sums]
+
+    def vector(self) -> Tensor:
+        """Return the global weights, flat."""
+        return torch.cat([w.reshape(-1) for w in self.weights])
+
+
+class Alternation:
+    """An observer of the strategy's rounds that times them and runs the bare loop's in between.
+
+    After the framework's round 1 come two bare rounds, then two of the framework, and so on: in every other
+    pair the bare loop goes first.
+    """
+
+    def __init__(self, bare: BareLoop, rounds: int) -> None:
+        self.seconds: dict[str, list[float]] = {"framework": [], "bare": []}
+        self._bare = bare
+        self._rounds = rounds
+        self._began = time.perf_counter()
+
+    def __call__(self, report: RoundReport) -> None:
+        self.seconds["framework"].append(time.perf_counter() - self._began)
+        if report.round % 2 == 1:
+            for number in range(report.round, min(report.round + 1, self._rounds) + 1):
+                began = time.perf_counter()
+                self._bare.round(number)
+                self.seconds["bare"].append(time.perf_counter() - began)
+        self._began = time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The seconds of every counted pair of rounds.
+
+    Attributes
+    ----------
+    difference : float
+        Largest difference between two weights of the models that the two ended in.
+    """
+
+    case: Case
+    storage: Storage
+    framework: Sequence[float]
+    bare: Sequence[float]
+    difference: float
+
+    @property
+    def ratio(self) -> float:
+        """Median of framework over bare, pair by pair."""
+        return statistics.median(self._ratios)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the median ratio."""
+        ratios = np.array(self._ratios)
+        draws = numpy_generator(0, "bootstrap").integers(0, len(ratios), size=(RESAMPLES, len(ratios)))
+        low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+        return float(low), float(high)
+
+    @property
+    def _ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.framework, self.bare, strict=True)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything measured, as JSON types."""
+        return {
+            "case": asdict(self.case),
+            "storage": self.storage,
+            "pairs": len(self.bare),
+            "ratio": self.ratio,
+            "interval": self.interval,
+            "difference": self.difference,
+            "seconds": {"framework": list(self.framework), "bare": list(self.bare)},
+        }
+
+
+def measure(case: Case, storage: Storage = "memory") -> Measurement:
+    """Run a case.
+
+    Raises
+    ------
+    RunError
+        The two ended in different weights, so that their seconds cannot be compared.
+    """
+    rounds = case.warm_up + case.pairs
+    branch = Branch(
+        name="overhead", kind="original", label="original", seed=SEED, training_seed=SEED, last_round=rounds
+    )
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedunlearn-overhead-")))
+        path = folder / "experiment.toml"
+        path.write_text(case.toml())
+        experiment = resident.experiment_at(str(path))
+        grid = stack.enter_context(
+            LocalGrid(
+                client_app, case.num_clients, run_config={"experiment": str(path), "seed": SEED}, workers=1
+            )
+        )
+        data = resident.data_of(experiment, SEED)
+        bare = BareLoop(experiment, data, rounds)
+        checkpoints = None
+        if storage == "disk":
+            checkpoints = Checkpoints(folder / "checkpoints", branch.name, keep=lambda _: False)
+        alternation = Alternation(bare, rounds)
+        strategy = make_strategy(
+            experiment,
+            branch,
+            ledger=stack.enter_context(
+                Ledger(":memory:" if storage == "memory" else folder / "requests.sqlite")
+            ),
+            checkpoints=checkpoints,
+            observe=alternation,
+        )
+        start = ModelState(resident.new_model(experiment, data, SEED).vector)
+        result = strategy.start(grid, pack(start), num_rounds=rounds)
+    difference = (unpack(result.arrays).vector - bare.vector()).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"{case.name}: after {rounds} rounds the weights of framework and bare loop differ by "
+            f"{difference:.1e}, allowed is {TOLERANCE:g}: they did not do the same work, and no ratio is reported"
+        )
+    counted = {name: seconds[case.warm_up :] for name, seconds in alternation.seconds.items()}
+    return Measurement(case, storage, counted["framework"], counted["bare"], difference)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the seconds depend on beside the code."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "flwr": flwr.__version__,
+        "threads": torch.get_num_threads(),
+    }
+
+
+HEADINGS = ("case", "clients × images", "storage", "framework, s", "bare loop, s", "ratio", "95 %", "goal", "n")
+
+
+def rows(measurements: Iterable[Measurement]) -> list[tuple[str, ...]]:
+    """Return the cells under :data:`HEADINGS`."""
+    return [
+        (
+            m.case.name,
+            f"{m.case.num_clients} × {m.case.images_per_client}",
+            m.storage,
+            f"{statistics.median(m.framework):.4g}",
+            f"{statistics.median(m.bare):.4g}",
+            f"{m.ratio:.3f}",
+            "{:.3f} to {:.3f}".format(*m.interval),
+            f"≤ {m.case.goal:g}" if m.case.goal is not None else "",
+            str(len(m.bare)),
+        )
+        for m in measurements
+    ]
+
+
+def table(measurements: Iterable[Measurement]) -> Table:
+    """Return the measurements for a terminal; a ratio beyond its goal is red."""
+    grid = Table(title="seconds per steady round, one worker, one thread")
+    for i, heading in enumerate(HEADINGS):
+        grid.add_column(heading, justify="left" if i < 3 else "right")
+    for m in measurements:
+        (cells,) = rows([m])
+        missed = m.case.goal is not None and m.ratio > m.case.goal
+        grid.add_row(*cells, style="red" if missed else None)
+    return grid
+
+
+def markdown(measurements: Iterable[Measurement]) -> str:
+    """Return the measurements as a Markdown table with the machine under it."""
+    lines = [HEADINGS, ("---",) * len(HEADINGS), *rows(measurements)]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{text}\n\n{_footnote()}\n"
+
+
+def _footnote() -> str:
+    m = machine()
+    return (
+        f"Medians of n interleaved pairs of rounds after warm-up, ratio pair by pair, `{m['threads']}` thread; "
+        f"{m['processor']}, {m['cores']} cores, Python {m['python']}, torch {m['torch']}, flwr {m['flwr']}; "
+        "by `python benchmarks/overhead.py`."
+    )
+
+
+def main(
+    case: Annotated[
+        list[str] | None, typer.Option(help=f"{' or '.join(CASES)}; repeatable. Default: all.")
+    ] = None,
+    pairs: Annotated[
+        int | None, typer.Option(min=1, help="Pairs of rounds to count. Default: the case's.")
+    ] = None,
+    storage: Annotated[
+        Literal["memory", "disk", "both"],
+        typer.Option(help="Ledger in memory, or SQLite and checkpoints on disk."),
+    ] = "memory",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write every measurement there.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Write the table there.")] = None,
+) -> None:
+    """Compare the seconds of a federated round with those of a bare PyTorch loop."""
+    names = case or list(CASES)
+    if unknown := set(names) - set(CASES):
+        raise typer.BadParameter(f"{min(unknown)!r}: must be one of {', '.join(CASES)}", param_hint="--case")
+    places: tuple[Storage, ...] = ("memory", "disk") if storage == "both" else (storage,)
+    console = Console()
+    measurements = []
+    try:
+        for name in names:
+            chosen = CASES[name] if pairs is None else replace(CASES[name], pairs=pairs)
+            for place in places:
+                with console.status(f"{name}, {place}: {chosen.warm_up} + {chosen.pairs} rounds of each"):
+                    measurements.append(measure(chosen, place))
+    except RunError as error:
+        console.print(f"failed: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(table(measurements))
+    console.print(_footnote(), highlight=False)
+    if json_file is not None:
+        found = {"machine": machine(), "measurements": [m.to_dict() for m in measurements]}
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    if markdown_file is not None:
+        markdown_file.write_text(markdown(measurements))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,39 @@
+"""The forget requests of a run's ledger, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from fedunlearn.report.words import clients
+from fedunlearn.requests import RequestRecord
+
+
+def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
+    """Return one line per request.
+
+    Parameters
+    ----------
+    requests
+        By federation (branch), as the ledger orders them.
+    """
+    table = Table(title="Forget requests", title_justify="left")
+    for heading in ("federation", "request", "clients", "asked after", "unlearned in", "state", "ended in"):
+        table.add_column(heading, justify="right" if " " in heading else "left")
+    for branch, records in requests.items():
+        for record in records:
+            table.add_row(
+                branch,
+                record.id,
+                clients(record.clients),
+                _round(record.at_round),
+                _round(record.unlearned_round),
+                record.state,
+                _round(record.ended_round),
+            )
+    return table
+
+
+def _round(number: int | None) -> str:
+    return "–" if number is None else f"round {number}"

@@ -1,0 +1,165 @@
+"""The command line as a user meets it: in a process of its own, with its exit codes and one-line errors."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.tiny import TINY
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def fedunlearn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedunlearn.cli", *arguments],
+        cwd=cwd,
+        env={**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """Return a folder in which the tiny experiment has run, its run directory's name, and what was printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(TINY)
+    result = fedunlearn("run", "tiny.toml", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    (run,) = (p for p in (folder / "runs").iterdir() if p.is_dir())
+    return folder, run.name, result.stdout
+
+
+def test_run_writes_all_files_and_shows_the_scorecard(finished: tuple[Path, str, str]) -> None:
+    folder, name, printed = finished
+    run = folder / "runs" / name
+    expected = {
+        "experiment.toml",
+        "metrics.jsonl",
+        "requests.sqlite",
+        "scorecard.json",
+        "scorecard.md",
+        "report.html",
+    }
+    assert expected <= {p.name for p in run.iterdir()}
+    card = json.loads((run / "scorecard.json").read_text())
+    assert card["schema"] == 1
+    assert {row["label"] for row in card["rows"]} == {"original", "retrain", "puf-special-2", "natural"}
+    for words in ("puf-special-2", "natural", "retrain", "original", "report.html"):
+        assert words in printed
+    assert all(
+        len(line) <= 100 for line in printed.splitlines() if "report" not in line and "run " not in line
+    )
+
+
+def test_plain_lines_where_there_is_no_terminal(finished: tuple[Path, str, str]) -> None:
+    printed = finished[2]
+    assert "\x1b" not in printed
+    assert "original-s1: done" in printed
+
+
+def test_the_resolved_file_runs_as_is(finished: tuple[Path, str, str], tmp_path: Path) -> None:
+    folder, name, _ = finished
+    result = fedunlearn("run", str(folder / "runs" / name / "experiment.toml"), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / name / "scorecard.json").is_file()
+
+
+def test_report_again(finished: tuple[Path, str, str]) -> None:
+    folder, name, _ = finished
+    page = folder / "runs" / name / "report.html"
+    before = page.read_text()
+    page.unlink()
+    result = fedunlearn("report", f"runs/{name}", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert page.read_text() == before
+
+
+def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
+    folder, name, _ = finished
+    result = fedunlearn("compare", f"runs/{name}", f"runs/{name}", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("puf-special-2") >= 1
+    result = fedunlearn("requests", f"runs/{name}", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "target-0" in result.stdout
+    assert "excluded" in result.stdout, "natural forgetting is never called forgotten"
+    result = fedunlearn("check", "tiny.toml", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    # 3 + 2 oracles x 6 + 2 methods x 3 rounds
+    assert "21" in result.stdout
+    assert not (folder / "runs" / "check").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("models", ["mlp", "small-cnn", "resnet18"]),
+        ("data", ["mnist5k", "cifar100", "dirichlet", "shards"]),
+        ("strategies", ["puf", "natural", "retrain"]),
+        ("metrics", ["forget_accuracy", "mia_svc_matched", "kl_to_retrain"]),
+    ],
+)
+def test_list(what: str, names: list[str], tmp_path: Path) -> None:
+    result = fedunlearn("list", what, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run", "none.toml"], "none.toml"),
+        (
+            ["run", "tiny.toml", "--set", "train.lrr=1"],
+            "train.lrr = 1 (--set train.lrr=1): unknown key; did you mean train.lr?",
+        ),
+        (["run", "tiny.toml", "--engine", "flower"], "engine.name"),
+        (["run", "tiny.toml", "--resume", "--fresh"], "choose one"),
+        (["run", "tiny.toml"], "cache = false"),
+        (["report", "runs"], "holds no scorecard.json"),
+        (["compare", "nowhere"], "holds no scorecard.json"),
+        (["requests", "."], "holds no requests.sqlite"),
+        (["run", "tiny.toml", "--set", "data.alpha=0.0001"], "alpha"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_2(
+    arguments: list[str], line: str, finished: tuple[Path, str, str]
+) -> None:
+    result = fedunlearn(*arguments, cwd=finished[0])
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert line in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    assert fedunlearn("run", "tiny.toml", cwd=tmp_path).returncode == 0
+    (run,) = (p for p in (tmp_path / "runs").iterdir() if p.is_dir())
+    (run / "scorecard.json").unlink()
+    result = fedunlearn("run", "tiny.toml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--resume" in result.stderr and "--fresh" in result.stderr
+    assert fedunlearn("run", "tiny.toml", "--resume", cwd=tmp_path).returncode == 0
+    assert (run / "scorecard.json").is_file()
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "fedunlearn.cli", "--help"]
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+        seconds.append(time.perf_counter() - began)
+    assert "forget" in result.stdout
+    assert " torch" not in result.stderr
+    assert " flwr" not in result.stderr
+    assert min(seconds) <= 1.0

@@ -1,0 +1,84 @@
+"""Numbers as a reader sees them say what the number is."""
+
+import doctest
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.report import markup, words
+from fedunlearn.report.markup import join, tag
+from fedunlearn.report.words import METRICS, clients, magnitude, measured, metric_order, number
+
+
+@pytest.mark.parametrize("module", [words, markup])
+def test_examples_in_docstrings(module):
+    result = doctest.testmod(module)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def value_of(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+@given(st.floats(-1e6, 1e6), st.integers(0, 4), st.booleans())
+def test_a_number_reads_back_within_its_last_digit(value, digits, sign):
+    text = number(value, digits, sign=sign)
+    assert abs(value_of(text) - value) <= 0.5 * 10**-digits + 1e-9
+    assert (text[0] in "+−") == ((sign or value_of(text) < 0) and value_of(text) != 0)
+
+
+@pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
+def test_what_is_no_number_is_a_dash(nothing):
+    assert number(nothing) == magnitude(nothing, "B") == measured("test_loss", nothing) == "–"
+
+
+@given(st.floats(1e-3, 1e15), st.sampled_from(["B", "s", ""]))
+def test_a_magnitude_reads_back_to_three_figures(value, unit):
+    match = re.fullmatch(r"([\d.e+-]+) ?([a-zA-Z]*)", magnitude(value, unit))
+    assert match is not None
+    scale = {
+        "": 1,
+        "B": 1,
+        "kB": 1e3,
+        "MB": 1e6,
+        "GB": 1e9,
+        "TB": 1e12,
+        "PB": 1e15,
+        "s": 1,
+        "min": 60,
+        "h": 3600,
+    }
+    assert math.isclose(float(match[1]) * scale[match[2]], value, rel_tol=0.0051)
+
+
+def test_every_measure_has_a_title_and_its_unit_decides_its_digits():
+    assert set(METRICS) == set(MEASURES)
+    for name, measure in MEASURES.items():
+        assert measured(name, 12.3456) == ("12.3" if measure.unit == "%" else "12.346")
+
+
+@given(st.lists(st.sampled_from([*METRICS, "something_new", "another"])))
+def test_metric_order_keeps_every_name_once(names):
+    ordered = metric_order(names)
+    assert sorted(ordered) == sorted(set(names))
+    known = [name for name in ordered if name in METRICS]
+    assert ordered[: len(known)] == known == sorted(known, key=list(METRICS).index)
+
+
+def test_clients_in_words():
+    assert [clients(some) for some in ((), (3,), (2, 3), (1, 2, 3))] == [
+        "no client",
+        "client 3",
+        "clients 2 and 3",
+        "clients 1, 2 and 3",
+    ]
+
+
+@given(st.text())
+def test_plain_text_is_always_escaped(text):
+    for escaped in (join(text), tag("p", text)[3:-4], tag("a", title=text)[10:-6]):
+        assert not set("<>") & set(escaped) and '"' not in escaped
