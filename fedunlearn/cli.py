@@ -98,8 +98,17 @@ def check(file: ExperimentFile, overrides: Overrides = None, smoke: Smoke = Fals
 
 
 @app.command()
-def report(folder: RunFolder) -> None:
+def report(
+    folder: RunFolder,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the first chart as an SVG of its own.")
+    ] = None,
+) -> None:
     """Write a finished run's scorecard and report again, and show the scorecard."""
+    if figure is not None:
+        from fedunlearn.report.figure import write_figure
+
+        write_figure(_finished(folder), figure)
     _show(_finished(folder), Console())
 
 

@@ -76,7 +76,8 @@ def train_local(
     rows: list[int] = []
     for _ in range(settings.local_epochs):
         order = torch.randperm(num_examples, generator=generator).to(labels.device)
-        for batch in order.split(settings.batch_size):
+        for start in range(0, num_examples, settings.batch_size):
+            batch = order[start : start + settings.batch_size]
             model.zero_grad()
             loss = F.cross_entropy(module(images[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]

@@ -111,7 +111,7 @@ def branch_key(
             "kind": "oracle" if branch.kind in ("retrain", "floor") else branch.kind,
             "training_seed": branch.training_seed,
             "excluded": branch.excluded,
-            "forget": branch.forget,
+            "forget": [branch.forget, branch.watched],
             "requests": [[r.id, r.clients, r.at_round] for r in branch.requests],
             "method": asdict(method) if method else None,
             "fork": [keys[branch.fork_from], branch.first_round] if branch.fork_from else None,

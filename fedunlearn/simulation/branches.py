@@ -47,6 +47,8 @@ class Branch:
         Clients that never take part (oracles).
     forget : tuple[int, ...]
         All clients that this branch is about: what its forget split consists of.
+    watched : tuple[int, ...]
+        Clients whose data the original is measured on, one by one: those that will be forgotten.
     requests : tuple[ForgetRequest, ...]
         What a method is asked.
     method : MethodConfig or None
@@ -72,6 +74,7 @@ class Branch:
     target: int | None = None
     excluded: tuple[int, ...] = ()
     forget: tuple[int, ...] = ()
+    watched: tuple[int, ...] = ()
     requests: tuple[ForgetRequest, ...] = ()
     method: MethodConfig | None = None
     fork_from: str | None = None
@@ -152,6 +155,7 @@ def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
         last_round=rounds,
         keep_from=rounds,
         keep=frozenset(m.at_round for m in all_moments),
+        watched=tuple(sorted({k for m in all_moments for k in m.forgotten})),
     )
     found = [original]
     for moment in all_moments:

@@ -191,8 +191,9 @@ def _lines(branch: str, report: RoundReport) -> list[Metric]:
 
     lines = [line("server", "round", "seconds", report.seconds)]
     for name, value in report.metrics.items():
-        split, _, metric = name.partition("-")
-        lines.append(line("server", split, metric, value))
+        quantity, _, entity = name.partition("@")
+        split, _, metric = quantity.partition("-")
+        lines.append(line(entity or "server", split, metric, value))
     lines += [line(f"client-{k}", "train", "loss", loss) for k, loss in sorted(report.losses.items())]
     lines += [line(f"client-{k}", "forget", "coefficient", c) for k, c in report.coefficients.items()]
     return lines

@@ -49,7 +49,9 @@ def test_a_draw_depends_on_seed_round_and_pool_and_on_nothing_else(situation):
 
 def test_rounds_and_seeds_draw_differently():
     draws = {
-        Situation(round, 20, 10, frozenset(), (), seed).sample(10) for round in range(1, 9) for seed in range(3)
+        Situation(round, 20, 10, frozenset(), (), seed).sample(10)
+        for round in range(1, 9)
+        for seed in range(3)
     }
     assert len(draws) == 24
 

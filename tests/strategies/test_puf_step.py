@@ -95,9 +95,7 @@ def test_the_order_would_matter_without_the_sorting():
     )
     assert large.delta + one.delta + minus.delta != large.delta + minus.delta + one.delta
     w = torch.zeros(1)
-    a, b = (
-        step(w, [], order, "special", 1.0) for order in ([large, one, minus], [large, minus, one])
-    )
+    a, b = (step(w, [], order, "special", 1.0) for order in ([large, one, minus], [large, minus, one]))
     assert bits(a) == bits(b)
 
 

@@ -16,7 +16,6 @@ from fedunlearn.randomness import torch_generator
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.base import RoundReport, Settings, UnlearningStrategy
-from strategies.exchange import FORGET, TRAIN
 
 NUM_CLIENTS = 6
 SIZE = 5
@@ -218,6 +217,3 @@ def with_buffers(change: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]) ->
 def only(fault: Fault, *, client: int, rounds: Iterable[int] = range(1000)) -> Any:
     """Let one client fail, in some rounds."""
     return lambda round, k, kind: fault if k == client and round in rounds else None
-
-
-__all__ = ["FORGET", "TRAIN"]

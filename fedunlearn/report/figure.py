@@ -1,0 +1,78 @@
+"""One chart of a run as a file of its own, for a README or a talk: a standalone SVG, light and dark."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from xml.etree import ElementTree
+
+from fedunlearn.errors import UserError
+from fedunlearn.report.palette import Look, css_variables, looks
+from fedunlearn.report.panels import Panel, panels
+from fedunlearn.report.run_files import RunFiles, read_run
+from fedunlearn.report.trajectories import trajectory
+
+MARGIN, LEGEND, GAP = 12.0, 40.0, 14.0
+
+
+def write_figure(run_dir: Path, path: Path, *, number: int = 0) -> Path:
+    """Write the accuracy-over-rounds charts of one target set, forgotten and test data side by side.
+
+    Parameters
+    ----------
+    run_dir
+        A finished run.
+    path
+        The SVG file to write.
+    number
+        Which chart of the report, counted from 0.
+
+    Raises
+    ------
+    UserError
+        If the run has no such chart.
+    """
+    run = read_run(run_dir)
+    charts = panels(run)
+    if not 0 <= number < len(charts):
+        raise UserError(f"chart {number}: {run_dir} has {len(charts)}; choose 0 to {len(charts) - 1}")
+    path.write_text(_compose(run, charts[number], run_dir.name))
+    return path
+
+
+def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
+    labels = [branch.label for branch in panel.methods]
+    style = looks(labels)
+    svgs = [trajectory(run, panel, split, style, name=f"figure-{split}") for split in ("forget", "test")]
+    body, x, height = [], MARGIN, 0.0
+    for svg in svgs:
+        if svg is None:
+            continue
+        root = ElementTree.fromstring(str(svg))
+        _, _, w, h = map(float, root.attrib["viewBox"].split())
+        root.attrib |= {"x": f"{x:g}", "y": f"{LEGEND:g}", "width": f"{w:g}", "height": f"{h:g}"}
+        body.append(ElementTree.tostring(root, encoding="unicode"))
+        x, height = x + w + GAP, max(height, h)
+    width, height = x - GAP + MARGIN, LEGEND + height + MARGIN
+    title = escape(f"{run_name}: {panel.title}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
+        f'role="img" aria-label="{title}">\n<style>{css_variables()}\n'
+        "svg{font-family:system-ui,sans-serif}</style>\n"
+        f'<rect width="100%" height="100%" rx="8" fill="var(--card)"/>\n'
+        f"{_legend(['original', 'retrain', *labels], style)}\n{''.join(body)}\n</svg>\n"
+    )
+
+
+def _legend(labels: list[str], style: dict[str, Look]) -> str:
+    pieces, x = [], MARGIN + 6
+    for label in labels:
+        look = style[label]
+        dashes = ' stroke-dasharray="5 3"' if look.dashes != "-" else ""
+        pieces.append(
+            f'<line x1="{x:g}" x2="{x + 22:g}" y1="22" y2="22" stroke="var(--{look.colour})" '
+            f'stroke-width="2.4"{dashes}/>'
+            f'<text x="{x + 28:g}" y="26" font-size="12" fill="var(--ink)">{escape(label)}</text>'
+        )
+        x += 48 + 7 * len(label)
+    return "".join(pieces)

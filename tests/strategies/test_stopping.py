@@ -1,0 +1,48 @@
+"""When a federation is finished."""
+
+import pytest
+
+from strategies.natural import Natural
+from strategies.puf import PUF
+from strategies.recovery import RecoveryRule
+from tests.strategies.tiny import Federation, settings, training
+
+
+def last_round(*requests, rounds=3, cap=1, stop=True, last=40, kind=PUF):
+    """Return the last round of a federation with these moments of request and recovery rounds."""
+    made = Federation(
+        settings=settings(
+            train=training(rounds=rounds),
+            stop_when_recovered=stop,
+            recovery=RecoveryRule(until="max-rounds", max_rounds=cap),
+        )
+    )
+    for number, at_round in enumerate(requests):
+        made.submit(f"r{number}", (number,), at_round)
+    return max(made.run(kind, last).states)
+
+
+@pytest.mark.parametrize("kind", [PUF, Natural])
+def test_it_stops_when_the_last_request_has_recovered(kind):
+    assert last_round(2, cap=4, kind=kind) == 6, "rounds 3 to 6: the unlearning round counts"
+    assert last_round(2, 3, cap=4, kind=kind) == 7
+
+
+def test_it_does_not_stop_before_the_rounds_of_training():
+    assert last_round(1, rounds=6) == 6
+
+
+def test_a_request_that_arrives_with_the_last_round_of_training_is_served():
+    assert last_round(3, cap=1) == 4
+
+
+def test_it_never_goes_past_the_last_round():
+    assert last_round(3, cap=100, last=6) == 6
+
+
+def test_a_branch_to_be_compared_at_the_cap_goes_on_after_recovery():
+    assert last_round(2, cap=1, stop=False, last=9) == 9
+
+
+def test_without_requests_it_trains_its_rounds():
+    assert last_round() == 3
