@@ -21,9 +21,9 @@ from fedunlearn.training import train_local
 def _set_up(
     content: RecordDict, context: Context
 ) -> tuple[Experiment, FlatModel, ModelState, torch.Tensor, torch.Tensor]:
-    experiment = resident.experiment_at(str(context.run_config["experiment"]))
-    data = resident.data_of(experiment, int(context.run_config["seed"]))
-    model = resident.model_of(experiment, data)
+    experiment, data, model = resident.workplace(
+        str(context.run_config["experiment"]), int(context.run_config["seed"])
+    )
     received = unpack(content["arrays"])  # type: ignore[arg-type]
     model.load(received.vector, received.buffers)
     images, labels = data.client(int(context.node_config["partition-id"]))

@@ -74,7 +74,7 @@ def run(
     from fedunlearn.simulation.progress import progress_for
     from fedunlearn.simulation.runner import simulate
 
-    console = Console()
+    console = _console()
     progress = progress_for(console)
     try:
         folder = simulate(experiment, out=out, resume=resume, fresh=fresh, progress=progress)
@@ -94,7 +94,7 @@ def check(file: ExperimentFile, overrides: Overrides = None, smoke: Smoke = Fals
 
     from fedunlearn.simulation.forecast import forecast, show
 
-    show(forecast(experiment), Console())
+    show(forecast(experiment), _console())
 
 
 @app.command()
@@ -109,7 +109,7 @@ def report(
         from fedunlearn.report.figure import write_figure
 
         write_figure(_finished(folder), figure)
-    _show(_finished(folder), Console())
+    _show(_finished(folder), _console())
 
 
 @app.command()
@@ -120,7 +120,7 @@ def compare(
     from fedunlearn.report.tables import comparison_table
     from fedunlearn.simulation.runner import read_scorecard
 
-    Console().print(comparison_table([read_scorecard(_finished(folder)) for folder in folders]))
+    _console().print(comparison_table([read_scorecard(_finished(folder)) for folder in folders]))
 
 
 @app.command()
@@ -135,7 +135,7 @@ def requests(folder: RunFolder) -> None:
             f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
         )
     with Ledger(path) as ledger:
-        Console().print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
+        _console().print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
 
 
 @app.command("list")
@@ -145,7 +145,7 @@ def list_(
     """List the models, data sources and partitions, strategies, or metrics there are."""
     from fedunlearn.catalogue import catalogue
 
-    console = Console()
+    console = _console()
     for name, text in catalogue(what):
         console.print(f"[bold]{name}[/]  {text}", highlight=False, soft_wrap=True)
 
@@ -161,6 +161,12 @@ def _show(folder: Path, console: Console) -> None:
     page = write_report(folder)
     console.print(scorecard_table(card))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    """Return the console: as wide as the terminal, and 100 columns where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=100)
 
 
 def _finished(folder: Path) -> Path:

@@ -6,6 +6,7 @@ the in-process engines they are what makes a round cost its arithmetic and nothi
 
 import threading
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -13,6 +14,16 @@ from fedunlearn import config, models
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.models.flat import FlatModel
+
+
+
+class Workplace(NamedTuple):
+    """Everything a client works with but its message."""
+
+    experiment: Experiment
+    data: FederatedData
+    model: FlatModel
+
 
 _lock = threading.Lock()
 _thread = threading.local()
@@ -84,3 +95,17 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
         with _lock:
             cached[key] = new_model(experiment, data, seed=0)
     return cached[key]
+
+
+def workplace(path: str, seed: int) -> Workplace:
+    """Return this thread's workplace for an experiment and its seed.
+
+    The last one is kept whole: a small model trains in little more time than it takes to look up its parts.
+    """
+    if _thread.__dict__.get("key") != (path, seed):
+        experiment = experiment_at(path)
+        data = data_of(experiment, seed)
+        _thread.workplace = Workplace(experiment, data, model_of(experiment, data))
+        _thread.key = (path, seed)
+    found: Workplace = _thread.workplace
+    return found

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from fedunlearn.errors import RunError
+
 Outcome = Literal["recovered", "superseded", "capped", "failed"]
 
 
@@ -123,6 +125,12 @@ class RecoveryRule:
         """Return the requests as they stand after ``round``, given the server's measures of its weights.
 
         ``metrics`` holds ``validation-accuracy`` and, for the authors' rule, ``test-accuracy``, in percent.
+
+        Raises
+        ------
+        RunError
+            If there is no retrained model to compare with: another set of clients has been forgotten than
+            was planned for (a request failed), or its oracle was not trained for so many rounds.
         """
         requests = tuple(requests)
         newest = max((r.unlearned_round or 0 for r in requests), default=0)
@@ -157,12 +165,14 @@ class RecoveryRule:
         if self.until == "max-rounds":
             recovered = at_cap
         else:
-            if reference is None:
-                raise ValueError(f"no retrained reference for request {request.id}")
+            target = None if reference is None else reference.validation.get(round)
+            if target is None:
+                raise RunError(
+                    f"round {round}: no retrained model without exactly the clients forgotten so far to judge "
+                    f"the recovery of request {request.id} by"
+                )
             # A model that has diverged has no accuracy, and has not recovered.
-            recovered = (
-                metrics.get("validation-accuracy", -math.inf) >= reference.validation[round] - self.epsilon
-            )
+            recovered = metrics.get("validation-accuracy", -math.inf) >= target - self.epsilon
         if recovered:
             return replace(request, outcome="recovered", ended_round=round)
         return replace(request, outcome="capped", ended_round=round) if at_cap else request

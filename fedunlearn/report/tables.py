@@ -36,7 +36,7 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     scores = Scores(scorecard)
     widths = {metric: _widths(scores, metric) for _, metric in COLUMNS}
     table = Table(title=scores.experiment, caption=CAPTION, **_LAYOUT)
-    table.add_column("\nmethod, at", max_width=16, overflow="fold")
+    table.add_column("\nmethod, at", min_width=13, max_width=16, overflow="fold")
     for heading, metric in COLUMNS:
         table.add_column(f"{heading}\n{_fields('%', '|gap|', widths[metric])}", overflow="fold")
         if heading == "forget":
@@ -108,7 +108,7 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
         "MIA: MIA-SVC, label-matched; recovery: rounds (how many recovered); epochs: client-epochs"
     )
     table = Table(title="Runs compared", caption=caption, **_LAYOUT)
-    table.add_column("run", max_width=16, overflow="fold")
+    table.add_column("run", min_width=19, max_width=28, overflow="fold")
     table.add_column("method", max_width=16, overflow="fold")
     table.add_column("at", no_wrap=True)
     for heading in ("forget", "floor", "test", "MIA", "recovery", "epochs", "n"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -122,6 +123,7 @@ def _branch(experiment: Experiment, branch: Branch, sizes: list[int], slots: int
 
 def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
     """Return the seconds that local training takes per example: the first client's, for about a second."""
+    torch.set_num_threads(experiment.engine.threads_per_client)
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
     images, labels = data.client(0)
@@ -182,8 +184,9 @@ def show(plan: Forecast, console: Console) -> None:
         f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
         f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
         f"disk       {size(plan.disk_bytes)} of checkpoints\n"
-        f"time       about {duration(plan.seconds)} of training on {plan.experiment.engine.workers} worker(s), "
-        f"from a probe of {1 / plan.seconds_per_example:,.0f} examples/s; branches in the cache take none",
+        f"time       about {duration(plan.seconds)} of training with {plan.experiment.engine.workers} worker(s), "
+        f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
+        "           branches in the cache take none, evaluation comes on top",
         highlight=False,
     )
 

@@ -160,7 +160,7 @@ def test_the_buffers_order_changes_no_bit_and_nothing_is_changed(rows, random):
     assert [c.buffers["batches"].item() for c in answers] == [batches for _, _, batches in rows]
 
 
-# -- answers in the order of arrival -----------------------------------------------------------------------
+# -- answers in the order of arrival ---------------------------------------------------------------------
 
 
 @given(contributions(), st.data())

@@ -94,7 +94,7 @@ def test_an_answer_counts_once():
     same(run(PUF, Wrapped, mode="regular"), run(PUF, Repeating, mode="regular"), 4)
 
 
-# -- which node serves which client ---------------------------------------------------------------------------
+# -- which node serves which client ----------------------------------------------------------------------
 
 
 class Renamed(Clients):

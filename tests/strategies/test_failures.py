@@ -1,9 +1,12 @@
 """Clients that fail: who is told, who goes on, and what is never half applied."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fedunlearn.errors import RunError
+from fedunlearn.federation.payload import ModelState
 from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.exchange import FORGET, TRAIN
 from strategies.natural import Natural
@@ -33,7 +36,7 @@ def federation(fault=None, *, dtype=torch.float64, buffers=False, **changes):
     return Federation(clients=clients, start=initial_state(dtype=dtype, buffers=buffers), **changes)
 
 
-# -- a retained client ------------------------------------------------------------------------------------------
+# -- a retained client -----------------------------------------------------------------------------------
 
 
 def test_the_round_goes_on_without_a_failed_client_and_the_failure_is_on_record():
@@ -109,7 +112,7 @@ def test_the_quorum_is_a_share_of_those_asked(num_clients, quorum, failing, goes
             made.run(Retrain, 1)
 
 
-# -- answers that are refused -------------------------------------------------------------------------------------
+# -- answers that are refused ----------------------------------------------------------------------------
 
 
 def setting(place, value):
@@ -173,10 +176,12 @@ def test_a_refusal_counts_against_the_quorum(name):
 
 def test_a_large_update_is_no_infinite_one():
     """Its sum overflows, its entries do not."""
-    huge = with_vector(lambda v: torch.full_like(v, 3e38 / 4) / 2)
-    ran = federation(only(huge, client=4, rounds=[1]), dtype=torch.float32)
+    huge = torch.full((5,), 1e38)
+    assert huge.sum() == INF
+    ran = federation(only(lambda update, _: (ModelState(huge), 1), client=4), dtype=torch.float32)
     ran.run(Retrain, 1)
     assert ran.report(1).failed == {}
+    assert torch.isfinite(ran.weights(1)).all()
 
 
 @pytest.mark.parametrize("missing", ["arrays", "metrics"])
@@ -196,12 +201,10 @@ def test_an_answer_without_its_parts_is_refused(missing):
     assert made.report(1).failed[4].startswith("refused: ")
 
 
-# -- a client that is to forget -------------------------------------------------------------------------------------
-
-NEVER = lambda round, client, kind: None  # noqa: E731
+# -- a client that is to forget --------------------------------------------------------------------------
 
 
-def forgetting(fault, *, requests=(("r1", (2,)), ("r2", (4, 5))), at_round=1, **changes):
+def forgetting(fault=None, *, requests=(("r1", (2,)), ("r2", (4, 5))), at_round=1, **changes):
     made = federation(fault, **changes)
     for name, clients in requests:
         made.submit(name, clients, at_round)
@@ -234,7 +237,7 @@ def test_a_failing_forgetting_client_holds_the_whole_set_for_the_next_round(mode
             ("unlearning", 3),
         ]
     )
-    sound = forgetting(NEVER, at_round=2).run(PUF, 3, mode=mode, scale=3.0)
+    sound = forgetting(at_round=2).run(PUF, 3, mode=mode, scale=3.0)
     assert ran.report(3).coefficients == sound.report(3).coefficients
 
 
@@ -298,14 +301,16 @@ def test_a_failing_retained_client_does_not_hold_the_forgetting():
 
 def test_a_failed_client_that_is_retained_with_other_data_counts_once():
     """In both lists of a plan, a client is one client of the quorum."""
-    from dataclasses import replace
 
     class Both(PUF):
         def plan(self, situation):
             return replace(super().plan(situation), train=tuple(range(6)))
 
-    fault = lambda round, client, kind: raising(OSError()) if client == 2 and round == 2 else None  # noqa: E731
-    made = forgetting(fault, requests=[("r1", (2,))], settings=settings(quorum=5 / 6))
+    made = forgetting(
+        only(raising(OSError()), client=2, rounds=[2]),
+        requests=[("r1", (2,))],
+        settings=settings(quorum=5 / 6),
+    )
     made.run(Both, 2, mode="regular")
     assert list(made.report(2).failed) == [2]
     assert made.progress("r1").attempts == 1

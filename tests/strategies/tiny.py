@@ -132,13 +132,14 @@ class Federation:
     checkpoints: Checkpoints | None = None
     measure: Callable[[int, ModelState], Mapping[str, float] | None] = lambda round, state: {}
     grid: Any = None
+    branch: str = "tiny"
     states: dict[int, ModelState] = field(default_factory=dict)
     reports: list[RoundReport] = field(default_factory=list)
     strategy: UnlearningStrategy | None = None
 
     def submit(self, request: str, clients: Iterable[int], at_round: int | None) -> None:
         """Put a forget request into the ledger."""
-        self.ledger.submit("tiny", request_id=request, clients=tuple(clients), at_round=at_round)
+        self.ledger.submit(self.branch, request_id=request, clients=tuple(clients), at_round=at_round)
 
     def run(self, kind: type[UnlearningStrategy], rounds: int, **options: Any) -> "Federation":
         """Run up to a round, from the latest checkpoint if there is one."""
@@ -153,7 +154,7 @@ class Federation:
         self.states.setdefault(first, self.start)
         self.strategy = kind(
             self.settings,
-            branch="tiny",
+            branch=self.branch,
             ledger=self.ledger,
             checkpoints=self.checkpoints,
             observe=self.reports.append,
@@ -179,7 +180,7 @@ class Federation:
 
     def life(self, request: str) -> list[tuple[str, int | None]]:
         """Return the states a request has been through, with their rounds."""
-        return [(e.to_state, e.round) for e in self.ledger.audit("tiny") if e.request_id == request]
+        return [(e.to_state, e.round) for e in self.ledger.audit(self.branch) if e.request_id == request]
 
 
 def averaged(w: Tensor, round: int, clients: Iterable[int]) -> Tensor:
