@@ -16,7 +16,6 @@ from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.models.flat import FlatModel
 
 
-
 class Workplace(NamedTuple):
     """Everything a client works with but its message."""
 

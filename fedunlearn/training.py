@@ -1,13 +1,10 @@
 """THE local training loop: clients, retrained oracles and benchmarks all call it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.sgd import sgd
 
 from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
@@ -31,26 +28,42 @@ def learning_rate(settings: TrainConfig, round: int) -> float:
     return settings.lr * settings.lr_decay ** (round - 1)
 
 
-def make_step(model: FlatModel, settings: TrainConfig, lr: float) -> Callable[[], object]:
-    """Return the step of a fresh optimiser over the flat vector; clients start every round with one."""
+class FlatSGD:
+    """``torch.optim.SGD`` on a flat model: the same numbers bit for bit, at a fraction of the cost.
+
+    A client's new optimiser object and its step take six times as long as these operations on a small model; on
+    a large one, its temporary for weight decay takes several times as long as the operations themselves.
+    """
+
+    def __init__(self, model: FlatModel, lr: float, momentum: float, weight_decay: float) -> None:
+        self.model = model
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.velocity: Tensor | None = None
+
+    def step(self) -> None:
+        """Overwrite the weights; the gradient is used up."""
+        vector, gradient = self.model.vector, self.model.gradient
+        if self.weight_decay:
+            gradient.add_(vector, alpha=self.weight_decay)
+        if self.momentum:
+            if self.velocity is None:
+                self.velocity = gradient.clone()
+            else:
+                self.velocity.mul_(self.momentum).add_(gradient)
+            gradient = self.velocity
+        vector.add_(gradient, alpha=-self.lr)
+
+
+def make_optimizer(
+    model: FlatModel, settings: TrainConfig, lr: float
+) -> FlatSGD | torch.optim.Adam | torch.optim.AdamW:
+    """Return a fresh optimiser; clients start every round with one."""
     if settings.optimizer == "sgd":
-        # The arithmetic of torch.optim.SGD without the object around it, whose making and bookkeeping take four
-        # times as long as a step of a small model.
-        return partial(
-            sgd,
-            [model.vector],
-            [model.gradient],
-            [None],
-            foreach=False,
-            lr=lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
+        return FlatSGD(model, lr, settings.momentum, settings.weight_decay)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind([model.parameter], lr=lr, weight_decay=settings.weight_decay).step
+    return kind([model.parameter], lr=lr, weight_decay=settings.weight_decay)
 
 
 def train_local(
@@ -84,7 +97,7 @@ def train_local(
     module = model.module
     if not module.training:  # a walk over all layers, which for a small model costs as much as a layer
         module.train()
-    step = make_step(model, settings, lr)
+    optimizer = make_optimizer(model, settings, lr)
     num_examples = len(labels)
     losses: list[Tensor] = []
     rows: list[int] = []
@@ -95,7 +108,7 @@ def train_local(
             model.zero_grad()
             loss = F.cross_entropy(module(images[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]
-            step()
+            optimizer.step()
             losses.append(loss.detach())
             rows.append(len(batch))
     # Read once, at the end: on an accelerator every look at a number waits for it.

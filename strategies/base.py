@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from logging import INFO, WARNING
 from typing import Any, ClassVar
 
@@ -17,9 +18,10 @@ from torch import Tensor
 from fedunlearn.config import TrainConfig
 from fedunlearn.errors import RunError
 from fedunlearn.federation.payload import BlockSum, Contribution, ModelState, pack, unpack
-from fedunlearn.requests import Ledger, Move
+from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.training import learning_rate
+from strategies.docket import Docket
 from strategies.exchange import Answers, collect, find_clients, messages_for
 from strategies.plan import RoundPlan, Situation
 from strategies.recovery import RecoveryRule, RequestProgress
@@ -89,7 +91,6 @@ class _Round:
 
     plan: RoundPlan
     failed: dict[int, str]
-    held: bool = False
     answers: Answers | None = None
 
 
@@ -133,15 +134,23 @@ class UnlearningStrategy(Strategy):
         observe: Callable[[RoundReport], None] | None = None,
     ) -> None:
         self.settings = settings
-        self.branch = branch
-        self.ledger = ledger if ledger is not None else Ledger(":memory:")
+        self.docket = Docket(
+            ledger if ledger is not None else Ledger(":memory:"),
+            branch,
+            forgets=self.forgets,
+            max_attempts=settings.max_attempts,
+        )
         self.checkpoints = checkpoints
         self.observe = observe
         self.round = first_round
-        self.requests: tuple[RequestProgress, ...] = ()
         self.model: ModelState | None = None
         self._nodes: Mapping[int, int] = {}
         self._current: _Round | None = None
+
+    @property
+    def requests(self) -> tuple[RequestProgress, ...]:
+        """The requests served so far, and how far each has come."""
+        return self.docket.requests
 
     # -- what a method decides ----------------------------------------------------------------------------
 
@@ -175,10 +184,9 @@ class UnlearningStrategy(Strategy):
         if not self._nodes:
             self._nodes = find_clients(grid)
         self.model = unpack(arrays)
-        self._current = self._decide(server_round)
-        if self.forgets and self._current.plan.requests:
-            moves = [Move(id_, "unlearning", server_round) for id_ in self._current.plan.requests]
-            self.ledger.transition_many(self.branch, moves)
+        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
+        self._current = _Round(plan, failed)
+        self.docket.begin(plan)
         config = ConfigRecord(
             {
                 **config,
@@ -187,7 +195,7 @@ class UnlearningStrategy(Strategy):
                 "seed": self.settings.seed,
             }
         )
-        return messages_for(self._current.plan, arrays, config, self._nodes, skip=self._current.failed)
+        return messages_for(plan, arrays, config, self._nodes, skip=failed)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -206,11 +214,10 @@ class UnlearningStrategy(Strategy):
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
         self._check_quorum(plan, answers.failed)
-        self._record_failures(current, answers.failed)
+        self.docket.record_failures(plan, current.failed, answers.failed)
         if answers.failed.keys() & set(plan.forget):
             # Never half applied: the whole concurrent set waits for a later round.
             answers.forgetting = []
-            current.held = True
         current.answers = answers
         vector = self.combine(model.vector, answers.retained, answers.forgetting)
         summed = answers.retained
@@ -291,9 +298,9 @@ class UnlearningStrategy(Strategy):
         if snapshot is None:
             return initial
         self.round = snapshot.round
-        self.requests = tuple(map(RequestProgress.from_dict, snapshot.meta["requests"]))
+        self.docket.restore(snapshot.meta["requests"])
+        self.docket.reconcile(self.round)
         like = unpack(initial).vector
-        self._reconcile_ledger()
         return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
 
     def _finished(self, num_rounds: int) -> bool:
@@ -301,55 +308,14 @@ class UnlearningStrategy(Strategy):
             return True
         if not self.settings.stop_when_recovered or self.round < self.settings.train.rounds:
             return False
-        waiting = [r for r in self.requests if r.unlearned_round is None and r.outcome is None]
-        return not (waiting or self._due() or any(r.recovering for r in self.requests))
+        return not self.docket.is_open(self.round + 1)
 
-    def _due(self) -> list[RequestProgress]:
-        """Return the requests to serve in the next round, with the attempts already made at them."""
-        due = self.ledger.due(self.branch, self.round + 1)
-        return [self._progress(r.id) for r in due]
-
-    def _progress(self, id_: str) -> RequestProgress:
-        """Return a request as the checkpoint knows it, or as the ledger does if it is new."""
-        for known in self.requests:
-            if known.id == id_:
-                return known
-        record = self.ledger.request(self.branch, id_)
-        # A live request names no round: it arrived during the round that is complete now.
-        return RequestProgress(
-            id_, record.clients, self.round if record.at_round is None else record.at_round
+    def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
+        """Ask the method for its plan of a round."""
+        settings = self.settings
+        return self.plan(
+            Situation(server_round, settings.num_clients, settings.slots, gone, to_forget, settings.seed)
         )
-
-    def _decide(self, server_round: int) -> _Round:
-        """Return the committed plan of the round: the one there is, or a new one."""
-        if (record := self.ledger.plan(self.branch, server_round)) is not None:
-            return _Round(RoundPlan.from_dict(record.plan), dict(record.failed))
-        # One transaction: nobody withdraws a request between the question and the plan that serves it.
-        with self.ledger.batch():
-            due = self._due()
-            gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
-            situation = Situation(
-                round=server_round,
-                num_clients=self.settings.num_clients,
-                slots=self.settings.slots,
-                gone=gone,
-                to_forget=tuple(sorted({k for r in due for k in r.clients})),
-                seed=self.settings.seed,
-            )
-            plan = replace(self.plan(situation), requests=tuple(r.id for r in due))
-            self.ledger.commit_plan(self.branch, server_round, plan.to_dict())
-        return _Round(plan, {})
-
-    def _record_failures(self, current: _Round, failed: Mapping[int, str]) -> None:
-        """Commit who failed, so that the round can be repeated exactly; refuse to repeat it otherwise."""
-        if current.failed and failed != current.failed:
-            new = sorted(failed.keys() - current.failed.keys())
-            raise RunError(
-                f"round {current.plan.round} is being repeated after an interruption, and clients {new} failed "
-                f"that had answered before; resume once they answer again. Client {new[0]}: {failed[new[0]]}"
-            )
-        if failed and not current.failed:
-            self.ledger.record_failures(self.branch, current.plan.round, failed)
 
     def _check_quorum(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
         asked = {*plan.train, *plan.forget}
@@ -364,16 +330,6 @@ class UnlearningStrategy(Strategy):
             f"({', '.join(map(str, sorted(failed)))}), federation.quorum = {self.settings.quorum:g} does not "
             f"allow that; client {first}: {failed[first]}"
         )
-
-    def _reconcile_ledger(self) -> None:
-        states = {}
-        for r in self.requests:
-            state = r.ledger_state(forgets=self.forgets)
-            if state is not None:
-                entered = r.unlearned_round if state in ("recovering", "excluded") else r.ended_round
-                states[r.id] = (state, self.round if entered is None else entered)
-        if states:
-            self.ledger.reconcile(self.branch, states)
 
     def _report(
         self, plan: RoundPlan, metrics: MetricRecord | None, seconds: float, answers: Answers | None = None
@@ -397,33 +353,17 @@ class UnlearningStrategy(Strategy):
         """Judge recovery, save the federation, then tell ledger and observer."""
         current = self._current
         assert current is not None and current.answers is not None and self.model is not None
-        after = self._after(current)
+        docket = self.docket
+        docket.apply(current.plan, current.answers.failed)
         self.round = current.plan.round
-        self.requests = self.settings.recovery.judge(after, self.round, _floats(metrics))
+        docket.requests = self.settings.recovery.judge(docket.requests, self.round, _floats(metrics))
         # Reported first: a round that is executed again after a crash is reported again, one that was saved
         # is never executed again and could not be.
         self._report(current.plan, metrics, seconds, current.answers)
         if self.checkpoints is not None:
-            account = {"requests": [r.to_dict() for r in self.requests]}
+            account = {"requests": docket.account()}
             self.checkpoints.save(Snapshot(self.round, self.model.vector, self.model.buffers, account))
-        self._reconcile_ledger()
-
-    def _after(self, current: _Round) -> list[RequestProgress]:
-        """Return the requests with this round's forgetting applied, or one attempt more if it was held."""
-        requests = {r.id: r for r in self.requests}
-        for id_ in current.plan.requests:
-            r = self._progress(id_)
-            if not current.held:
-                requests[id_] = replace(r, unlearned_round=current.plan.round)
-                continue
-            # A request that only waited for another one's client has not failed.
-            own = current.answers is not None and not current.answers.failed.keys().isdisjoint(r.clients)
-            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own)
-            if r.unanswered >= self.settings.max_attempts:
-                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.unanswered)
-                r = replace(r, outcome="failed", ended_round=current.plan.round)
-            requests[id_] = r
-        return list(requests.values())
+        docket.reconcile(self.round)
 
 
 def _floats(metrics: MetricRecord | None) -> dict[str, float]:

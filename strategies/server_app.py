@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flwr.app import Context
@@ -17,6 +17,7 @@ from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.simulation.branches import Branch
 from strategies.base import RoundReport, Settings, UnlearningStrategy
 from strategies.natural import Natural
+from strategies.plan import RoundPlan, Situation
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule, RequestProgress, RetrainReference
 from strategies.retrain import Retrain
@@ -66,6 +67,24 @@ def make_strategy(
         observe=observe,
         **options,
     )
+
+
+def plans(experiment: Experiment, branch: Branch) -> Iterator[RoundPlan]:
+    """Yield a branch's plans, round by round up to its last, as they will be if every client answers."""
+    strategy = make_strategy(experiment, branch)
+    settings = strategy.settings
+    for round in range(branch.first_round + 1, branch.last_round + 1):
+        arrived = [r for r in branch.requests if r.at_round < round]
+        yield strategy.plan(
+            Situation(
+                round=round,
+                num_clients=settings.num_clients,
+                slots=settings.slots,
+                gone=frozenset(k for r in arrived for k in r.clients),
+                to_forget=tuple(sorted({k for r in arrived if r.at_round == round - 1 for k in r.clients})),
+                seed=settings.seed,
+            )
+        )
 
 
 def serve(

@@ -102,7 +102,7 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
             yield f"{path}.mode", method.mode, 'must be left out; "natural" has no mode'
         if method.name == "natural" and method.scale is not None:
             yield f"{path}.scale", method.scale, 'must be left out; "natural" has no scale'
-        if method.label in ("original", "retrain"):
+        if method.label in ("original", "retrain", "floor"):
             yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
         if method.label in labels:
             earlier = f"method[{labels[method.label]}]"

@@ -105,6 +105,8 @@ class Row:
         None where recovery was not awaited (original, retrain, a superseded request); False is censored.
     reason : str or None
         Why something above is None.
+    per_client, per_class : list of float or None
+        Training accuracy on each client's data, test accuracy on each class (%), where the experiment asks.
     """
 
     method: str
@@ -124,14 +126,17 @@ class Row:
     recovered: bool | None = None
     scale: Scale | None = None
     reason: str | None = field(default=None)
+    per_client: list[float | None] | None = None
+    per_class: list[float | None] | None = None
 
     def __post_init__(self) -> None:
         if self.at not in AT:
             raise ValueError(f"at = {self.at!r}: must be one of {list(AT)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as it stands in ``scorecard.json``."""
-        return asdict(self)
+        """Return the row as it stands in ``scorecard.json``; a breakdown that nobody asked for is left out."""
+        unasked = [name for name in ("per_client", "per_class") if getattr(self, name) is None]
+        return {name: value for name, value in asdict(self).items() if name not in unasked}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":

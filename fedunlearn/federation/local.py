@@ -161,7 +161,7 @@ class LocalGrid(Grid):
         except Exception:
             # The traceback is the user's, not ours to swallow: the strategy reports it by client.
             return error_reply(message, traceback.format_exc())
-        if context.state:
+        if context.state or state is not None:
             self._states[client] = context.state
         self._seconds[node] = time.perf_counter() - started
         return reply

@@ -11,7 +11,8 @@ class FlatModel:
 
     Loading weights, taking a pseudo-gradient, clearing gradients and an optimiser step are then one operation
     each, whatever the number of layers. Every operation on them is element-wise, so the numbers are those of
-    the per-tensor loop.
+    the per-tensor loop. (A layer's own product may differ in its last bit from that of a module outside: the
+    weights start at another alignment in memory, which some BLAS routines look at, for one row above all.)
 
     Parameters
     ----------

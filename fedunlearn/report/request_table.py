@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from fedunlearn.report.words import clients
 from fedunlearn.requests import RequestRecord
 
 
@@ -18,15 +18,16 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
     requests
         By federation (branch), as the ledger orders them.
     """
-    table = Table(title="Forget requests", title_justify="left")
-    for heading in ("federation", "request", "clients", "asked after", "unlearned in", "state", "ended in"):
-        table.add_column(heading, justify="right" if " " in heading else "left")
+    table = Table(title="Forget requests", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("federation", "request", "clients", "asked after\nround", "unlearned\nin round", "state"):
+        table.add_column(heading, justify="right" if "round" in heading else "left", overflow="fold")
+    table.add_column("ended\nin round", justify="right")
     for branch, records in requests.items():
         for record in records:
             table.add_row(
                 branch,
                 record.id,
-                clients(record.clients),
+                ", ".join(map(str, record.clients)),
                 _round(record.at_round),
                 _round(record.unlearned_round),
                 record.state,
@@ -36,4 +37,4 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
 
 
 def _round(number: int | None) -> str:
-    return "–" if number is None else f"round {number}"
+    return "–" if number is None else str(number)

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from fedunlearn import resident
@@ -39,8 +40,14 @@ COMMON_SOURCES = (
     "fedunlearn/federation/payload.py",
     "fedunlearn/models",
     "fedunlearn/randomness.py",
+    "fedunlearn/requests",
+    "fedunlearn/resident.py",
+    "fedunlearn/runs/checkpoints.py",
+    "fedunlearn/runs/metrics_log.py",
+    "fedunlearn/simulation/runner.py",
     "fedunlearn/training.py",
     "strategies/base.py",
+    "strategies/docket.py",
     "strategies/exchange.py",
     "strategies/plan.py",
     "strategies/recovery.py",
@@ -76,6 +83,7 @@ def numerics(experiment: Experiment) -> dict[str, Any]:
         "threads": experiment.engine.threads_per_client,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "torch": torch.__version__,
+        "numpy": np.__version__,
     }
 
 
@@ -160,7 +168,7 @@ class Cache:
             "metrics": [asdict(m) for m in run.metrics.of(name).values()],
             "ledger": run.ledger.export(name),
         }
-        (staging / "branch.json").write_text(json.dumps(history))
+        write_durably(staging / "branch.json", json.dumps(history).encode())
         try:
             staging.rename(entry)
         except OSError:  # another process was first; its content is the same
@@ -171,7 +179,9 @@ class Cache:
         entry = self._entry("branches", key)
         history = json.loads((entry / "branch.json").read_text())
         folder = run.path / "checkpoints"
-        folder.mkdir(exist_ok=True)
+        checkpoints = run.checkpoints(branch.name)
+        for round in checkpoints.rounds():  # of a computation that was interrupted
+            checkpoints.delete(round)
         for source in entry.iterdir():
             if source.name != "branch.json":
                 target = folder / f"{branch.name}{source.name}"
@@ -191,7 +201,10 @@ class Cache:
         """Store measures under a key."""
         path = self._entry("measures", key).with_suffix(".json")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, json.dumps(measures).encode())
+        # Under a name of this process first: another one may be storing the same measures.
+        own = path.with_name(f"{key}.{os.getpid()}")
+        write_durably(own, json.dumps(measures).encode())
+        own.replace(path)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -19,6 +19,8 @@ from fedunlearn.runs.metrics_log import MetricsLog
 EXPERIMENT = "experiment.toml"
 SCORECARD = "scorecard.json"
 BRANCHES = "branches.json"
+BEGUN = "begun.json"
+LOCK = ".lock"
 
 
 def run_name(experiment: Experiment) -> str:
@@ -30,13 +32,14 @@ class RunDirectory:
     """One run's files, opened for writing by one process at a time.
 
     Use :meth:`open`. The directory holds ``experiment.toml`` (resolved, reruns as is), ``metrics.jsonl``,
-    ``requests.sqlite`` (one ledger, every branch under its name), ``checkpoints/``, ``branches.json`` (finished
-    branches), ``partition.json``, and at the end ``scorecard.json``, ``scorecard.md`` and ``report.html``.
+    ``requests.sqlite`` (one ledger, every branch under its name), ``checkpoints/``, ``begun.json`` (the key of
+    every branch computed here), ``branches.json`` (finished branches), ``partition.json``, and at the end
+    ``scorecard.json``, ``scorecard.md`` and ``report.html``.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = (path / ".lock").open("w")
+        self._lock = (path / LOCK).open("w")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -89,9 +92,14 @@ class RunDirectory:
         self._lock.close()
 
     def clear(self) -> None:
-        """Delete everything in the directory, the experiment last: until then it is a run that can be seen."""
+        """Delete everything in the directory, the experiment last: until then it is a run that can be seen.
+
+        The lock stays: a process that waits at the door must not get hold of another lock than the next one.
+        """
         self.ledger.close()
         for item in sorted(self.path.iterdir(), key=lambda p: p.name == EXPERIMENT):
+            if item.name == LOCK:
+                continue
             if item.is_dir():
                 shutil.rmtree(item)
             else:
@@ -118,6 +126,25 @@ class RunDirectory:
         if not path.exists():
             return {}
         return {record["branch"]: record for record in json.loads(path.read_text())}
+
+    def begin_branch(self, name: str, key: str) -> None:
+        """Note durably that a branch is computed here under this key (see ``runs.cache.branch_key``).
+
+        Raises
+        ------
+        UserError
+            It was begun under another key: its checkpoints are of other code, another torch or another
+            processor, and to go on from them would pass off their weights as these ones'.
+        """
+        path = self.path / BEGUN
+        begun = json.loads(path.read_text()) if path.exists() else {}
+        begun |= {record["branch"]: record["key"] for record in self.branches().values()}
+        if begun.setdefault(name, key) != key:
+            raise UserError(
+                f"{self.path}: {name} was computed by other code, another torch or another processor than this; "
+                "add --fresh to start over"
+            )
+        self.write_json(BEGUN, begun)
 
     def finish_branch(self, record: dict[str, Any]) -> None:
         """Add a finished branch's record, durably."""

@@ -13,8 +13,10 @@ from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.runner import load_object
 from fedunlearn.training import train_local
 
+PLANS = "strategies.server_app:plans"
 KIND_NAMES = {
     "original": "original, trained once per seed",
     "retrain": "retrained without the forgotten clients",
@@ -33,8 +35,8 @@ class BranchForecast:
         At most; a timeline may stop before.
     client_epochs : int
         Local epochs over all clients and rounds.
-    examples : float
-        Training examples seen, expected over the sampling of clients.
+    examples : int
+        Training examples seen.
     checkpoints : int
         Checkpoints kept.
     """
@@ -42,7 +44,7 @@ class BranchForecast:
     branch: Branch
     rounds: int
     client_epochs: int
-    examples: float
+    examples: int
     checkpoints: int
 
 
@@ -91,7 +93,7 @@ def forecast(experiment: Experiment) -> Forecast:
         data = resident.data_of(experiment, seed)
         sizes = [len(rows) for rows in data.clients]
         for branch in branches(experiment, seed):
-            found.append(_branch(experiment, branch, sizes, slots))
+            found.append(_branch(experiment, branch, sizes))
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
     tensors = [model.vector, *model.buffers().values()]
@@ -105,18 +107,20 @@ def forecast(experiment: Experiment) -> Forecast:
     )
 
 
-def _branch(experiment: Experiment, branch: Branch, sizes: list[int], slots: int) -> BranchForecast:
-    # A method's clients leave at the request; that its unlearning round differs is below a forecast's accuracy.
-    here = set(range(len(sizes))) - set(branch.excluded or branch.forget)
-    per_round = min(slots, len(here))
-    mean_size = sum(sizes[k] for k in here) / len(here)
+def _branch(experiment: Experiment, branch: Branch, sizes: list[int]) -> BranchForecast:
+    # The strategy itself plans, so that an unlearning round or a smaller federation counts as it will be.
+    clients = examples = 0
+    for plan in load_object(PLANS)(experiment, branch):
+        asked = {*plan.train, *plan.forget}
+        clients += len(asked)
+        examples += sum(sizes[k] for k in asked)
     epochs = experiment.train.local_epochs
     kept = sum(branch.keeps(r) for r in range(branch.first_round + 1, branch.last_round + 1))
     return BranchForecast(
         branch=branch,
         rounds=branch.rounds,
-        client_epochs=branch.rounds * per_round * epochs,
-        examples=branch.rounds * per_round * epochs * mean_size,
+        client_epochs=clients * epochs,
+        examples=examples * epochs,
         checkpoints=kept,
     )
 

@@ -40,7 +40,7 @@ class Progress:
 
 
 class _Clock:
-    """Estimates the time left from the rounds done so far, weighted by how many clients take part."""
+    """Estimates the time left from the rounds computed so far: those to come take as long on average."""
 
     def __init__(self, branches: Sequence[Branch]) -> None:
         self.total = sum(b.rounds for b in branches)

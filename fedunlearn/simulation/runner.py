@@ -122,6 +122,7 @@ class _Simulation:
         if self.cache is not None and cached:
             outcome = self.cache.load_branch(key, self.run, branch)
         else:
+            self.run.begin_branch(branch.name, key)
             self.progress.branch_begins(branch)
             outcome = self._compute(branch, grid)
         record = {**_description(branch), **outcome, "cached": cached, "key": key}

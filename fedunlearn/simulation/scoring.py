@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from fedunlearn.evaluation.accuracy import per_class, per_client
 from fedunlearn.evaluation.measures import Measures, measure, to_retrain
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
 from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, floors, gaps
-from fedunlearn.runs.cache import Cache, digest_of, source_hash
+from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
@@ -133,17 +134,19 @@ class SeedScoring:
             "metrics": mine,
             "gap": gaps(mine, oracle),
             "floor": floors(oracle, second),
-            "cost": self._cost(branch, moment, round),
+            "cost": self._cost(branch, moment, at, round),
             "reason": reasons,
             **self._breakdown(branch, round),
         }
         if branch.kind == "method" and request is not None:
-            row |= self._recovery(branch, request, moment)
+            recovery = self._recovery(branch, request)
+            row |= recovery | {"reason": "; ".join(filter(None, (reasons, recovery.get("reason")))) or None}
         return Row(**row)
 
-    def _recovery(self, branch: Branch, request: ForgetRequest, moment: Moment) -> dict[str, Any]:
+    def _recovery(self, branch: Branch, request: ForgetRequest) -> dict[str, Any]:
         progress = self._progress(branch, request)
-        outcome, start = progress["outcome"], moment.at_round
+        # The unlearning round counts; it is later than the one after the request if a client failed to answer.
+        outcome, start = progress["outcome"], progress["unlearned_round"] - 1
         authors = progress["recovered_round_authors"]
         found: dict[str, Any] = {
             "recovered": None if outcome == "superseded" else outcome == "recovered",
@@ -153,7 +156,7 @@ class SeedScoring:
         }
         if outcome == "superseded":
             found["reason"] = "recovery: a later request took over its target"
-        elif outcome == "capped":
+        elif outcome != "recovered":
             found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
         return found
 
@@ -189,6 +192,8 @@ class SeedScoring:
                 "forgotten": forgotten,
                 "seed": self._seed,
                 "samples": self._experiment.measures.mia_samples,
+                "numerics": numerics(self._experiment),
+                "scikit-learn": version("scikit-learn"),
                 "source": source_hash(("fedunlearn/evaluation",)),
             }
         )
@@ -226,14 +231,20 @@ class SeedScoring:
 
     # -- what it took -------------------------------------------------------------------------------------
 
-    def _cost(self, branch: Branch, moment: Moment, round: int) -> Cost:
-        """Return what the rounds up to ``round`` took: a method's since the request, others' since the start."""
-        first = moment.at_round if branch.kind == "method" else 0
-        exchanges = 0
+    def _cost(self, branch: Branch, moment: Moment, at: str, round: int) -> Cost:
+        """Return what the rounds up to ``round`` took: a method's since the request, others' since the start.
+
+        A timeline's end is about all of its requests and costs what it took since the first.
+        """
+        first = 0
+        if branch.kind == "method":
+            first = branch.first_round if at == "final" else moment.at_round
+        sent = answered = 0
         for record in self._run.ledger.plans(branch.name):
             if first < record.round <= round:
                 asked = {*record.plan["train"], *record.plan["forget"]}
-                exchanges += len(asked - record.failed.keys())
+                sent += len(asked)
+                answered += len(asked - record.failed.keys())
         log: Mapping[Address, Metric] = self._log(branch.name)
         seconds = sum(
             log[address].seconds
@@ -242,9 +253,9 @@ class SeedScoring:
         )
         size = self._model_bytes()
         return Cost(
-            client_epochs=exchanges * self._experiment.train.local_epochs,
-            bytes_up=exchanges * size,
-            bytes_down=exchanges * size,
+            client_epochs=answered * self._experiment.train.local_epochs,
+            bytes_up=answered * size,
+            bytes_down=sent * size,
             seconds=seconds,
             cached=bool(self._records[branch.name]["cached"]),
         )

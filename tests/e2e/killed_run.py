@@ -14,7 +14,7 @@ from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import MetricsLog
-from strategies.base import UnlearningStrategy
+from strategies.docket import Docket
 from tests.e2e.tiny import TIMELINE, TINY, run, tiny
 
 
@@ -88,7 +88,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "half through a checkpoint": lambda: _torn_checkpoint(fedunlearn.runs.checkpoints),
     "after a checkpoint, before the ledger": lambda: _after(Checkpoints, "save", _applies),
     "before the ledger is reconciled": lambda: _before(Ledger, "reconcile", _Nth(2)),
-    "after the ledger is reconciled": lambda: _after(UnlearningStrategy, "_reconcile_ledger", _Nth(15)),
+    "after the ledger is reconciled": lambda: _after(Docket, "reconcile", _Nth(15)),
     "before a branch is recorded": lambda: _before(RunDirectory, "finish_branch", _Nth(2)),
     "before a branch is cached": lambda: _before(Cache, "store_branch", _Nth(2)),
     "while a cached branch is loaded": lambda: _after(Cache, "store_branch", _Nth(3)),

@@ -29,7 +29,11 @@ def test_the_readers_own_experiment_and_every_fedunlearn_command(tmp_path: Path)
     mine = [shlex.split(c)[1:] for c in commands() if c.startswith("fedunlearn ")]
     assert len(mine) >= 6
     for arguments in mine:
-        expanded = [str(p.relative_to(tmp_path)) for a in arguments for p in tmp_path.glob(a)] if "*" in arguments[-1] else []
+        expanded = (
+            [str(p.relative_to(tmp_path)) for a in arguments for p in tmp_path.glob(a)]
+            if "*" in arguments[-1]
+            else []
+        )
         result = fedunlearn(*(arguments[:-1] + expanded if expanded else arguments), cwd=tmp_path)
         assert result.returncode == 0, f"fedunlearn {' '.join(arguments)}\n{result.stderr}"
         assert result.stdout.strip()

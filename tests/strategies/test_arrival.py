@@ -84,6 +84,18 @@ def test_a_method_that_needs_single_updates_gets_them_in_client_order():
     assert ran.strategy.seen == [0, 1, 3, 5]
 
 
+def test_what_is_to_be_forgotten_comes_one_by_one_and_in_client_order_too():
+    seen = []
+
+    class Watching(PUF):
+        def combine(self, w, retained, forgetting):
+            seen.append([c.client for c in forgetting])
+            return super().combine(w, retained, forgetting)
+
+    run(Watching, Reversed, mode="regular")
+    assert seen == [[], [], [2, 4], []]
+
+
 def test_single_updates_and_their_sum_average_the_same_buffers():
     individual = run(Individual, Wrapped).states[1]
     summed = run(Retrain, Wrapped).states[1]
@@ -172,4 +184,6 @@ def test_a_client_without_a_node_has_failed():
     ran.grid = Smaller(LocalGrid(ran.clients.app, NUM_CLIENTS))
     ran.run(Retrain, 1)
     assert ran.report(1).failed == {0: "did not answer"}
-    assert ran.clients.of_round(1) == [1, 2, 3, 4, 5]
+    without = Federation().run(Retrain, 1, excluded=[0])
+    assert ran.clients.asked == without.clients.asked
+    assert bits(ran.weights(1)) == bits(without.weights(1))

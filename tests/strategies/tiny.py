@@ -192,10 +192,10 @@ def averaged(w: Tensor, round: int, clients: Iterable[int]) -> Tensor:
 
 
 def raising(error: BaseException) -> Fault:
-    """Return the fault of a client app that raises."""
+    """Return the fault of a client app that raises an error like this one."""
 
     def spoil(update: ModelState, num_examples: int) -> tuple[ModelState, int]:
-        raise error
+        raise type(error)(*error.args)  # a new one each time: an error keeps its old tracebacks
 
     return spoil
 

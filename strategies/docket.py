@@ -1,0 +1,146 @@
+"""The forget requests of one federation: the ledger outside, their progress inside, and how the two agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from logging import WARNING
+from typing import Any
+
+from flwr.common.logger import log
+
+from fedunlearn.errors import RunError
+from fedunlearn.requests import Ledger, Move
+from strategies.plan import RoundPlan
+from strategies.recovery import RequestProgress
+
+
+class Docket:
+    """What one federation has been asked to forget, and how far each request has come.
+
+    The checkpoint is the authority on progress, the ledger on what was asked and planned. A round goes through
+    :meth:`plan` → :meth:`begin` → :meth:`record_failures` → :meth:`apply` → (checkpoint) → :meth:`reconcile`; each
+    of them may be repeated after a crash and then changes nothing.
+
+    Parameters
+    ----------
+    ledger, branch
+        Where requests come from and plans are committed to, and this federation's name there.
+    forgets
+        Whether the strategy removes a client's influence, or only leaves the client out.
+    max_attempts
+        After so many rounds in which its own clients did not answer, a request has failed.
+    """
+
+    def __init__(self, ledger: Ledger, branch: str, *, forgets: bool, max_attempts: int) -> None:
+        self.ledger = ledger
+        self.branch = branch
+        self.requests: tuple[RequestProgress, ...] = ()
+        self._forgets = forgets
+        self._max_attempts = max_attempts
+
+    def restore(self, account: Iterable[Mapping[str, Any]]) -> None:
+        """Take over what a checkpoint says of the requests."""
+        self.requests = tuple(map(RequestProgress.from_dict, account))
+
+    def account(self) -> list[dict[str, Any]]:
+        """Return what the checkpoint is to say of the requests."""
+        return [r.to_dict() for r in self.requests]
+
+    def due(self, round: int) -> list[RequestProgress]:
+        """Return the requests that the plan of a round has to serve."""
+        return [self._progress(r.id, round) for r in self.ledger.due(self.branch, round)]
+
+    def is_open(self, round: int) -> bool:
+        """Whether any request is still to be served in this round or later, or is being recovered from."""
+        waiting = any(r.unlearned_round is None and r.outcome is None for r in self.requests)
+        return waiting or any(r.recovering for r in self.requests) or bool(self.due(round))
+
+    def _progress(self, id_: str, round: int) -> RequestProgress:
+        """Return a request as the checkpoint knows it, or as the ledger does if it is new."""
+        for known in self.requests:
+            if known.id == id_:
+                return known
+        record = self.ledger.request(self.branch, id_)
+        # A live request names no round: it arrived during the round before the one that serves it.
+        return RequestProgress(id_, record.clients, round - 1 if record.at_round is None else record.at_round)
+
+    def plan(
+        self, round: int, decide: Callable[[tuple[int, ...], frozenset[int]], RoundPlan]
+    ) -> tuple[RoundPlan, dict[int, str]]:
+        """Return the committed plan of a round, and who is known to have failed in it.
+
+        A plan that is there already is returned as it is, without asking again. Otherwise
+        ``decide(to_forget, gone)`` makes one, given the clients whose forgetting is due and all that must not
+        train.
+        """
+        if (record := self.ledger.plan(self.branch, round)) is not None:
+            return RoundPlan.from_dict(record.plan), dict(record.failed)
+        # One transaction: nobody withdraws a request between the question and the plan that serves it.
+        with self.ledger.batch():
+            due = self.due(round)
+            gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
+            to_forget = tuple(sorted({k for r in due for k in r.clients}))
+            plan = replace(decide(to_forget, gone), requests=tuple(r.id for r in due))
+            self.ledger.commit_plan(self.branch, round, plan.to_dict())
+        return plan, {}
+
+    def begin(self, plan: RoundPlan) -> None:
+        """Note that the unlearning of the plan's requests is about to be sent out."""
+        if self._forgets and plan.requests:
+            moves = [Move(id_, "unlearning", plan.round) for id_ in plan.requests]
+            self.ledger.transition_many(self.branch, moves)
+
+    def record_failures(self, plan: RoundPlan, before: Mapping[int, str], failed: Mapping[int, str]) -> None:
+        """Commit who failed, so that the round can be repeated exactly.
+
+        Parameters
+        ----------
+        before
+            Who failed when this round was executed before a crash; empty at its first execution.
+
+        Raises
+        ------
+        RunError
+            If a repeated round lacks a client that had answered: it cannot be repeated.
+        """
+        if before and failed != before:
+            new = sorted(failed.keys() - before.keys())
+            raise RunError(
+                f"round {plan.round} is being repeated after an interruption, and clients {new} failed "
+                f"that had answered before; resume once they answer again. Client {new[0]}: {failed[new[0]]}"
+            )
+        if failed and not before:
+            self.ledger.record_failures(self.branch, plan.round, failed)
+
+    def apply(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
+        """Note the plan's requests as unlearned, or as one attempt more if a client to forget failed.
+
+        Requests of one round are never half applied: if one client fails, all of them wait.
+        """
+        requests = {r.id: r for r in self.requests}
+        held = not failed.keys().isdisjoint(plan.forget)
+        for id_ in plan.requests:
+            r = self._progress(id_, plan.round)
+            if not held:
+                requests[id_] = replace(r, unlearned_round=plan.round)
+                continue
+            # A request that only waited for another one's client has not failed.
+            own = not failed.keys().isdisjoint(r.clients)
+            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own)
+            if r.unanswered >= self._max_attempts:
+                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.unanswered)
+                r = replace(r, outcome="failed", ended_round=plan.round)
+            requests[id_] = r
+        self.requests = tuple(requests.values())
+
+    def reconcile(self, round: int) -> None:
+        """Bring the ledger to what the checkpoint of ``round`` says."""
+        states = {}
+        for r in self.requests:
+            state = r.ledger_state(forgets=self._forgets)
+            if state is not None:
+                entered = r.unlearned_round if state in ("recovering", "excluded") else r.ended_round
+                states[r.id] = (state, round if entered is None else entered)
+        if states:
+            self.ledger.reconcile(self.branch, states)

@@ -1,0 +1,104 @@
+"""metrics.jsonl: a torn last line is cut, the last line at an address counts, nothing whole is ever lost."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedunlearn.runs.metrics_log import Metric, MetricsLog, read_metrics
+
+ONE = Metric("puf-0-s1", 3, "server", "test", "accuracy", 61.5, 0.25)
+TWO = Metric("puf-0-s1", 4, "client-3", "train", "loss", 1 / 3, 0.125)
+OTHER = replace(ONE, branch="puf-0-s11")
+
+metrics = st.builds(
+    Metric,
+    branch=st.sampled_from(["a", "a-1", "ä"]),
+    round=st.integers(0, 3),
+    entity=st.sampled_from(["server", "client-1"]),
+    split=st.sampled_from(["test", "forget"]),
+    metric=st.sampled_from(["accuracy", "loss"]),
+    value=st.floats(allow_nan=False),
+    seconds=st.floats(0, 10),
+)
+
+
+def test_lines_are_the_documented_ones_and_come_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    log.append([ONE, TWO])
+    assert json.loads(path.read_text().splitlines()[0]) == {
+        "branch": "puf-0-s1",
+        "round": 3,
+        "entity": "server",
+        "split": "test",
+        "metric": "accuracy",
+        "value": 61.5,
+        "seconds": 0.25,
+    }
+    assert list(read_metrics(path)) == [ONE, TWO]
+    assert log.of("puf-0-s1") == {ONE.address: ONE, TWO.address: TWO}
+
+
+def test_wherever_the_last_line_is_torn_it_is_cut_and_the_log_goes_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path).append([ONE, TWO])
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in {*range(0, len(whole), 17), first - 1, first, first + 1, len(whole) - 1, len(whole)}:
+        path.write_bytes(whole[:length])
+        kept = [ONE, TWO][: (length >= first) + (length == len(whole))]
+        assert list(read_metrics(path)) == kept, "a reader beside a running writer skips the torn line"
+        log = MetricsLog(path)
+        assert path.read_bytes() == whole[: [0, first, len(whole)][len(kept)]]
+        log.append([OTHER])
+        assert list(read_metrics(path)) == [*kept, OTHER]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.lists(metrics, max_size=5), max_size=5))
+def test_reads_what_a_dictionary_would_hold_however_often_it_was_opened(tmp_path_factory, batches):
+    path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    for batch in batches:
+        MetricsLog(path).append(iter(batch))
+    written = [m for batch in batches for m in batch]
+    log = MetricsLog(path)
+    for branch in ("a", "a-1", "ä", "never"):
+        assert log.of(branch) == {m.address: m for m in written if m.branch == branch}
+
+
+def test_a_round_executed_again_counts_as_executed_last(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append([ONE, OTHER])
+    log.append([replace(ONE, value=70.0, seconds=9.0)])
+    assert [m.value for m in log.of("puf-0-s1").values()] == [70.0]
+    assert [m.value for m in log.of("puf-0-s11").values()] == [61.5]
+
+
+def test_appending_waits_for_the_disk_and_nothing_to_append_does_not(tmp_path, monkeypatch):
+    waited = []
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    path = tmp_path / "metrics.jsonl"
+    monkeypatch.setattr(os, "fsync", lambda _: waited.append(len(path.read_bytes())))
+    log.append([])
+    assert waited == []
+    log.append([ONE, TWO])
+    assert waited == [path.stat().st_size], "all of it is in the file before the wait, and one wait is enough"
+
+
+def test_a_diverged_loss_is_a_number_too(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path).append([replace(ONE, value=float("nan")), replace(TWO, value=float("inf"))])
+    nan, inf = read_metrics(path)
+    assert nan.value != nan.value
+    assert inf.value == float("inf")
+
+
+def test_a_line_that_is_whole_but_no_metric_is_an_error_not_a_silence(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"branch": "a"}\n')
+    with pytest.raises(TypeError):
+        list(read_metrics(path))
