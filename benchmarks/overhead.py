@@ -78,9 +78,9 @@ class Case:
     Attributes
     ----------
     goal : float or None
-        Ratio not to exceed.
+        Ratio not to exceed with the state in memory; how long a disk takes is not the framework's.
     pairs, warm_up : int
-        Rounds of each that are counted, and that go before.
+        Rounds of each side that are counted, and that go before.
     """
 
     name: str
@@ -181,25 +181,13 @@ class Alternation:
     """An observer of the strategy's rounds that times them and runs the bare loop's in between.
 
     After the framework's round 1 come two bare rounds, then two of the framework, and so on: in every other
-    pair the bare loop goes first.
-
-    Attributes
-    ----------
-    framework, bare : list of float
-        Seconds per round.
-    difference : float
-        Largest difference between two weights after the same round.
-
-    Raises
-    ------
-    RunError
-        When called after a round that the two ended in different weights: then their seconds say nothing.
+    pair the bare loop goes first. Different weights after the same round raise a RunError.
     """
 
     def __init__(self, strategy: UnlearningStrategy, loop: BareLoop, rounds: int) -> None:
-        self.framework: list[float] = []
+        self.framework: list[float] = []  # seconds per round
         self.bare: list[float] = []
-        self.difference = 0.0
+        self.difference = 0.0  # largest between two weights after the same round
         self._strategy = strategy
         self._loop = loop
         self._rounds = rounds
@@ -237,24 +225,24 @@ class Alternation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The seconds of every counted pair of rounds.
-
-    Attributes
-    ----------
-    difference : float
-        Largest difference between two weights after the same round.
-    """
+    """The seconds of every counted pair of rounds."""
 
     case: Case
     storage: Storage
     framework: Sequence[float]
     bare: Sequence[float]
     difference: float
+    """Largest between two weights after the same round."""
 
     @property
     def ratio(self) -> float:
         """Median of framework over bare, pair by pair."""
         return statistics.median(self._ratios)
+
+    @property
+    def goal(self) -> float | None:
+        """Ratio not to exceed, if there is one."""
+        return self.case.goal if self.storage == "memory" else None
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -282,13 +270,7 @@ class Measurement:
 
 
 def measure(case: Case, storage: Storage = "memory") -> Measurement:
-    """Run a case.
-
-    Raises
-    ------
-    RunError
-        The two ended a round in different weights.
-    """
+    """Run a case; a RunError says that the two ended a round in different weights."""
     rounds = case.warm_up + case.pairs
     branch = Branch(
         name="overhead", kind="original", label="original", seed=SEED, training_seed=SEED, last_round=rounds
@@ -333,20 +315,20 @@ def machine() -> dict[str, Any]:
     }
 
 
-HEADINGS = ("case", "state", "framework, s", "bare, s", "ratio", "95 %", "goal", "n")
+HEADINGS = ("case", "state", "framework", "bare", "ratio", "95 %", "goal", "n")
 
 
 def cells(m: Measurement) -> tuple[str, ...]:
     """Return what stands under :data:`HEADINGS`."""
     low, high = m.interval
     return (
-        f"{m.case.name} × {m.case.num_clients} × {m.case.images_per_client}",
+        f"{m.case.name} {m.case.num_clients}×{m.case.images_per_client}",
         m.storage,
         f"{statistics.median(m.framework):.4g}",
         f"{statistics.median(m.bare):.4g}",
         f"{m.ratio:.3f}",
         f"{low:.3f}–{high:.3f}",
-        "" if m.case.goal is None else f"≤ {m.case.goal:g}",
+        "" if m.goal is None else f"≤ {m.goal:g}",
         str(len(m.bare)),
     )
 
@@ -357,7 +339,7 @@ def table(measurements: Iterable[Measurement]) -> Table:
     for i, heading in enumerate(HEADINGS):
         grid.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True)
     for m in measurements:
-        missed = m.case.goal is not None and m.ratio > m.case.goal
+        missed = m.goal is not None and m.ratio > m.goal
         grid.add_row(*cells(m), style="red" if missed else None)
     return grid
 
@@ -372,9 +354,9 @@ def markdown(measurements: Iterable[Measurement]) -> str:
 def _footnote() -> str:
     m = machine()
     return (
-        "Case: model × clients × images of each. Medians of n interleaved pairs of rounds after warm-up; ratio pair "
-        f"by pair, 95 % bootstrap interval. {m['processor']}, {m['cores']} cores, {m['threads']} thread; Python "
-        f"{m['python']}, torch {m['torch']}, flwr {m['flwr']}. By `python benchmarks/overhead.py`."
+        "Case: model, clients × images of each. Seconds per steady round, medians of n interleaved pairs; ratio "
+        f"pair by pair with 95 % bootstrap interval. {m['processor']}, {m['cores']} cores, {m['threads']} thread; "
+        f"Python {m['python']}, torch {m['torch']}, flwr {m['flwr']}. By `python benchmarks/overhead.py`."
     )
 
 

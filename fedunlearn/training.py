@@ -31,7 +31,7 @@ def learning_rate(settings: TrainConfig, round: int) -> float:
 class FlatSGD:
     """``torch.optim.SGD`` on a flat model: the same numbers bit for bit, at a fraction of the cost.
 
-    A client's new optimiser object and its step take six times as long as these operations on a small model; on
+    An optimiser object and its step take several times as long as these operations on a small model; on
     a large one, its temporary for weight decay takes several times as long as the operations themselves.
     """
 

@@ -27,7 +27,8 @@ def run(code: str) -> None:
 
 def test_the_library_imports_without_flower_and_ray() -> None:
     run(
-        "import fedunlearn.unlearning, fedunlearn.evaluation, fedunlearn.models, fedunlearn.training, fedunlearn.data\n"
+        "import fedunlearn.unlearning, fedunlearn.evaluation, fedunlearn.models\n"
+        "import fedunlearn.training, fedunlearn.data\n"
         "import fedunlearn.evaluation.measures, fedunlearn.evaluation.scorecard, fedunlearn.evaluation.outputs\n"
         "import fedunlearn.config, fedunlearn.report.html, fedunlearn.report.tables, fedunlearn.requests\n"
     )

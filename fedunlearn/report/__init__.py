@@ -18,7 +18,7 @@ alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or
 ``markup``, ``style``  escaping HTML builder and the page's CSS
 ``sections``           the page's findings and charts; ``listings``: its tables
 ``html``               :func:`~fedunlearn.report.html.write_report`
-=====================  ====================================================``figure``             one chart as an SVG file of its own
+``figure``             one chart as an SVG file of its own
 ``request_table``      the ledger of forget requests, for the terminal
-=====================
+=====================  =========================================================================
 """

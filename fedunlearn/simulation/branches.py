@@ -123,7 +123,8 @@ def moments(experiment: Experiment, seed: int) -> tuple[Moment, ...]:
             for i, clients in enumerate(experiment.target_sets(seed))
         )
     requests = [
-        ForgetRequest(f"request-{i}", f.clients, f.at_round) for i, f in enumerate(experiment.forget, 1)
+        ForgetRequest(f"request-{i}", tuple(sorted(f.clients)), f.at_round)
+        for i, f in enumerate(experiment.forget, 1)
     ]
     requests.sort(key=lambda r: r.at_round)
     found: list[Moment] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from fedunlearn.simulation.branches import Branch
@@ -68,12 +68,13 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     """Say in a few words how a branch ended."""
     words = ["cached" if reused else "done"]
     for request in record.get("requests", []):
-        after = (request["ended_round"] or record["last_round"]) - request["at_round"]
+        rounds = (request["ended_round"] or record["last_round"]) - request["at_round"]
+        after = "1 round" if rounds == 1 else f"{rounds} rounds"
         clients = "+".join(map(str, request["clients"]))
         words.append(
             {
-                "recovered": f"client {clients} recovered after {after} rounds",
-                "capped": f"client {clients} not recovered within {after} rounds",
+                "recovered": f"client {clients} recovered after {after}",
+                "capped": f"client {clients} not recovered within {after}",
                 "superseded": f"client {clients}: recovery taken over by a later request",
                 "failed": f"client {clients}: forgetting failed",
             }.get(request["outcome"], f"client {clients}: {request['state']}")
@@ -129,7 +130,7 @@ class LiveProgress(Progress):
         self._bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
             TimeElapsedColumn(),
             console=console,
@@ -171,9 +172,9 @@ class LiveProgress(Progress):
         )
 
     def measuring(self) -> None:
-        self._bars.update(
-            self._one, visible=True, description="measuring attacks and distances", total=None, note=""
-        )
+        # Another task: one that has had a total cannot go back to none.
+        self._bars.remove_task(self._one)
+        self._one = self._bars.add_task("measuring attacks and distances", total=None, note="")
 
     def close(self) -> None:
         self._bars.stop()

@@ -142,9 +142,7 @@ def test_two_experiments_in_turn_do_not_mix(asked, tmp_path):
 
 
 def test_two_seeds_in_turn_do_not_mix(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    one, two = Asked(tmp_path / "one"), Asked(tmp_path / "two", seed=2)
+    one, two = Asked(tmp_path), Asked(tmp_path, seed=2)
     assert [len(rows) for rows in one.data.clients] != [len(rows) for rows in two.data.clients]
     for _ in range(2):
         for each in (one, two):

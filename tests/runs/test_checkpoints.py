@@ -52,9 +52,7 @@ def test_views_gradients_and_models_without_buffers_are_saved_too(tmp_path):
 
 @settings(max_examples=20)
 @given(st.permutations(["x", "yy", "z.a", "counter"]), st.permutations(["q", "requests", "a"]))
-def test_equal_content_is_equal_bytes_in_whatever_order_it_was_put_together(
-    tmp_path_factory, names, keys
-):
+def test_equal_content_is_equal_bytes_in_whatever_order_it_was_put_together(tmp_path_factory, names, keys):
     def written(names, keys):
         folder = tmp_path_factory.mktemp("bytes")
         buffers = {n: torch.tensor(len(n)) if n == "counter" else torch.ones(len(n)) for n in names}

@@ -10,6 +10,7 @@ import torch
 
 from fedunlearn import config
 from fedunlearn.errors import UserError
+from fedunlearn.runs import directory
 from fedunlearn.runs.checkpoints import Snapshot
 from fedunlearn.runs.directory import RunDirectory, run_name
 from fedunlearn.runs.metrics_log import Metric
@@ -126,10 +127,15 @@ def test_a_finished_run_with_a_cache_is_begun_again_as_nothing_is_lost(tmp_path)
     assert not (path / "scorecard.json").exists()
 
 
-def test_a_run_that_died_before_its_experiment_was_written_is_no_run(tmp_path):
-    path = leave(tmp_path)
-    (path / "experiment.toml").unlink()
-    assert opened(tmp_path) == ALL, "opened without a question; a run at that point has nothing in it"
+def test_a_run_that_died_before_its_experiment_was_written_is_no_run(tmp_path, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(directory, "write_durably", die)
+    with pytest.raises(KeyboardInterrupt):
+        open_run(tmp_path)
+    monkeypatch.undo()
+    assert opened(tmp_path) == NOTHING
 
 
 def test_clearing_takes_everything_and_the_experiment_last(tmp_path, monkeypatch):

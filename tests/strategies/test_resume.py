@@ -321,6 +321,18 @@ def test_another_failure_in_a_replay_is_an_error_and_not_another_result(tmp_path
         resumed.run(Retrain, 2)
 
 
+def test_a_ledger_that_lags_by_rounds_is_told_when_things_happened(tmp_path):
+    """Put back from a copy of an earlier day, say: what has been unlearned is not unlearned again."""
+    whole = run(within(tmp_path, "whole"), PUF)
+    older = Ledger(":memory:")
+    made = federation(tmp_path / "whole", older)
+    made.run(PUF, ROUNDS + 1)
+    assert [a.kind for a in made.clients.asked if a.round > ROUNDS] == [TRAIN] * 3
+    for name in ("r1", "r2"):
+        record, known = older.request("tiny", name), whole.progress(name)
+        assert (record.state, record.ended_round) == (whole.ended["lives"][name][-1][0], known.ended_round)
+
+
 # -- observers ---------------------------------------------------------------------------------------------
 
 

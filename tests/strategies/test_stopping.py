@@ -5,7 +5,7 @@ import pytest
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule
-from tests.strategies.tiny import Federation, settings, training
+from tests.strategies.tiny import Federation, only, raising, settings, training
 
 
 def last_round(*requests, rounds=3, cap=1, stop=True, last=40, kind=PUF):
@@ -34,6 +34,16 @@ def test_it_does_not_stop_before_the_rounds_of_training():
 
 def test_a_request_that_arrives_with_the_last_round_of_training_is_served():
     assert last_round(3, cap=1) == 4
+
+
+def test_it_does_not_stop_while_a_set_is_held():
+    made = Federation(
+        settings=settings(quorum=0.5, stop_when_recovered=True, recovery=RecoveryRule(max_rounds=1))
+    )
+    made.clients.fault = only(raising(OSError()), client=4, rounds=[4, 5])
+    made.submit("r1", (2, 4), 3)
+    assert max(made.run(PUF, 40).states) == 6
+    assert made.progress("r1").outcome == "recovered"
 
 
 def test_it_never_goes_past_the_last_round():

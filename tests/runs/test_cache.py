@@ -1,0 +1,455 @@
+"""The cache: what decides a key and what does not, and entries that come back whole under any name."""
+
+import ast
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedunlearn.config import MethodConfig
+from fedunlearn.runs import cache as module
+from fedunlearn.runs.cache import COMMON_SOURCES, Cache, branch_key, digest_of, source_hash
+from fedunlearn.runs.checkpoints import Snapshot
+from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.runs.metrics_log import Metric
+from fedunlearn.simulation.branches import Branch, branches
+from tests.e2e.tiny import TIMELINE, TINY, tiny
+
+REGULAR = '[[method]]\nname = "puf"\nmode = "regular"\n'
+
+
+def keys(experiment, *, data="data", weights=str):
+    """Return every branch's key as a run computes them, by branch name."""
+    found: dict[str, str] = {}
+    for branch in branches(experiment, experiment.seeds[0]):
+        found[branch.name] = branch_key(
+            experiment, branch, found, data_hash=data, weights_hash=f"weights {weights(branch.training_seed)}"
+        )
+    return found
+
+
+# -- what is in a key -----------------------------------------------------------------------------------------
+
+ORACLES = {"retrain-0-s1", "floor-0-s1"}
+METHODS = {"puf-special-2-0-s1", "natural-0-s1"}
+ALL = {"original-s1"} | ORACLES | METHODS
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        # What decides bits: everywhere, or only where it is used.
+        ("train.lr=0.2", ALL),
+        ("train.local-epochs=2", ALL),
+        ("train.momentum=0.9", ALL),
+        ("train.rounds=4", ALL),
+        ("federation.participation=0.5", ALL),
+        ("federation.quorum=0.5", ALL),
+        ("engine.threads-per-client=2", ALL),
+        ("engine.precision=float64", ALL),
+        ("targets=[[2]]", ALL),  # the original as well: it is measured on those who will be forgotten
+        ("recover.max-rounds=4", ORACLES | METHODS),  # the oracles' horizon
+        ("recover.epsilon=1", METHODS),
+        ("recover.until=max-rounds", METHODS),
+        ("method[1].scale=3", {"puf-special-2-0-s1"}),
+        # What does not.
+        ("engine.workers=2", set()),
+        ("cache=true", set()),
+        ("name=other", set()),
+        ("measures.per-client=true", set()),
+        ("measures.mia-samples=10", set()),
+        ("method[1].label=mine", set()),
+    ],
+)
+def test_what_changes_bits_is_in_the_key_and_nothing_else_is(change, changed):
+    before, after = keys(tiny()), keys(tiny(change))
+    # By place: a label or a scale gives a branch another name.
+    moved = {name for name, new in zip(before, after.values(), strict=True) if before[name] != new}
+    assert moved == changed
+
+
+def test_data_and_initial_weights_are_in_every_key():
+    before = keys(tiny())
+    assert set(before.values()).isdisjoint(keys(tiny(), data="other").values())
+    assert set(before.values()).isdisjoint(keys(tiny(), weights=lambda seed: seed + 1).values())
+    assert len(set(before.values())) == len(before)
+
+
+def test_two_labels_of_the_same_settings_are_one_computation():
+    text = '[[method]]\nname = "puf"\nlabel = "again"\nscale = 2.0\n'
+    found = keys(tiny(text=TINY + text))
+    assert found["again-0-s1"] == found["puf-special-2-0-s1"] != found["natural-0-s1"]
+
+
+def test_an_oracle_is_the_same_computation_wherever_its_target_set_stands_in_the_list():
+    one, two = keys(tiny("targets=[[1], [2]]")), keys(tiny("targets=[[2], [1]]"))
+    assert one["original-s1"] == two["original-s1"]
+    for kind in ("retrain-{}-s1", "floor-{}-s1"):
+        assert [one[kind.format(i)] for i in (0, 1)] == [two[kind.format(i)] for i in (1, 0)]
+    # Not so a method: its checkpoints and its ledger name the request, by its place in the list.
+    assert one["natural-0-s1"] != two["natural-1-s1"]
+
+
+def test_a_method_depends_on_its_fork_and_on_every_oracle_it_is_judged_by():
+    experiment = tiny(text=TIMELINE)
+    plan = {b.name: b for b in branches(experiment, 1)}
+    before = keys(experiment)
+    method = plan["puf-special-2-timeline-s1"]
+    assert method.oracles == ("retrain-0-s1", "retrain-1-s1")
+
+    def key(**others):
+        return branch_key(experiment, method, before | others, data_hash="data", weights_hash="weights 1")
+
+    assert key() == before[method.name]
+    moved = {key(**{name: "x"}) for name in ("original-s1", "retrain-0-s1", "retrain-1-s1")}
+    assert len(moved | {key()}) == 4
+    assert key(**{"floor-0-s1": "x", "natural-timeline-s1": "x"}) == key()
+
+
+def test_a_second_retrain_is_another_computation_only_by_its_seed():
+    experiment = tiny()
+    _, retrain, floor, *_ = branches(experiment, 1)
+
+    def key(branch):
+        return branch_key(experiment, branch, {}, data_hash="data", weights_hash="weights")
+
+    assert key(retrain) != key(floor)
+    assert key(retrain) == key(replace(floor, training_seed=retrain.training_seed))
+
+
+def test_where_it_forks_when_it_is_asked_and_what_is_kept_are_in_the_key():
+    experiment = tiny()
+    branch = next(b for b in branches(experiment, 1) if b.kind == "method")
+    (request,) = branch.requests
+    changes = [
+        {"first_round": 2},
+        {"last_round": 9},
+        {"keep_from": 4},
+        {"keep": frozenset({1})},
+        {"requests": (replace(request, at_round=2),)},
+        {"requests": (replace(request, clients=(2,)),)},
+        {"forget": (2,)},
+        {"watched": (2,)},
+        {"excluded": (2,)},
+        {"method": MethodConfig(name="puf", mode="regular", scale=2.0)},
+        {"training_seed": 9},
+    ]
+
+    def key(branch):
+        fork = {"original-s1": "o", "retrain-0-s1": "r"}
+        return branch_key(experiment, branch, fork, data_hash="data", weights_hash="weights")
+
+    found = [key(branch), *(key(replace(branch, **change)) for change in changes)]
+    assert len(set(found)) == len(found)
+    same = replace(branch, name="x", label="x", target=7, seed=1, stop_when_recovered=False)
+    assert key(same) == key(branch)
+
+
+def test_torch_device_and_processor_are_in_the_key(monkeypatch):
+    found = [keys(tiny())]
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    found.append(keys(tiny()))
+    monkeypatch.setattr(module, "_processor", lambda: "another")
+    found.append(keys(tiny()))
+    monkeypatch.setattr(module.np, "__version__", "9.9")
+    found.append(keys(tiny()))
+    assert len({key for by_name in found for key in by_name.values()}) == 4 * len(found[0])
+
+
+# -- the source in a key --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch):
+    """A copy of the distribution's source that a test may edit; returns its root."""
+    for package in ("fedunlearn", "strategies", "clients"):
+        shutil.copytree(
+            module.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    source_hash.cache_clear()
+    yield tmp_path
+    source_hash.cache_clear()
+
+
+def edited(path):
+    path.write_text(path.read_text() + "\n# edited\n")
+    source_hash.cache_clear()
+
+
+def test_the_source_of_a_method_is_in_the_keys_of_that_method_alone(sources):
+    experiment = tiny(text=TINY + REGULAR)
+    before = keys(experiment)
+    edited(sources / "strategies" / "puf.py")
+    after = keys(experiment)
+    assert {name for name in before if before[name] != after[name]} == {
+        "puf-special-2-0-s1",
+        "puf-regular-20-0-s1",
+    }
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["strategies/base.py", "clients/classification.py", "fedunlearn/training.py", "fedunlearn/models/mlp.py"],
+)
+def test_the_source_of_all_computation_is_in_every_key(path, sources):
+    before = keys(tiny())
+    edited(sources / path)
+    assert set(before.values()).isdisjoint(keys(tiny()).values())
+
+
+def test_the_source_of_what_only_shows_is_in_no_key(sources):
+    before = keys(tiny())
+    for path in ("report/html.py", "simulation/progress.py", "federation/local.py", "cli.py"):
+        edited(sources / "fedunlearn" / path)
+    assert keys(tiny()) == before
+
+
+def test_a_renamed_file_is_other_source(sources):
+    before = keys(tiny())
+    (sources / "clients" / "classification.py").rename(sources / "clients" / "other.py")
+    source_hash.cache_clear()
+    assert keys(tiny()) != before
+
+
+UNABLE_TO_CHANGE_A_BRANCH = {
+    "fedunlearn/__init__.py": "the version",
+    "fedunlearn/errors.py": "words",
+    "fedunlearn/registry.py": "chooses data and models, which are in the key by content",
+    "fedunlearn/config": "settings are in the key by value",
+    "fedunlearn/evaluation": "measures of finished branches have keys of their own",
+    "fedunlearn/federation/__init__.py": "empty",
+    "fedunlearn/federation/compat.py": "an engine changes no bit",
+    "fedunlearn/federation/local.py": "an engine changes no bit",
+    "fedunlearn/runs/__init__.py": "empty",
+    "fedunlearn/runs/cache.py": "makes the key",
+    "fedunlearn/runs/directory.py": "where files lie",
+    "fedunlearn/simulation/__init__.py": "empty",
+    "fedunlearn/simulation/progress.py": "what is shown",
+    "fedunlearn/simulation/scoring.py": "reads finished branches",
+    "strategies/__init__.py": "empty",
+    "strategies/natural.py": "a method, in the keys of its branches",
+    "strategies/puf.py": "a method, in the keys of its branches",
+}
+
+
+def test_whatever_a_run_imports_is_in_the_key_or_named_here_as_unable_to_change_it():
+    imported = closure("fedunlearn/simulation/runner.py", "strategies/server_app.py", "clients/app.py")
+    assert len(imported) > 30
+
+    def within(file, places):
+        return any(file == place or file.startswith(f"{place}/") for place in places)
+
+    undecided = [
+        f for f in imported if not within(f, COMMON_SOURCES) and not within(f, UNABLE_TO_CHANGE_A_BRANCH)
+    ]
+    assert undecided == []
+
+
+def closure(*files):
+    """Return all files of the distribution that these import, directly or not, read from their source."""
+    found, todo = set(), list(files)
+    while todo:
+        file = todo.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse((module.ROOT / file).read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                path = name.replace(".", "/")
+                todo += [f for f in (f"{path}.py", f"{path}/__init__.py") if (module.ROOT / f).is_file()]
+    return found
+
+
+# -- branches in and out --------------------------------------------------------------------------------------
+
+
+def open_run(folder):
+    """Return a run directory to write to; its experiment does not matter."""
+    return RunDirectory.open(tiny("cache=true"), folder)
+
+
+def fill(run, name, rounds=(3, 4, 7)):
+    """Put a finished branch into a run: checkpoints, metrics, ledger."""
+    for round in rounds:
+        vector = torch.full((3,), float(round))
+        run.checkpoints(name).save(Snapshot(round, vector, {"b": torch.tensor(round)}, {"requests": []}))
+    run.metrics.append(metric(name, r) for r in rounds)
+    run.metrics.append([metric("another", 1)])
+    ledger = run.ledger
+    ledger.submit(name, request_id="request-1", clients=[2], at_round=3)
+    ledger.commit_plan(name, 4, {"train": [0], "forget": [2], "requests": ["request-1"]})
+    ledger.record_failures(name, 4, {0: "lost"})
+    ledger.transition(name, "request-1", "unlearning", round=4)
+
+
+def metric(branch, round):
+    return Metric(branch, round, "server", "test", "accuracy", 10.0 * round, 0.5)
+
+
+OUTCOME = {"requests": [{"id": "request-1"}], "last_round": 7}
+KEY = digest_of("some branch")
+
+
+def branch(name):
+    return Branch(name=name, kind="method", label="x", seed=1, training_seed=1, last_round=7)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A cache that holds one branch, and the run that it came from."""
+    run = open_run(tmp_path / "one")
+    fill(run, "puf-0-s1")
+    fill(run, "puf-0-s11", rounds=(5,))
+    cache = Cache(tmp_path / "cache")
+    assert not cache.has_branch(KEY)
+    cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
+    yield cache, run
+    run.close()
+
+
+def files(run, name):
+    """Return a branch's checkpoint files by what follows its name."""
+    folder = run.path / "checkpoints"
+    return {p.name.removeprefix(name): p.read_bytes() for p in folder.glob(f"{name}-r*")}
+
+
+def ledger_of(run, name):
+    audit = [replace(entry, seq=0, branch="") for entry in run.ledger.audit(name)]
+    return run.ledger.requests(name), run.ledger.plans(name), audit
+
+
+def test_a_branch_comes_back_under_another_name_with_all_it_had(stored, tmp_path):
+    cache, run = stored
+    other = open_run(tmp_path / "two")
+    assert Cache(tmp_path / "cache").has_branch(KEY)
+    assert cache.load_branch(KEY, other, branch("mine-3-s1")) == OUTCOME
+    assert files(other, "mine-3-s1") == files(run, "puf-0-s1")
+    assert len(files(run, "puf-0-s1")) == 6
+    assert other.checkpoints("mine-3-s1").rounds() == [3, 4, 7]
+    assert list(other.metrics.of("mine-3-s1").values()) == [metric("mine-3-s1", r) for r in (3, 4, 7)]
+    assert ledger_of(other, "mine-3-s1") == ledger_of(run, "puf-0-s1")
+    assert other.ledger.branches() == ["mine-3-s1"], "and nothing that it did not have"
+    other.close()
+
+
+def test_loading_replaces_what_an_interrupted_computation_left(stored, tmp_path):
+    cache, run = stored
+    fill(run, "half", rounds=(1, 2, 3))
+    (run.path / "checkpoints" / "half-r0004.json").write_text("orphan of a checkpoint that was being deleted")
+    cache.load_branch(KEY, run, branch("half"))
+    cache.load_branch(KEY, run, branch("half"))
+    assert files(run, "half") == files(run, "puf-0-s1")
+    assert ledger_of(run, "half") == ledger_of(run, "puf-0-s1")
+
+
+def test_neither_a_run_that_goes_on_nor_one_that_is_deleted_changes_the_cache(stored, tmp_path):
+    cache, run = stored
+    expected = files(run, "puf-0-s1")
+    other = open_run(tmp_path / "two")
+    cache.load_branch(KEY, other, branch("a"))
+    other.checkpoints("a").save(Snapshot(7, torch.zeros(1)))
+    cache.load_branch(KEY, other, branch("b"))
+    assert files(other, "b") == expected
+    other.clear()
+    run.checkpoints("puf-0-s1").delete(3)
+    third = open_run(tmp_path / "three")
+    cache.load_branch(KEY, third, branch("c"))
+    assert files(third, "c") == expected
+    third.close()
+
+
+def test_copies_do_where_there_are_no_links(stored, tmp_path, monkeypatch):
+    cache, run = stored
+
+    def refuse(*_):
+        raise OSError("cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    cache.store_branch("b" * 64, run, "puf-0-s1", OUTCOME)
+    cache.load_branch("b" * 64, run, branch("copied"))
+    assert files(run, "copied") == files(run, "puf-0-s1")
+
+
+# -- crashes and others ---------------------------------------------------------------------------------------
+
+
+def left_over(cache_folder):
+    return [p.name for p in cache_folder.rglob("*") if p.name.startswith(".") or p.suffix == ".tmp"]
+
+
+def test_a_writer_that_dies_half_way_leaves_no_entry(tmp_path, monkeypatch):
+    run = open_run(tmp_path / "one")
+    fill(run, "a")
+    cache = Cache(tmp_path / "cache")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run.ledger, "export", die)
+    with pytest.raises(KeyboardInterrupt):
+        cache.store_branch(KEY, run, "a", OUTCOME)
+    assert not cache.has_branch(KEY)
+    monkeypatch.undo()
+    cache.store_branch(KEY, run, "a", OUTCOME)
+    assert cache.load_branch(KEY, run, branch("b")) == OUTCOME
+    run.close()
+
+
+def test_of_two_writers_at_once_one_wins_and_neither_fails(tmp_path, monkeypatch):
+    run = open_run(tmp_path / "one")
+    fill(run, "a")
+    cache, export = Cache(tmp_path / "cache"), run.ledger.export
+
+    def overtaken(name):
+        monkeypatch.undo()
+        Cache(tmp_path / "cache").store_branch(KEY, run, "a", OUTCOME | {"by": "the other"})
+        return export(name)
+
+    monkeypatch.setattr(run.ledger, "export", overtaken)
+    cache.store_branch(KEY, run, "a", OUTCOME)
+    assert cache.load_branch(KEY, run, branch("b"))["by"] == "the other"
+    cache.store_branch(KEY, run, "a", OUTCOME)
+    assert cache.load_branch(KEY, run, branch("b"))["by"] == "the other", "an entry is never changed"
+    assert left_over(tmp_path / "cache") == []
+    run.close()
+
+
+def test_measures_come_back_and_unknown_ones_are_none(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    assert cache.measures(KEY) is None
+    measures = {"values": {"mia_svc": None, "test_accuracy": 1 / 3}, "reason": "mia_svc: too few"}
+    cache.store_measures(KEY, measures)
+    assert Cache(tmp_path / "cache").measures(KEY) == measures
+    assert cache.measures(digest_of("another")) is None
+    assert not cache.has_branch(KEY)
+
+
+def test_two_processes_may_store_the_same_measures_at_once(tmp_path, monkeypatch):
+    """The other one comes in when this one's content is written but not yet under its name."""
+    cache, fsync, process = Cache(tmp_path / "cache"), os.fsync, os.getpid()
+
+    def overtaken(descriptor):
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        Cache(tmp_path / "cache").store_measures(KEY, {"a": 1})
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", overtaken)
+    cache.store_measures(KEY, {"a": 1})
+    assert cache.measures(KEY) == {"a": 1}
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [f"{KEY}.json"]
+
+
+def test_digests_depend_on_content_not_on_its_order():
+    assert digest_of({"a": [1, 2], "b": None}) == digest_of({"b": None, "a": (1, 2)})
+    assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
+    assert Path(module.__file__).is_relative_to(module.ROOT)

@@ -1,0 +1,176 @@
+"""What is forecast is what then happens: plans, client-epochs, checkpoints, bytes; and how it is told."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from fedunlearn import resident
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.simulation import forecast as module
+from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.forecast import duration, forecast, show, size
+from strategies.server_app import plans
+from tests.e2e.tiny import tiny
+from tests.simulation.scripted import TARGETS, TIMELINE
+
+PARAMETERS = 64 * 8 + 8 + 8 * 4 + 4
+
+
+probe = module._probe
+
+
+@pytest.fixture(autouse=True)
+def _no_probe(monkeypatch):
+    monkeypatch.setattr(module, "_probe", lambda experiment: 1e-3)
+
+
+@pytest.fixture(params=["targets", "timeline"])
+def run(request):
+    return {"targets": TARGETS, "timeline": TIMELINE}[request.param], request.getfixturevalue(
+        f"{request.param}_run"
+    )
+
+
+def ended(folder):
+    """Return branch name → last round."""
+    return {b["branch"]: b["last_round"] for b in json.loads((folder / "branches.json").read_text())}
+
+
+def test_the_plans_forecast_are_the_plans_executed(run):
+    experiment, folder = run
+    last = ended(folder)
+    with Ledger(folder / "requests.sqlite") as ledger:
+        for branch in branches(experiment, 1):
+            executed = [(p.round, p.plan["train"], p.plan["forget"]) for p in ledger.plans(branch.name)]
+            expected = [(p.round, list(p.train), list(p.forget)) for p in plans(experiment, branch)]
+            assert executed == expected[: last[branch.name] - branch.first_round]
+            assert len(expected) == branch.rounds
+
+
+def test_rounds_client_epochs_examples_and_checkpoints_are_those_of_the_run(run):
+    experiment, folder = run
+    last = ended(folder)
+    sizes = [len(rows) for rows in resident.data_of(experiment, 1).clients]
+    stopped = 0
+    with Ledger(folder / "requests.sqlite") as ledger:
+        for found in forecast(experiment).branches:
+            name = found.branch.name
+            asked = [k for p in ledger.plans(name) for k in (*p.plan["train"], *p.plan["forget"])]
+            kept = Checkpoints(folder / "checkpoints", name).rounds()
+            counts = (
+                last[name] - found.branch.first_round,
+                experiment.train.local_epochs * len(asked),
+                experiment.train.local_epochs * sum(sizes[k] for k in asked),
+                len(kept),
+            )
+            expected = (found.rounds, found.client_epochs, found.examples, found.checkpoints)
+            if last[name] < found.branch.last_round:  # a timeline's method that recovered early
+                stopped += 1
+                assert all(count < most for count, most in zip(counts, expected, strict=True)), name
+            else:
+                assert counts == expected, name
+    assert stopped == {"tiny": 0, "scripted-timeline": 2}[experiment.name]
+
+
+def test_a_special_round_is_of_the_forgotten_alone():
+    """Five clients, one or two of them forgotten, three rounds to recover."""
+    plan = forecast(tiny("federation.num-clients=5", "targets=[[0], [1, 2]]"))
+    found = {b.branch.name: b.client_epochs for b in plan.branches}
+    assert found["puf-special-2-0-s1"] == 1 + 4 + 4
+    assert found["puf-special-2-1-s1"] == 2 + 3 + 3
+    assert found["natural-0-s1"] == 4 + 4 + 4
+
+
+def test_bytes_on_the_wire_and_on_the_disk(targets_run):
+    plan = forecast(TARGETS)
+    assert (plan.parameters, plan.model_bytes, plan.slots) == (PARAMETERS, 4 * PARAMETERS, 5)
+    files = list((targets_run / "checkpoints").glob("*.safetensors"))
+    assert plan.disk_bytes == 4 * PARAMETERS * len(files)
+    headers = sum(8 + int.from_bytes(file.read_bytes()[:8], "little") for file in files)
+    assert sum(file.stat().st_size for file in files) == plan.disk_bytes + headers
+    assert forecast(tiny("engine.precision=float64")).model_bytes == 8 * PARAMETERS
+
+
+@pytest.mark.parametrize(("share", "slots"), [(1.0, 4), (0.5, 2), (0.6, 2), (0.01, 1)])
+def test_clients_per_round(share, slots):
+    plan = forecast(tiny(f"federation.participation={share}"))
+    original = plan.branches[0]
+    assert (plan.slots, original.client_epochs) == (slots, 3 * slots)
+
+
+def test_time_is_all_examples_at_the_probed_speed_over_the_workers():
+    one, two = (forecast(tiny(f"engine.workers={n}")) for n in (1, 2))
+    examples = sum(b.examples for b in one.branches)
+    assert one.seconds == pytest.approx(1e-3 * examples)
+    assert two.seconds == pytest.approx(one.seconds / 2)
+    original = one.branches[0]
+    assert original.examples == 3 * 128, "three rounds over all that is not held out"
+
+
+def test_every_seed_is_a_whole_repetition():
+    one, two = forecast(tiny()), forecast(tiny("seeds=[1, 2]"))
+    assert len(two.branches) == 2 * len(one.branches)
+    assert {b.branch.seed for b in two.branches} == {1, 2}
+
+
+def test_the_probe_is_of_real_training_and_leaves_no_trace(monkeypatch):
+    experiment = tiny("train.local-epochs=3")
+    seen = []
+    train = module.train_local
+
+    def counted(model, images, labels, settings, **others):
+        seen.append((len(labels) * settings.local_epochs, settings))
+        return train(model, images, labels, settings, **others)
+
+    monkeypatch.setattr(module, "train_local", counted)
+    ticks = iter([10.0, 10.0, 10.3, 10.8, 11.0])  # begun, asked thrice, read
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(ticks))
+    seconds = probe(experiment)
+    assert len(seen) == 1 + 2, "one to warm up, and as many as fit"
+    assert {settings for _, settings in seen} == {experiment.train}
+    assert seconds == pytest.approx(1.0 / (2 * seen[0][0]))
+
+
+def test_the_plan_as_it_is_shown():
+    output = io.StringIO()
+    show(forecast(TARGETS), Console(file=output, width=100))
+    text = output.getvalue()
+    rows = {
+        tuple(cell.strip() for cell in line.strip("│").split("│"))
+        for line in text.splitlines()
+        if line.startswith("│")
+    }
+    assert rows == {
+        ("1", "original, trained once per seed", "3", "15", "1"),
+        ("2", "retrained without the forgotten clients", "12", "42", "8"),
+        ("2", "retrained once more, for the noise floor", "12", "42", "8"),
+        ("2", "puf-special-2: forget and recover", "6", "17", "6"),
+        ("2", "natural: forget and recover", "6", "21", "6"),
+        ("2", "puf-regular-4: forget and recover", "6", "24", "6"),
+        ("11", "all, at most", "45", "161", "35"),
+    }
+    assert "tiny: what would run" in text
+    assert "model      mlp, 556 parameters, 2.2 kB on the wire" in text
+    assert "round      5 clients, 11.1 kB down and 11.1 kB up" in text
+    assert "disk       77.8 kB of checkpoints" in text
+    seconds = duration(forecast(TARGETS).seconds)
+    assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (82_000, "82.0 kB"), (2.5e6, "2.5 MB"), (7e12, "7.0 TB")],
+)
+def test_sizes_for_people(value, text):
+    assert size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (45, "45 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (12_600, "3.5 h")],
+)
+def test_durations_for_people(seconds, text):
+    assert duration(seconds) == text

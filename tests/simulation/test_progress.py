@@ -1,0 +1,260 @@
+"""What a run shows while it runs: lines in a pipe, bars on a terminal, and an honest guess at what is left."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from fedunlearn.simulation import progress as module
+from fedunlearn.simulation.branches import Branch
+from fedunlearn.simulation.progress import LiveProgress, PlainProgress, Progress, progress_for
+from fedunlearn.simulation.runner import simulate
+from tests.e2e.tiny import tiny
+
+RUN = Path("runs/tiny-12345678")
+
+
+def branch(name, last, first=0):
+    return Branch(
+        name=name, kind="method", label="x", seed=1, training_seed=1, first_round=first, last_round=last
+    )
+
+
+ORIGINAL, METHOD = branch("original-s1", 4), branch("puf-0-s1", 10, first=4)
+
+
+def record(**request):
+    outcome = {"clients": [3], "at_round": 4, "ended_round": 6, "outcome": "recovered", "state": "forgotten"}
+    return {"last_round": 10, "requests": [outcome | request] if request else []}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test moves by hand, from an hour after the machine was started."""
+    time = SimpleNamespace(now=3600.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.now))
+    return time
+
+
+def console(*, terminal=False):
+    return Console(file=io.StringIO(), width=100, force_terminal=terminal)
+
+
+def lines(progress_console):
+    return progress_console.file.getvalue().splitlines()
+
+
+# -- plain lines ----------------------------------------------------------------------------------------------
+
+
+def test_plain_lines_from_the_first_to_the_last(clock):
+    out = console()
+    progress = PlainProgress(out)
+    progress.begin(RUN, [ORIGINAL, METHOD])
+    progress.branch_begins(ORIGINAL)
+    progress.round_done(ORIGINAL, 0, {"test-accuracy": 9.96})
+    for round in range(1, 5):
+        clock.now += 3
+        progress.round_done(ORIGINAL, round, {"test-accuracy": 10.0 * round})
+    progress.branch_done(ORIGINAL, record(), reused=False)
+    progress.branch_done(METHOD, record(outcome="recovered"), reused=True)
+    progress.measuring()
+    progress.end()
+    progress.close()
+    assert lines(out) == [
+        "run runs/tiny-12345678: 2 branches, at most 10 rounds",
+        "original-s1: rounds 1 to 4",
+        "original-s1: round 0/4, test accuracy 10.0 %, - left",
+        "original-s1: round 2/4, test accuracy 20.0 %, 24 s left",
+        "original-s1: round 4/4, test accuracy 40.0 %, 18 s left",
+        "original-s1: done",
+        "puf-0-s1: cached, client 3 recovered after 2 rounds",
+        "measuring: accuracy, membership attacks, distances to the retrained models",
+    ]
+
+
+def test_a_line_every_so_many_seconds_however_quick_the_rounds(clock):
+    out = console()
+    progress = PlainProgress(out, every_seconds=10)
+    progress.begin(RUN, [branch("long", 1000)])
+    progress.branch_begins(branch("long", 1000))
+    for round in range(1, 101):
+        clock.now += 0.5
+        progress.round_done(branch("long", 1000), round, {})
+    assert len(lines(out)) == 2 + 5
+    assert lines(out)[2] == "long: round 1/1000, 8 min left", "also where no accuracy was measured"
+
+
+def test_names_are_printed_as_they_are_even_where_they_look_like_markup(clock):
+    out = console()
+    PlainProgress(out).branch_begins(branch("[bold]x[/]", 2))
+    assert lines(out) == ["[bold]x[/]: rounds 1 to 2"]
+
+
+@pytest.mark.parametrize(
+    ("request_record", "words"),
+    [
+        ({"outcome": "recovered", "ended_round": 5}, "client 3 recovered after 1 round"),
+        ({"outcome": "capped", "ended_round": 9}, "client 3 not recovered within 5 rounds"),
+        ({"outcome": "superseded"}, "client 3: recovery taken over by a later request"),
+        ({"outcome": "failed"}, "client 3: forgetting failed"),
+        ({"outcome": None, "ended_round": None, "state": "waiting"}, "client 3: waiting"),
+        ({"clients": [2, 5], "outcome": "recovered"}, "client 2+5 recovered after 2 rounds"),
+    ],
+)
+def test_how_a_branch_ended(request_record, words, clock):
+    out = console()
+    progress = PlainProgress(out)
+    progress.branch_done(METHOD, record(**request_record), reused=False)
+    assert lines(out) == [f"puf-0-s1: done, {words}"]
+
+
+# -- the time left --------------------------------------------------------------------------------------------
+
+
+def test_the_time_left_is_that_of_the_rounds_left_at_the_pace_of_those_computed(clock):
+    left = module._Clock([ORIGINAL, METHOD])
+    assert (left.total, left.left) == (10, "-")
+    clock.now += 20
+    left.round()
+    assert left.left == "3 min", "9 more at 20 s"
+    left.round()
+    assert left.left == "80 s", "8 more at 10 s"
+
+
+def test_rounds_that_need_not_be_computed_count_as_done_but_not_as_quick(clock):
+    left = module._Clock([ORIGINAL, METHOD])
+    left.skip(4)
+    assert left.left == "-"
+    clock.now += 40
+    left.round()
+    assert left.left == "3 min", "5 more at 40 s"
+    left.skip(5)
+    assert left.left == "0 s"
+    left.skip(3)
+    assert left.left == "0 s", "never less than none"
+
+
+@pytest.mark.parametrize("kind", [PlainProgress, LiveProgress])
+def test_a_branch_that_stops_early_or_was_there_is_done_whole(kind, clock):
+    progress = kind(console(terminal=True))
+    progress.begin(RUN, [ORIGINAL, METHOD, branch("third", 5)])
+    progress.branch_done(ORIGINAL, record(), reused=True)
+    assert progress._clock.done == 4
+    progress.branch_begins(METHOD)
+    progress.round_done(METHOD, 5, {})
+    progress.branch_done(METHOD, record(), reused=False)
+    assert progress._clock.done == 10
+    progress.branch_begins(branch("third", 5))
+    progress.round_done(branch("third", 5), 0, {})
+    assert progress._clock.done == 10, "round 0 is no round"
+    progress.close()
+
+
+# -- bars -----------------------------------------------------------------------------------------------------
+
+
+def test_bars_from_the_first_to_the_last():
+    out = console(terminal=True)
+    progress = LiveProgress(out)
+    progress.begin(RUN, [ORIGINAL, METHOD])
+    everything, one = progress._bars.tasks
+    assert (everything.total, one.visible) == (10, False)
+    progress.branch_begins(ORIGINAL)
+    assert (one.description, one.total, one.completed, one.visible) == ("original-s1", 4, 0, True)
+    progress.round_done(ORIGINAL, 0, {"test-accuracy": 9.0})
+    assert (one.completed, everything.completed) == (0, 0)
+    progress.round_done(ORIGINAL, 1, {"test-accuracy": 11.26})
+    progress._bars.refresh()
+    assert (one.completed, one.fields["note"]) == (1, "test 11.3 %")
+    assert everything.completed == 1
+    assert everything.fields["note"].endswith(" left")
+    progress.branch_done(ORIGINAL, record(), reused=False)
+    assert (everything.completed, one.visible) == (4, False)
+    progress.branch_begins(METHOD)
+    progress.round_done(METHOD, 5, {})
+    assert (one.description, one.total, one.completed, one.fields["note"]) == ("puf-0-s1", 6, 1, "")
+    progress.branch_done(METHOD, record(outcome="capped"), reused=True)
+    progress.measuring()
+    progress._bars.refresh()
+    last = progress._bars.tasks[-1]
+    assert (last.description, last.total) == ("measuring attacks and distances", None)
+    assert len(progress._bars.tasks) == 2
+    progress.end()
+    progress.close()
+    text = out.file.getvalue()
+    assert "tiny-12345678" in text
+    assert "original-s1: done" in text
+    assert "puf-0-s1: cached, client 3 not recovered within 2 rounds" in text
+    assert "measuring attacks and distances" in text
+    assert progress._bars.live.is_started is False
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is back"
+
+
+def test_a_run_that_needs_no_branch_and_one_that_never_began():
+    out = console(terminal=True)
+    progress = LiveProgress(out)
+    progress.begin(RUN, [])
+    progress.measuring()
+    progress._bars.refresh()
+    progress.close()
+    progress.close()
+    LiveProgress(console(terminal=True)).close()
+
+
+def test_bars_on_a_terminal_and_lines_elsewhere():
+    assert isinstance(progress_for(console(terminal=True)), LiveProgress)
+    assert isinstance(progress_for(console()), PlainProgress)
+
+
+# -- told by a run --------------------------------------------------------------------------------------------
+
+
+class Recorder(Progress):
+    """Notes what a run tells."""
+
+    def __init__(self):
+        self.told = []
+
+    def begin(self, run, branches):
+        self.told.append(("begin", len(branches)))
+
+    def branch_begins(self, branch):
+        self.told.append(("begins", branch.name))
+
+    def round_done(self, branch, round, metrics):
+        assert 0 <= metrics["test-accuracy"] <= 100
+        self.told.append(round)
+
+    def branch_done(self, branch, record, *, reused):
+        self.told.append(("reused" if reused else "done", branch.name, record["last_round"]))
+
+    def measuring(self):
+        self.told.append("measuring")
+
+    def end(self):
+        self.told.append("end")
+
+
+def test_what_a_run_tells_and_what_a_live_display_makes_of_it(tmp_path):
+    recorder, display = Recorder(), LiveProgress(console(terminal=True))
+    experiment = tiny("cache=true", "train.rounds=2", "recover.max-rounds=2")
+    simulate(experiment, out=tmp_path, progress=recorder)
+    assert recorder.told == [
+        ("begin", 5),
+        *(("begins", "original-s1"), 0, 1, 2, ("done", "original-s1", 2)),
+        *(("begins", "retrain-0-s1"), 0, 1, 2, 3, 4, ("done", "retrain-0-s1", 4)),
+        *(("begins", "floor-0-s1"), 0, 1, 2, 3, 4, ("done", "floor-0-s1", 4)),
+        *(("begins", "puf-special-2-0-s1"), 3, 4, ("done", "puf-special-2-0-s1", 4)),
+        *(("begins", "natural-0-s1"), 3, 4, ("done", "natural-0-s1", 4)),
+        "measuring",
+        "end",
+    ]
+    recorder.told.clear()
+    simulate(experiment, out=tmp_path, progress=recorder)
+    assert [event[0] for event in recorder.told[1:-2]] == ["reused"] * 5
+    simulate(experiment, out=tmp_path, progress=display)
+    display.close()
+    assert display._clock.done == display._clock.total == 14
