@@ -41,7 +41,8 @@ class Settings:
     seed : int
         Training seed: sampling here, batches at the clients.
     participation, quorum : float
-        Share of all clients in a round; share of a round's clients that must answer.
+        Share of all clients in a round; share of the clients that train in a round that must answer. If a
+        client to forget does not answer, its forgetting is tried again in a later round.
     recovery : RecoveryRule
     stop_when_recovered : bool
         Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
@@ -318,18 +319,18 @@ class UnlearningStrategy(Strategy):
         )
 
     def _check_quorum(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
-        asked = {*plan.train, *plan.forget}
+        """Stop where too few of the clients that train answered; clients to forget are waited for instead."""
+        missing = sorted(failed.keys() & set(plan.train))
+        asked = len(plan.train)
         # As a ratio: in floating point the product 0.56 · 25 is more than the 14 that answered.
-        if not asked or (len(asked) - len(failed)) / len(asked) >= self.settings.quorum:
-            for client, why in failed.items():
-                log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
-            return
-        first = min(failed)
-        raise RunError(
-            f"round {plan.round}: {len(failed)} of {len(asked)} clients failed "
-            f"({', '.join(map(str, sorted(failed)))}), federation.quorum = {self.settings.quorum:g} does not "
-            f"allow that; client {first}: {failed[first]}"
-        )
+        if missing and (asked - len(missing)) / asked < self.settings.quorum:
+            raise RunError(
+                f"round {plan.round}: {len(missing)} of {asked} clients failed "
+                f"({', '.join(map(str, missing))}), federation.quorum = {self.settings.quorum:g} does not "
+                f"allow that; client {missing[0]}: {failed[missing[0]]}"
+            )
+        for client, why in failed.items():
+            log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
 
     def _report(
         self, plan: RoundPlan, metrics: MetricRecord | None, seconds: float, answers: Answers | None = None

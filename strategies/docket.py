@@ -78,9 +78,16 @@ class Docket:
             return RoundPlan.from_dict(record.plan), dict(record.failed)
         # One transaction: nobody withdraws a request between the question and the plan that serves it.
         with self.ledger.batch():
-            due = self.due(round)
+            forgotten = {k for r in self.requests if r.unlearned_round is not None for k in r.clients}
+            due = []
+            for request in self.due(round):
+                if forgotten.issuperset(request.clients):
+                    self.ledger.transition(self.branch, request.id, "duplicate", round=round)
+                else:
+                    due.append(request)
             gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
-            to_forget = tuple(sorted({k for r in due for k in r.clients}))
+            # Never twice: a second negation would push the model away from what it has just been rid of.
+            to_forget = tuple(sorted({k for r in due for k in r.clients} - forgotten))
             plan = replace(decide(to_forget, gone), requests=tuple(r.id for r in due))
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
         return plan, {}

@@ -35,7 +35,8 @@ def write_figure(run_dir: Path, path: Path, *, number: int = 0) -> Path:
     run = read_run(run_dir)
     charts = panels(run)
     if not 0 <= number < len(charts):
-        raise UserError(f"chart {number}: {run_dir} has {len(charts)}; choose 0 to {len(charts) - 1}")
+        choice = f"choose 0 to {len(charts) - 1}" if charts else "its branches.json lists no method"
+        raise UserError(f"chart {number}: {run_dir} has {len(charts)}; {choice}")
     path.write_text(_compose(run, charts[number], run_dir.name))
     return path
 
@@ -53,18 +54,20 @@ def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
         root.attrib |= {"x": f"{x:g}", "y": f"{LEGEND:g}", "width": f"{w:g}", "height": f"{h:g}"}
         body.append(ElementTree.tostring(root, encoding="unicode"))
         x, height = x + w + GAP, max(height, h)
-    width, height = x - GAP + MARGIN, LEGEND + height + MARGIN
+    legend, legend_end = _legend(["original", "retrain", *labels], style)
+    width, height = max(x - GAP, legend_end) + MARGIN, LEGEND + height + MARGIN
     title = escape(f"{run_name}: {panel.title}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
         f'role="img" aria-label="{title}">\n<style>{css_variables()}\n'
         "svg{font-family:system-ui,sans-serif}</style>\n"
         f'<rect width="100%" height="100%" rx="8" fill="var(--card)"/>\n'
-        f"{_legend(['original', 'retrain', *labels], style)}\n{''.join(body)}\n</svg>\n"
+        f"{legend}\n{''.join(body)}\n</svg>\n"
     )
 
 
-def _legend(labels: list[str], style: dict[str, Look]) -> str:
+def _legend(labels: list[str], style: dict[str, Look]) -> tuple[str, float]:
+    """Return the legend and how far to the right it goes."""
     pieces, x = [], MARGIN + 6
     for label in labels:
         look = style[label]
@@ -75,4 +78,4 @@ def _legend(labels: list[str], style: dict[str, Look]) -> str:
             f'<text x="{x + 28:g}" y="26" font-size="12" fill="var(--ink)">{escape(label)}</text>'
         )
         x += 48 + 7 * len(label)
-    return "".join(pieces)
+    return "".join(pieces), x

@@ -275,6 +275,16 @@ def test_a_request_fails_after_its_attempts_and_the_others_are_served():
     assert ran.clients.of_round(6) == [0, 1, 3], "who asked to be forgotten is not trained on"
 
 
+def test_the_only_client_to_forget_may_be_away_for_a_while_whatever_the_quorum():
+    """Quorum is about whom the model is averaged over; a client to forget is waited for."""
+    away = only(raising(OSError()), client=2, rounds=[2, 3])
+    ran = forgetting(away, requests=(("r1", (2,)),), settings=settings(quorum=1.0)).run(PUF, 5)
+    assert [ran.clients.of_round(t, FORGET) for t in (2, 3, 4, 5)] == [[2], [2], [2], []]
+    assert ran.progress("r1").unlearned_round == 4
+    assert torch.equal(ran.weights(3), ran.weights(1)), "a special round without its client changes nothing"
+    assert not torch.equal(ran.weights(4), ran.weights(3))
+
+
 def test_the_attempts_are_counted_across_a_restart(tmp_path):
     made = forgetting(
         only(raising(OSError()), client=4),

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from fedunlearn.requests import TRANSITIONS, Ledger
+from strategies.exchange import FORGET
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule, RetrainReference
@@ -141,6 +142,18 @@ def test_a_withdrawn_request_is_not_served():
     made.run(PUF, 4)
     assert 2 in made.clients.of_round(4)
     assert made.strategy.requests == ()
+
+
+def test_nobody_is_forgotten_twice():
+    made = Federation()
+    made.submit("r1", (2,), 1)
+    made.submit("again", (2,), 3)
+    made.submit("partly again", (2, 4), 3)
+    made.run(PUF, 5)
+    assert made.clients.of_round(4, FORGET) == [4], "client 2 is not negated a second time"
+    assert made.life("again")[-1] == ("duplicate", 4)
+    assert made.progress("partly again").unlearned_round == 4
+    assert "again" not in made.report(4).plan.requests
 
 
 def test_branches_of_one_ledger_do_not_see_each_other():

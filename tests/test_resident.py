@@ -1,0 +1,127 @@
+"""What a process keeps between messages: the same thing, as long as it is asked for the same thing."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedunlearn import config, resident
+from tests.e2e.tiny import tiny
+
+EXPERIMENT = tiny()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """An experiment's resolved file."""
+    file = tmp_path / "experiment.toml"
+    file.write_text(config.to_toml(EXPERIMENT))
+    return str(file)
+
+
+def elsewhere(call):
+    """Return what a call gives in another thread."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_an_experiment_is_read_once_per_file(path, monkeypatch):
+    first = resident.experiment_at(path)
+    assert first == EXPERIMENT
+    monkeypatch.setattr(config, "load", lambda _: pytest.fail("read again"))
+    assert resident.experiment_at(path) is first
+
+
+@pytest.mark.parametrize(
+    ("named", "there_is_cuda", "device"),
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", False, "cuda")],
+)
+def test_devices(named, there_is_cuda, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there_is_cuda)
+    assert resident.device_of(tiny(f"engine.device={named}")) == torch.device(device)
+
+
+def test_precision_is_that_of_data_and_model():
+    for name, dtype in (("float32", torch.float32), ("float64", torch.float64)):
+        experiment = tiny(f"engine.precision={name}")
+        data = resident.data_of(experiment, 1)
+        assert resident.dtype_of(experiment) == data.train_images.dtype == dtype
+        assert resident.new_model(experiment, data, 1).vector.dtype == dtype
+
+
+def test_data_are_loaded_once_per_partition_and_for_all_threads():
+    data = resident.data_of(EXPERIMENT, 1)
+    assert resident.data_of(tiny("train.lr=0.5", "engine.workers=2"), 1) is data
+    assert elsewhere(lambda: resident.data_of(EXPERIMENT, 1)) is data
+    others = [
+        resident.data_of(EXPERIMENT, 2),
+        resident.data_of(tiny("federation.num-clients=5"), 1),
+        resident.data_of(tiny("data.alpha=0.5"), 1),
+        resident.data_of(tiny("engine.precision=float64"), 1),
+    ]
+    assert len({d.content_hash for d in (data, *others)}) == 5
+    assert [len(d.clients) for d in others] == [4, 5, 4, 4]
+
+
+def test_threads_that_ask_at_once_load_the_data_once(monkeypatch):
+    loads, load = [], resident.load_federated
+    resident._load_data.cache_clear()
+    monkeypatch.setattr(resident, "load_federated", lambda *a, **k: loads.append(a) or load(*a, **k))
+    start = threading.Barrier(4)
+    found = []
+
+    def ask():
+        start.wait()
+        found.append(resident.data_of(EXPERIMENT, 1))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert all(data is found[0] for data in found)
+
+
+def test_initial_weights_are_the_seeds_and_every_new_model_is_its_own():
+    data = resident.data_of(EXPERIMENT, 1)
+    one, same, other = (resident.new_model(EXPERIMENT, data, seed) for seed in (1, 1, 2))
+    assert torch.equal(one.vector, same.vector)
+    assert not torch.equal(one.vector, other.vector)
+    one.vector.zero_()
+    assert same.vector.any()
+
+
+def test_a_thread_keeps_one_model_and_no_two_threads_share_it():
+    data = resident.data_of(EXPERIMENT, 1)
+    mine = resident.model_of(EXPERIMENT, data)
+    assert resident.model_of(tiny("train.lr=0.5"), data) is mine, "the same architecture"
+    theirs, again = elsewhere(
+        lambda: (resident.model_of(EXPERIMENT, data), resident.model_of(EXPERIMENT, data))
+    )
+    assert theirs is again is not mine
+    wider = resident.model_of(tiny("model.hidden=[9]"), data)
+    assert wider.num_parameters > mine.num_parameters
+    assert resident.model_of(EXPERIMENT, data) is not mine, "one at a time: the other took its place"
+
+
+def test_a_workplace_is_whole_and_stays_until_another_is_asked_for(path, tmp_path):
+    first = resident.workplace(path, 1)
+    assert first.experiment == EXPERIMENT
+    assert first.data is resident.data_of(EXPERIMENT, 1)
+    assert first.model is resident.model_of(EXPERIMENT, first.data)
+    assert resident.workplace(path, 1) is first
+    assert elsewhere(lambda: resident.workplace(path, 1)).model is not first.model
+    second = resident.workplace(path, 2)
+    assert second.data is resident.data_of(EXPERIMENT, 2)
+    wider = tmp_path / "wider.toml"
+    wider.write_text(config.to_toml(tiny("model.hidden=[9]")))
+    third = resident.workplace(str(wider), 2)
+    assert third.experiment.model.hidden == (9,)
+    assert third.model.num_parameters > first.model.num_parameters
+    assert resident.workplace(path, 1).experiment == EXPERIMENT
+    assert Path(path).exists()
