@@ -1,7 +1,6 @@
 """What a process keeps between messages: the same thing, as long as it is asked for the same thing."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -124,4 +123,3 @@ def test_a_workplace_is_whole_and_stays_until_another_is_asked_for(path, tmp_pat
     assert third.experiment.model.hidden == (9,)
     assert third.model.num_parameters > first.model.num_parameters
     assert resident.workplace(path, 1).experiment == EXPERIMENT
-    assert Path(path).exists()

@@ -52,7 +52,7 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
     found = findings(run.scores)
     best = best_finding(run.scores)
     warning = caution(run.scores)
-    metrics = ("forget_accuracy", "test_accuracy", "mia_svc_matched")
+    metrics = ("forget_accuracy", "test_accuracy", "mia_svc")
     plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in metrics]
     return tag(
         "section",

@@ -14,14 +14,14 @@ COLUMNS = (
     ("forget", "forget_accuracy"),
     ("retain", "retain_accuracy"),
     ("test", "test_accuracy"),
-    ("MIA", "mia_svc_matched"),
+    ("MIA", "mia_svc"),
 )
 """Heading → metric, as the terminal and the Markdown table show them."""
 
 CAPTION = (
     "means over seeds and requests. |gap|: distance to a model retrained without the forgotten data, ± std "
     "(green: within its floor). floor: |gap| in forget accuracy between two retrainings. MIA: MIA-SVC, "
-    "label-matched. recovery: rounds until recovered (how many did)"
+    "a membership attack. recovery: rounds until recovered (how many did)"
 )
 LEGEND = (
     "Percentages; gap: to the model retrained without the forgotten data, in the same round; floor: the same",
@@ -105,7 +105,7 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     """Return several runs side by side: every method at the fairest moment its run offers."""
     caption = (
         "|gap| to retraining ± std at the moment named; floor: the same between two retrainings; "
-        "MIA: MIA-SVC, label-matched; recovery: rounds (how many recovered); epochs: client-epochs"
+        "MIA: MIA-SVC, a membership attack; recovery: rounds (how many recovered); epochs: client-epochs"
     )
     table = Table(title="Runs compared", caption=caption, **_LAYOUT)
     table.add_column("run", min_width=19, max_width=28, overflow="fold")

@@ -22,8 +22,9 @@ def metrics_of(point: Point) -> dict[str, float | None]:
     """Every measure of a model, made up from its two accuracies."""
     forget, test = point["forget"], point["test"]
     accuracies: dict[str, float | None] = {"forget_accuracy": forget, "retain_accuracy": test + 2.4}
-    accuracies |= {"test_accuracy": test, "test_loss": (100 - test) / 30, "mia_svc": None}
-    return accuracies | {"mia_svc_matched": 30 + forget * 0.3, "mia_auc": 50 + (forget - test) / 3}
+    accuracies |= {"test_accuracy": test, "test_loss": (100 - test) / 30, "mia_svc_matched": None}
+    accuracies |= {"mia_yeom_matched": 20 + forget * 0.4}
+    return accuracies | {"mia_svc": 30 + forget * 0.3, "mia_auc": 50 + (forget - test) / 3}
 
 
 def cost_of(epochs: int, *, cached: bool = False) -> Cost:
