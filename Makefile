@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Two cores are plenty: more threads per process only fight over them.
 export OMP_NUM_THREADS ?= 1
+JOBS ?= 2
 
 .PHONY: demo test lint types install format benchmark clean
 
@@ -11,7 +12,7 @@ demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
 	$(BIN)/fedunlearn run experiments/quickstart.toml
 
 test: lint types  ## everything that must pass before a change lands
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -63,10 +63,12 @@ def simulate(
     Raises
     ------
     UserError
-        The run directory cannot be used as asked.
+        The data cannot be had or dealt out, or the run directory cannot be used as asked.
     RunError
         A round missed its quorum.
     """
+    for seed in experiment.seeds:
+        resident.data_of(experiment, seed)  # what is wrong with the data is said before a run is begun
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     try:
         _Simulation(experiment, run, out, progress or Progress()).play()

@@ -140,6 +140,27 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "Traceback" not in result.stderr
 
 
+def test_data_that_cannot_be_dealt_out_leaves_no_run_behind(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    result = fedunlearn("run", "tiny.toml", "--set", "data.alpha=0.0001", cwd=tmp_path)
+    assert result.returncode == 2
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_shipped_experiment_runs_in_little(file: Path, tmp_path: Path) -> None:
+    result = fedunlearn("run", str(file), "--smoke", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (card,) = (tmp_path / "runs").glob("*/scorecard.json")
+    assert {row["label"] for row in json.loads(card.read_text())["rows"]} >= {
+        "original",
+        "retrain",
+        "natural",
+    }
+
+
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert fedunlearn("run", "tiny.toml", cwd=tmp_path).returncode == 0

@@ -344,11 +344,15 @@ def test_a_branch_comes_back_under_another_name_with_all_it_had(stored, tmp_path
 def test_loading_replaces_what_an_interrupted_computation_left(stored, tmp_path):
     cache, run = stored
     fill(run, "half", rounds=(1, 2, 3))
-    (run.path / "checkpoints" / "half-r0004.json").write_text("orphan of a checkpoint that was being deleted")
+    # An orphan of a checkpoint that was being deleted, and that the cache has too, under another key.
+    other = tmp_path / "other.json"
+    other.write_text("of another branch")
+    os.link(other, run.path / "checkpoints" / "half-r0004.json")
     cache.load_branch(KEY, run, branch("half"))
     cache.load_branch(KEY, run, branch("half"))
     assert files(run, "half") == files(run, "puf-0-s1")
     assert ledger_of(run, "half") == ledger_of(run, "puf-0-s1")
+    assert other.read_text() == "of another branch", "replaced by name, not written into"
 
 
 def test_neither_a_run_that_goes_on_nor_one_that_is_deleted_changes_the_cache(stored, tmp_path):

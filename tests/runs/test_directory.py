@@ -236,14 +236,14 @@ def test_a_branch_begun_by_other_code_is_not_continued(finished, tmp_path):
         run.begin_branch("b", "new")
     run.close()
     run = open_run(tmp_path, resume=True)
-    run.begin_branch("a", "old")
-    run.begin_branch("b", "new")
     with pytest.raises(UserError) as caught:
         run.begin_branch("a", "new")
     assert str(caught.value) == (
         f"{run.path}: a was computed by other code, another torch or another processor than this; "
         "add --fresh to start over"
     )
+    run.begin_branch("a", "old")
+    run.begin_branch("b", "new")
     run.close()
     run = open_run(tmp_path, fresh=True)
     run.begin_branch("a", "new")

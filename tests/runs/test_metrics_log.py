@@ -40,7 +40,10 @@ def test_lines_are_the_documented_ones_and_come_back(tmp_path):
         "seconds": 0.25,
     }
     assert list(read_metrics(path)) == [ONE, TWO]
-    assert log.of("puf-0-s1") == {ONE.address: ONE, TWO.address: TWO}
+    assert log.of("puf-0-s1") == {
+        ("puf-0-s1", 3, "server", "test", "accuracy"): ONE,
+        ("puf-0-s1", 4, "client-3", "train", "loss"): TWO,
+    }
 
 
 def test_wherever_the_last_line_is_torn_it_is_cut_and_the_log_goes_on(tmp_path):
