@@ -14,7 +14,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.simulation.branches import Branch, branches
 from strategies.base import RoundReport, Settings, UnlearningStrategy
 from strategies.natural import Natural
 from strategies.plan import RoundPlan, Situation
@@ -148,15 +148,7 @@ def main(grid: Grid, context: Context) -> None:
     folder = Path(str(context.run_config["folder"]))
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder; make it first")
-    branch = Branch(
-        name=f"original-s{seed}",
-        kind="original",
-        label="original",
-        seed=seed,
-        training_seed=seed,
-        last_round=experiment.train.rounds,
-        keep_from=experiment.train.rounds,
-    )
+    branch = branches(experiment, seed)[0]
     with Ledger(folder / "requests.sqlite") as ledger:
         serve(
             grid,

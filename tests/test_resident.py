@@ -1,6 +1,7 @@
 """What a process keeps between messages: the same thing, as long as it is asked for the same thing."""
 
 import threading
+from contextlib import suppress
 
 import pytest
 import torch
@@ -67,9 +68,16 @@ def test_data_are_loaded_once_per_partition_and_for_all_threads():
 
 
 def test_threads_that_ask_at_once_load_the_data_once(monkeypatch):
-    loads, load = [], resident.load_federated
+    loads, load, together = [], resident.load_federated, threading.Barrier(2)
+
+    def waiting(*arguments, **options):
+        loads.append(arguments)
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.2)  # for a second loader, should one get in
+        return load(*arguments, **options)
+
     resident._load_data.cache_clear()
-    monkeypatch.setattr(resident, "load_federated", lambda *a, **k: loads.append(a) or load(*a, **k))
+    monkeypatch.setattr(resident, "load_federated", waiting)
     start = threading.Barrier(4)
     found = []
 

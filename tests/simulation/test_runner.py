@@ -116,16 +116,25 @@ def test_the_scorecard_file_is_canonical(targets_run):
 # -- what recovery is judged by -------------------------------------------------------------------------------
 
 
-def test_a_method_is_judged_by_the_logged_accuracies_of_its_own_oracles(tmp_path, monkeypatch):
-    judged = {}
+def test_a_method_begins_at_its_fork_and_is_judged_by_the_logged_accuracies_of_its_oracles(
+    tmp_path, monkeypatch
+):
+    judged, forks = {}, {}
     serve = load_object(runner.SERVE)
 
     def noted(grid, experiment, branch, **others):
-        judged[branch.name] = others["references"]
+        judged[branch.name], forks[branch.name] = others["references"], others["fork"]
         return serve(grid, experiment, branch, **others)
 
     monkeypatch.setattr("strategies.server_app.serve", noted)
     folder = simulate(tiny(text=TIMELINE), out=tmp_path)
+    kept = Checkpoints(folder / "checkpoints", "original-s1")
+    assert kept.rounds() == [2, 3]
+    for name, fork in forks.items():
+        if "timeline" in name:
+            assert (fork.round, torch.equal(fork.vector, kept.load(2).vector)) == (2, True)
+        else:
+            assert fork is None, "from the initial weights"
     assert judged.pop("original-s1") == {}
 
     def reference(oracle):

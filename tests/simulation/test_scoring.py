@@ -9,9 +9,12 @@ from safetensors.torch import load_file
 
 import clients.classification
 from fedunlearn import resident
+from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation import scoring
+from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.runner import read_scorecard, simulate
+from fedunlearn.simulation.scoring import SeedScoring
 from tests.e2e.tiny import TINY, tiny
 from tests.simulation.scripted import NEVER, TARGETS, TIMELINE, scripted
 
@@ -355,6 +358,29 @@ def test_a_request_that_had_to_wait_and_clients_that_failed(tmp_path, monkeypatc
 
 
 # -- the cache ------------------------------------------------------------------------------------------------
+
+
+def test_measures_are_kept_by_all_that_they_depend_on(timeline_run, tmp_path):
+    """Model, retrained model, round, whose request, and who is forgotten by then: each changes the values."""
+    plan = {b.name: b for b in branches(TIMELINE, 1)}
+    puf, natural = plan[f"{PUF}-timeline-s1"], plan[f"{NATURAL}-timeline-s1"]
+    retrain, floor = plan["retrain-2-s1"], plan["floor-2-s1"]
+    questions = [
+        (puf, retrain, 6, (5,), (0, 1, 2, 4, 5)),
+        (natural, retrain, 6, (5,), (0, 1, 2, 4, 5)),
+        (puf, floor, 6, (5,), (0, 1, 2, 4, 5)),
+        (puf, retrain, 7, (5,), (0, 1, 2, 4, 5)),
+        (puf, retrain, 6, (1,), (0, 1, 2, 4, 5)),
+        (puf, retrain, 6, (5,), (0, 1, 2, 3, 4, 5)),
+    ]
+    run = RunDirectory(timeline_run)
+    anew = SeedScoring(TIMELINE, run, 1, cache=None)
+    expected = [anew._measured(*question) for question in questions]
+    for _ in range(2):
+        kept = SeedScoring(TIMELINE, run, 1, Cache(tmp_path))
+        assert [kept._measured(*question) for question in questions] == expected
+    run.close()
+    assert len({str(values) for values, _ in expected}) == len(questions)
 
 
 def test_what_was_measured_once_is_not_measured_again_and_cached_seconds_are_flagged(tmp_path, monkeypatch):

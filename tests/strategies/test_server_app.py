@@ -12,7 +12,7 @@ from fedunlearn import config, resident
 from fedunlearn.config import MethodConfig
 from fedunlearn.errors import UserError
 from fedunlearn.federation.local import LocalGrid
-from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import branches, floor_seed
@@ -174,6 +174,33 @@ def test_a_folder_that_is_not_there_is_the_users_error(simulated, tmp_path):
     with pytest.raises(UserError) as caught, grid(simulated[0] / "experiment.toml") as nodes:
         app(nodes, context(experiment=str(simulated[0] / "experiment.toml"), folder=str(missing)))
     assert str(caught.value) == f"{missing}: is no folder; make it first"
+
+
+class Overheard(LocalGrid):
+    """A grid that keeps the first message."""
+
+    first = None
+
+    def send_and_receive(self, messages, **options):
+        messages = list(messages)
+        self.first = self.first or messages[0]
+        return super().send_and_receive(messages, **options)
+
+
+@pytest.mark.parametrize("name", ["original-s1", "retrain-0-s1", "floor-0-s1"])
+def test_without_a_fork_a_branch_begins_with_the_weights_that_its_training_seed_draws(
+    name, simulated, tmp_path
+):
+    folder, experiment = simulated
+    served = replace(branch(name, experiment), last_round=1)
+    store = Checkpoints(tmp_path, name)
+    run_config = {"experiment": str(folder / "experiment.toml"), "seed": 1}
+    with Ledger(":memory:") as ledger, Overheard(client_app, 4, run_config=run_config) as nodes:
+        serve(nodes, experiment, served, ledger=ledger, checkpoints=store)
+        sent = nodes.first.content
+    drawn = resident.new_model(experiment, resident.data_of(experiment, 1), served.training_seed)
+    assert torch.equal(unpack(sent["arrays"]).vector, drawn.vector)
+    assert sent["config"]["seed"] == served.training_seed == (floor_seed(1) if "floor" in name else 1)
 
 
 def test_serving_a_branch_again_submits_nothing_twice_and_changes_nothing(simulated, tmp_path):
