@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +29,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as train.lr=0.05; repeatable."),
 ]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's [smoke] table: the same, in little.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's smoke table: the same, in little.")]
 
 
 def _load(file: Path, overrides: list[str] | None, smoke: bool) -> Any:
@@ -80,7 +82,8 @@ def run(
         folder = simulate(experiment, out=out, resume=resume, fresh=fresh, progress=progress)
     except KeyboardInterrupt:
         progress.close()
-        console.print(f"stopped; continue with: fedunlearn run {file} --resume", markup=False)
+        words = [shlex.quote(word) for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
+        console.print(f"stopped; continue with: fedunlearn {' '.join(words)} --resume", markup=False)
         raise typer.Exit(1) from None
     finally:
         progress.close()
@@ -164,9 +167,9 @@ def _show(folder: Path, console: Console) -> None:
 
 
 def _console() -> Console:
-    """Return the console: as wide as the terminal, and 100 columns where there is none."""
+    """Return the console: as wide as the terminal; where there is none $COLUMNS, or 100."""
     console = Console()
-    return console if console.is_terminal else Console(width=100)
+    return console if console.is_terminal else Console(width=int(os.environ.get("COLUMNS") or 100))
 
 
 def _finished(folder: Path) -> Path:
@@ -184,6 +187,9 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         raise SystemExit(2) from None
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)

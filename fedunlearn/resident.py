@@ -13,6 +13,7 @@ import torch
 from fedunlearn import config, models
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, load_federated
+from fedunlearn.errors import ConfigError
 from fedunlearn.models.flat import FlatModel
 
 
@@ -39,6 +40,8 @@ def device_of(experiment: Experiment) -> torch.device:
     name = experiment.engine.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('engine.device = "cuda": there is no CUDA device here; use "auto" or "cpu"')
     return torch.device(name)
 
 

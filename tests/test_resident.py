@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedunlearn import config, resident
+from fedunlearn.errors import ConfigError
 from tests.e2e.tiny import tiny
 
 EXPERIMENT = tiny()
@@ -38,11 +39,18 @@ def test_an_experiment_is_read_once_per_file(path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("named", "there_is_cuda", "device"),
-    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", False, "cuda")],
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
 )
 def test_devices(named, there_is_cuda, device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there_is_cuda)
     assert resident.device_of(tiny(f"engine.device={named}")) == torch.device(device)
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError) as refused:
+        resident.device_of(tiny("engine.device=cuda"))
+    assert str(refused.value) == 'engine.device = "cuda": there is no CUDA device here; use "auto" or "cpu"'
 
 
 def test_precision_is_that_of_data_and_model():

@@ -2,7 +2,7 @@
 
 Under label skew the forgotten data F carry other labels than the retained data R and the test data T, and
 an attack that compares them measures the labels as well as the membership. Here R and T are thinned until
-their labels are mixed as in F (reconstruction: METHODS.md asks for matched labels and leaves the way open).
+their labels are mixed as in F (reconstruction: a correction of ours, no paper's).
 
 With f_c examples of label c in F and a_c available, the thinned set holds q_c ≈ s·f_c of them, where s is
 the largest factor with s·f_c ≤ a_c for every label and s·Σ f_c ≤ ``most``. The q_c are s·f_c rounded by

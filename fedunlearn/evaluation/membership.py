@@ -4,8 +4,8 @@ Four attacks and two readings of a ranking. F is the forgotten data, R the retai
 data; for a model that has truly forgotten F each number is the one a retrained model gives, not 0, 50 or 100.
 
 Papers: Yeom et al., "Privacy Risk in Machine Learning", 2018 (the loss threshold). The SVC attack and
-Yeom's threshold are those of PUF's public code (Mora et al., arXiv 2504.05822), as METHODS.md section 1
-gives them. The label-matched versions are a reconstruction: see ``matching``.
+Yeom's threshold are those of PUF's public code (Mora et al., arXiv 2504.05822).
+The label-matched versions are a reconstruction: see ``matching``.
 
 Every draw comes from the generator at (seed, "membership"), afresh in each function: which examples are
 drawn depends on the labels and the seed, never on the model, so that two models of one seed are compared

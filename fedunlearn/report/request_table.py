@@ -19,8 +19,9 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
         By federation (branch), as the ledger orders them.
     """
     table = Table(title="Forget requests", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("federation", "request", "clients", "asked after\nround", "unlearned\nin round", "state"):
+    for heading in ("federation", "request", "clients", "asked after\nround", "unlearned\nin round"):
         table.add_column(heading, justify="right" if "round" in heading else "left", overflow="fold")
+    table.add_column("state", no_wrap=True)
     table.add_column("ended\nin round", justify="right")
     for branch, records in requests.items():
         for record in records:

@@ -86,7 +86,7 @@ def _judge(
     gap: float, floor: float | None, original: float | None, natural: float | None, *, too_far: bool
 ) -> tuple[str, str]:
     if floor is not None and gap <= floor:
-        return "good", "forgot: as close to retraining as a second retraining is"
+        return "good", "forgot, by forget accuracy: as close to retraining as a second retraining is"
     if original is not None and gap >= original and too_far:
         return "poor", "forgot too much: further from retraining than the original, on the other side"
     if original is not None and gap >= original:

@@ -9,6 +9,7 @@ changes no bit (workers, engine, output folder) is not in it.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -69,6 +70,13 @@ def source_hash(paths: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
+def strategy_source(name: str) -> str:
+    """Return the file in which a method's strategy is written, relative to the distribution's root."""
+    strategies = importlib.import_module("strategies.server_app").STRATEGIES
+    module: str = strategies[name].__module__
+    return f"{module.replace('.', '/')}.py"
+
+
 def digest_of(content: Any) -> str:
     """Return the SHA-256 of plain JSON content."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -106,7 +114,7 @@ def branch_key(
     weights_hash
         Hash of the initial weights.
     """
-    method_source = (f"strategies/{branch.method.name}.py",) if branch.method else ()
+    method_source = (strategy_source(branch.method.name),) if branch.method else ()
     # The label is a name for the reader; two labels of the same settings are one computation.
     method = replace(branch.method, given_label=None) if branch.method else None
     return digest_of(

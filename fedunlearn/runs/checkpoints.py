@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from fedunlearn.errors import RunError
 
 META = "fedunlearn"
 _PARAMETERS = "parameters"
@@ -116,9 +119,16 @@ class Checkpoints:
         ------
         FileNotFoundError
             If there is none of that round.
+        RunError
+            If the file is damaged.
         """
         path = self.path(round)
-        tensors = load_file(path)
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise RunError(
+                f"{path}: is damaged ({error}); delete the run directory, or add --fresh"
+            ) from error
         account = json.loads(_metadata(path)[META])
         buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
         return Snapshot(account.pop("round"), tensors[_PARAMETERS], buffers, account)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,16 @@ class RunDirectory:
         except OSError:
             self._lock.close()
             raise UserError(f"{path}: another process is running it; wait for it or stop it first") from None
-        self.metrics = MetricsLog(path / "metrics.jsonl")
-        self.ledger = Ledger(path / "requests.sqlite")
+
+    @cached_property
+    def metrics(self) -> MetricsLog:
+        """The run's metrics.jsonl."""
+        return MetricsLog(self.path / "metrics.jsonl")
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The run's requests and plans."""
+        return Ledger(self.path / "requests.sqlite")
 
     @classmethod
     def open(
@@ -68,27 +77,35 @@ class RunDirectory:
             experiment with ``cache = true`` may be started again without a flag: nothing is lost by that.
         """
         path = out / run_name(experiment)
-        if (path / EXPERIMENT).exists() and not resume:
-            finished = (path / SCORECARD).exists()
-            if not fresh and not finished:
-                raise UserError(
-                    f"{path}: holds an unfinished run; add --resume to continue it or --fresh to start over"
-                )
-            if not fresh and not experiment.cache:
-                raise UserError(
-                    f"{path}: holds a finished run and cache = false; see it with `fedunlearn report {path}`, "
-                    "or add --fresh to run it again"
-                )
-            cls(path).clear()
         path.mkdir(parents=True, exist_ok=True)
-        run = cls(path)
+        run = cls(path)  # first of all the lock: what is said of a run at work would be wrong advice
+        if run.experiment_path.exists() and not resume:
+            if not fresh and (why := run._why_not_again(experiment)):
+                run.close()
+                raise UserError(why)
+            run.clear()
+            run = cls(path)
         if not run.experiment_path.exists():
             write_durably(run.experiment_path, config.to_toml(experiment).encode())
         return run
 
+    def _why_not_again(self, experiment: Experiment) -> str:
+        """Say why this run must not simply be replaced by a new one, or return an empty string."""
+        if not (self.path / SCORECARD).exists():
+            return (
+                f"{self.path}: holds an unfinished run; add --resume to continue it or --fresh to start over"
+            )
+        if not experiment.cache:
+            return (
+                f"{self.path}: holds a finished run and cache = false; see it with `fedunlearn report "
+                f"{self.path}`, or add --fresh to run it again"
+            )
+        return ""
+
     def close(self) -> None:
         """Close the files and let others in."""
-        self.ledger.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
         self._lock.close()
 
     def clear(self) -> None:
@@ -96,7 +113,8 @@ class RunDirectory:
 
         The lock stays: a process that waits at the door must not get hold of another lock than the next one.
         """
-        self.ledger.close()
+        if "ledger" in self.__dict__:
+            self.ledger.close()
         for item in sorted(self.path.iterdir(), key=lambda p: p.name == EXPERIMENT):
             if item.name == LOCK:
                 continue

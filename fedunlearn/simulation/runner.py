@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedunlearn import resident
 from fedunlearn.config import Experiment
+from fedunlearn.errors import UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.runs.cache import Cache, branch_key
@@ -217,5 +218,8 @@ def _description(branch: Branch) -> dict[str, Any]:
 
 def read_scorecard(run: Path) -> dict[str, Any]:
     """Return a run's scorecard."""
-    card: dict[str, Any] = json.loads((run / SCORECARD).read_text())
+    try:
+        card: dict[str, Any] = json.loads((run / SCORECARD).read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{run / SCORECARD}: is damaged ({error}); run the experiment again") from error
     return card

@@ -95,7 +95,7 @@ class SeedScoring:
         compare = self._compare_round(moment, request)
         rounds = {
             "unlearned": unlearned,
-            "recovered": progress["ended_round"] if progress["outcome"] == "recovered" else None,
+            "recovered": self._recovered_round(branch, request),
             "compare": compare,
             "cap": moment.at_round + self._experiment.recover.max_rounds,
         }
@@ -111,9 +111,14 @@ class SeedScoring:
         """Return the round at which the experiment's first PUF recovered, where all methods are compared."""
         for branch in self._methods(moment):
             if branch.method is not None and branch.method.name == "puf":
-                progress = self._progress(branch, request)
-                return progress["ended_round"] if progress["outcome"] == "recovered" else None
+                return self._recovered_round(branch, request)
         return None
+
+    def _recovered_round(self, branch: Branch, request: ForgetRequest) -> int | None:
+        """Return the round in which a request recovered; None too where recovery is only so many rounds long."""
+        progress = self._progress(branch, request)
+        judged = self._experiment.recover.until != "max-rounds"
+        return progress["ended_round"] if judged and progress["outcome"] == "recovered" else None
 
     def _row(self, branch: Branch, moment: Moment, request: ForgetRequest | None, at: str, round: int) -> Row:
         clients = moment.forgotten if request is None else request.clients
@@ -148,15 +153,19 @@ class SeedScoring:
         # The unlearning round counts; it is later than the one after the request if a client failed to answer.
         outcome, start = progress["outcome"], progress["unlearned_round"] - 1
         authors = progress["recovered_round_authors"]
+        recovered = self._recovered_round(branch, request)
+        judged = outcome != "superseded" and self._experiment.recover.until != "max-rounds"
         found: dict[str, Any] = {
-            "recovered": None if outcome == "superseded" else outcome == "recovered",
-            "recovery_rounds": progress["ended_round"] - start if outcome == "recovered" else None,
+            "recovered": recovered is not None if judged else None,
+            "recovery_rounds": None if recovered is None else recovered - start,
             "recovery_rounds_authors": None if authors is None else authors - start,
             "scale": self._scale(branch, progress),
         }
         if outcome == "superseded":
             found["reason"] = "recovery: a later request took over its target"
-        elif outcome != "recovered":
+        elif not judged:
+            found["reason"] = 'recovery: not judged, recover.until = "max-rounds"'
+        elif recovered is None:
             found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
         return found
 

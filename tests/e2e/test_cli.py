@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -171,6 +172,42 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     assert "--resume" in result.stderr and "--fresh" in result.stderr
     assert fedunlearn("run", "tiny.toml", "--resume", cwd=tmp_path).returncode == 0
     assert (run / "scorecard.json").is_file()
+
+
+def test_after_ctrl_c_the_command_to_go_on_with_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    arguments = ["run", "tiny.toml", "--set", "train.rounds=5000", "--out", "my runs"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedunlearn.cli", *arguments],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("original-s1: round "):
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.stdout.read()
+    assert process.wait(60) == 1
+    assert "fedunlearn run tiny.toml --set train.rounds=5000 --out 'my runs' --resume" in said
+
+
+def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "scorecard.json").write_text('{"schema": 1')
+    (tmp_path / "file").touch()
+    for arguments, words in (
+        (["report", "."], "scorecard.json: is damaged"),
+        (["compare", "."], "scorecard.json: is damaged"),
+        (["run", "tiny.toml", "--out", "file"], "file"),
+        (["check", "tiny.toml", "--set", "engine.device=cuda"], "there is no CUDA device here"),
+    ):
+        result = fedunlearn(*arguments, cwd=tmp_path)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert words in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:

@@ -28,8 +28,16 @@ def card(at="compare", floor=2.0, original=20.0, sign=1, **gaps) -> Scores:
 @pytest.mark.parametrize(
     ("scores", "level", "words"),
     [
-        (card(puf=1.9), "good", "forgot: as close to retraining as a second retraining is"),
-        (card(puf=2.0), "good", "forgot: as close to retraining as a second retraining is"),
+        (
+            card(puf=1.9),
+            "good",
+            "forgot, by forget accuracy: as close to retraining as a second retraining is",
+        ),
+        (
+            card(puf=2.0),
+            "good",
+            "forgot, by forget accuracy: as close to retraining as a second retraining is",
+        ),
         (card(puf=5.0), "fair", "closed 75 % of the gap to retraining"),
         (card(puf=5.0, natural=8.0), "fair", "closed 75 % of the gap to retraining"),
         (card(puf=5.0, natural=5.0), "poor", "forgot no more than training on without the client does"),

@@ -411,3 +411,12 @@ def test_what_was_measured_once_is_not_measured_again_and_cached_seconds_are_fla
     assert len(measured) == before
     simulate(tiny("cache=true", "measures.mia-samples=10"), out=tmp_path)
     assert measured[before:] == [10] * models, "another measure is taken anew"
+
+
+def test_a_fixed_number_of_recovery_rounds_is_not_judged(tmp_path):
+    folder = simulate(tiny("recover.until=max-rounds"), out=tmp_path)
+    rows = [r for r in json.loads((folder / "scorecard.json").read_text())["rows"] if r["label"] == "natural"]
+    assert [row["at"] for row in rows] == ["unlearned", "cap"], "nobody recovered, nothing to compare at"
+    for row in rows:
+        assert (row["recovered"], row["recovery_rounds"]) == (None, None)
+        assert "not judged" in row["reason"]

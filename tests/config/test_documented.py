@@ -1,0 +1,89 @@
+"""docs/experiment-file.md names every key there is, with the default it has, and no other."""
+
+import re
+import types
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from fedunlearn import config
+
+PAGE = (Path(__file__).parents[2] / "docs" / "experiment-file.md").read_text()
+SECTIONS: dict[str, type] = {
+    "data": config.DataConfig,
+    "federation": config.FederationConfig,
+    "model": config.ModelConfig,
+    "train": config.TrainConfig,
+    "method": config.MethodConfig,
+    "forget": config.ForgetConfig,
+    "recover": config.RecoverConfig,
+    "engine": config.EngineConfig,
+    "measures": config.MeasuresConfig,
+}
+
+
+def key(field: Field[Any]) -> str:
+    return str(field.metadata.get("key", field.name.replace("_", "-")))
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Return section → key → default, as the page's table has them; the top level is the section ''."""
+    found: dict[str, dict[str, str]] = {"": {}}
+    section = ""
+    for line in PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if heading := re.fullmatch(r"\*\*`\[+([a-z]+)\]+`\*\*", cells[0]):
+            section = heading[1]
+            found[section] = {}
+        elif len(cells) == 3 and (names := re.findall(r"`([a-z-]+)`", cells[0])):
+            defaults = cells[1].split(", ") if len(names) > 1 else [cells[1]]
+            found[section] |= dict(zip(names, defaults * (len(names) // len(defaults)), strict=True))
+    return found
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_of_a_section(section: str) -> None:
+    assert set(documented()[section]) == {key(f) for f in fields(SECTIONS[section])}
+
+
+def test_every_key_of_the_top_level_and_every_section() -> None:
+    page = documented()
+    assert set(page[""]) | set(page) - {""} == {key(f) for f in fields(config.Experiment)}
+
+
+@pytest.mark.parametrize("section", sorted(set(SECTIONS) - {"method"}))
+def test_every_default(section: str) -> None:
+    for field in fields(SECTIONS[section]):
+        shown = documented()[section][key(field)].strip("`")
+        if field.default is MISSING:
+            assert shown == "required", key(field)
+        elif field.default is None:
+            assert shown == "", key(field)
+        else:
+            value = field.default
+            plain = (
+                {True: "true", False: "false"}.get(value, str(value))
+                if isinstance(value, bool)
+                else str(value)
+            )
+            plain = str(list(value)) if isinstance(value, tuple) else plain
+            assert shown.strip('"') == plain, key(field)
+
+
+def choices(annotation: Any) -> list[str]:
+    """Return the strings that a Literal somewhere in an annotation allows."""
+    found = [a for a in get_args(annotation) if isinstance(a, str)]
+    for inner in get_args(annotation):
+        if not isinstance(inner, str | types.NoneType):
+            found += choices(inner)
+    return found
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_choice(section: str) -> None:
+    hints = get_type_hints(SECTIONS[section], include_extras=False)
+    for field in fields(SECTIONS[section]):
+        for choice in choices(hints[field.name]):
+            assert f'"{choice}"' in PAGE, f"{section}.{key(field)} may be {choice}"
