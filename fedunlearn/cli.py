@@ -188,9 +188,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except OSError as error:
-        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except OSError as error:  # such as a full disk: nothing that the input could have got right
+        print(f"failed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        raise SystemExit(1) from None
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         raise SystemExit(1) from None

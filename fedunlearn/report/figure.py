@@ -30,14 +30,17 @@ def write_figure(run_dir: Path, path: Path, *, number: int = 0) -> Path:
     Raises
     ------
     UserError
-        If the run has no such chart.
+        If the run has no such chart, or the file cannot be written.
     """
     run = read_run(run_dir)
     charts = panels(run)
     if not 0 <= number < len(charts):
         choice = f"choose 0 to {len(charts) - 1}" if charts else "its branches.json lists no method"
         raise UserError(f"chart {number}: {run_dir} has {len(charts)}; {choice}")
-    path.write_text(_compose(run, charts[number], run_dir.name))
+    try:
+        path.write_text(_compose(run, charts[number], run_dir.name))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another file") from error
     return path
 
 

@@ -120,6 +120,7 @@ def branch_key(
     return digest_of(
         {
             "data": data_hash,
+            "model": asdict(experiment.model),
             "weights": weights_hash,
             "train": asdict(experiment.train),
             "federation": asdict(experiment.federation),

@@ -73,11 +73,15 @@ class RunDirectory:
         Raises
         ------
         UserError
-            If there is a run already and none of the flags says what to do with it. A finished run of an
-            experiment with ``cache = true`` may be started again without a flag: nothing is lost by that.
+            If there can be no folder there, or there is a run already and none of the flags says what to do
+            with it. A finished run of an experiment with ``cache = true`` may be started again without a flag:
+            nothing is lost by that.
         """
         path = out / run_name(experiment)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{out}: cannot hold runs ({error.strerror}); choose another --out") from error
         run = cls(path)  # first of all the lock: what is said of a run at work would be wrong advice
         if run.experiment_path.exists() and not resume:
             if not fresh and (why := run._why_not_again(experiment)):

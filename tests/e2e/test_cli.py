@@ -83,6 +83,15 @@ def test_report_again(finished: tuple[Path, str, str]) -> None:
     assert page.read_text() == before
 
 
+def test_a_figure_where_none_can_be_written(finished: tuple[Path, str, str]) -> None:
+    folder, name, _ = finished
+    result = fedunlearn("report", f"runs/{name}", "--figure", "nowhere/figure.svg", cwd=folder)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: nowhere/figure.svg: cannot be written (No such file or directory); choose another file\n"
+    )
+
+
 def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
     folder, name, _ = finished
     result = fedunlearn("compare", f"runs/{name}", f"runs/{name}", cwd=folder)
@@ -201,7 +210,7 @@ def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> No
     for arguments, words in (
         (["report", "."], "scorecard.json: is damaged"),
         (["compare", "."], "scorecard.json: is damaged"),
-        (["run", "tiny.toml", "--out", "file"], "file"),
+        (["run", "tiny.toml", "--out", "file"], "file: cannot hold runs"),
         (["check", "tiny.toml", "--set", "engine.device=cuda"], "there is no CUDA device here"),
     ):
         result = fedunlearn(*arguments, cwd=tmp_path)
