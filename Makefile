@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
-.PHONY: demo test lint types install format benchmark clean
+.PHONY: demo test lint types install format benchmark guard clean
 
 demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
 	$(BIN)/fedunlearn run experiments/quickstart.toml
@@ -25,8 +25,11 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: install  ## seconds per round beside a bare loop
-	$(BIN)/python benchmarks/overhead.py
+benchmark: install  ## every engine beside a bare loop and stock Flower, about two hours
+	$(BIN)/python -m benchmarks.engines --threads 1 --threads 2 --json runs/engines.json --write-docs
+
+guard: install  ## fails if an engine has become slower, about a minute
+	$(BIN)/python -m benchmarks.engines --guard
 
 install: $(VENV)/.installed
 

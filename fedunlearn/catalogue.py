@@ -22,7 +22,7 @@ def catalogue(what: Literal["models", "data", "strategies", "metrics"]) -> Itera
         for name, measure in MEASURES.items():
             yield name, f"{measure.description} ({measure.unit}; {measure.better})"
     else:
-        from fedunlearn.simulation.runner import load_object
+        from fedunlearn.registry import load_object
 
         for name, strategy in load_object("strategies.server_app:STRATEGIES").items():
             yield name, (inspect.getdoc(strategy) or "").partition("\n")[0]

@@ -59,7 +59,8 @@ def run(
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     engine: Annotated[
-        str | None, typer.Option(help="Engine to run on, instead of the file's engine.name.")
+        str | None,
+        typer.Option(metavar="local|ray|auto", help="Engine to run on, instead of the file's engine.name."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     fresh: Annotated[

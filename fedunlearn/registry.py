@@ -5,6 +5,7 @@ function are named as the fields of its part of the experiment (``alpha``, ``hid
 its own file and one line in the dictionary, and its signature says which settings it reads.
 """
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -44,6 +45,12 @@ def call(
     for parameter in inspect.signature(function).parameters:
         arguments[parameter] = given[parameter] if parameter in given else getattr(config, parameter)
     return function(**arguments)
+
+
+def load_object(reference: str) -> Any:
+    """Return the object at ``module:attribute``, as Flower finds its apps."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def describe(registry: Mapping[str, Callable[..., object]]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.training import accelerate
 
 
 class Workplace(NamedTuple):
@@ -46,8 +47,11 @@ def device_of(experiment: Experiment) -> torch.device:
 
 
 def dtype_of(experiment: Experiment) -> torch.dtype:
-    """Return the dtype that ``engine.precision`` means."""
-    return {"float32": torch.float32, "float64": torch.float64}[experiment.engine.precision]
+    """Return the dtype that weights and data have under ``engine.precision``.
+
+    With "bfloat16" only the arithmetic of a training step is of that type: weights stay float32.
+    """
+    return torch.float64 if experiment.engine.precision == "float64" else torch.float32
 
 
 def data_of(experiment: Experiment, seed: int) -> FederatedData:
@@ -89,13 +93,15 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
         data.in_channels,
         data.image_size,
         device_of(experiment),
-        dtype_of(experiment),
+        experiment.engine.precision,
+        experiment.engine.compile,
     )
     cached: dict[object, FlatModel] = _thread.__dict__.setdefault("models", {})
     if key not in cached:
         cached.clear()
         with _lock:
             cached[key] = new_model(experiment, data, seed=0)
+            accelerate(cached[key], precision=experiment.engine.precision, compile=experiment.engine.compile)
     return cached[key]
 
 

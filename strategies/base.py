@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
 from typing import Any, ClassVar
@@ -15,61 +15,27 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedunlearn.config import TrainConfig
 from fedunlearn.errors import RunError
-from fedunlearn.federation.payload import BlockSum, Contribution, ModelState, pack, unpack
+from fedunlearn.federation.answers import Answers, RoundTrainer, RoundWork
+from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.training import learning_rate
 from strategies.docket import Docket
-from strategies.exchange import Answers, collect, find_clients, messages_for
+from strategies.exchange import collect, find_clients, messages_for
 from strategies.plan import RoundPlan, Situation
-from strategies.recovery import RecoveryRule, RequestProgress
+from strategies.recovery import RequestProgress
+from strategies.settings import Settings as Settings
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What every strategy needs to know of the federation, whatever its method.
-
-    Attributes
-    ----------
-    num_clients : int
-    train : TrainConfig
-        Learning-rate schedule and ``rounds``.
-    seed : int
-        Training seed: sampling here, batches at the clients.
-    participation, quorum : float
-        Share of all clients in a round; share of the clients that train in a round that must answer. If a
-        client to forget does not answer, its forgetting is tried again in a later round.
-    recovery : RecoveryRule
-    stop_when_recovered : bool
-        Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
-    max_attempts : int
-        After so many rounds in which its clients did not answer, a forget request has failed.
-    """
-
-    num_clients: int
-    train: TrainConfig
-    seed: int
-    participation: float = 1.0
-    quorum: float = 1.0
-    recovery: RecoveryRule = field(default_factory=RecoveryRule)
-    stop_when_recovered: bool = False
-    max_attempts: int = 3
-
-    @property
-    def slots(self) -> int:
-        """Clients per round."""
-        return max(1, round(self.participation * self.num_clients))
 
 
 def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
     """Return w + Σ n_k Δ_k / Σ n_k as a new tensor, or a copy of w if nobody contributed."""
     if not retained:
         return w.clone()
-    return retained.weighted_sum(like=w).div_(retained.num_examples).add_(w)
+    return retained.mean().add_(w)
 
 
 @dataclass(frozen=True)
@@ -184,18 +150,7 @@ class UnlearningStrategy(Strategy):
         """Plan the round, commit the plan, and return its messages."""
         if not self._nodes:
             self._nodes = find_clients(grid)
-        self.model = unpack(arrays)
-        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
-        self._current = _Round(plan, failed)
-        self.docket.begin(plan)
-        config = ConfigRecord(
-            {
-                **config,
-                "round": server_round,
-                "lr": learning_rate(self.settings.train, server_round),
-                "seed": self.settings.seed,
-            }
-        )
+        plan, failed, config = self._begin(server_round, unpack(arrays), config)
         return messages_for(plan, arrays, config, self._nodes, skip=failed)
 
     def aggregate_train(
@@ -210,24 +165,8 @@ class UnlearningStrategy(Strategy):
         """
         current, model = self._current, self.model
         assert current is not None and model is not None, "configure_train comes first"
-        plan = current.plan
-        answers = collect(replies, plan, self._nodes, model, individually=self.needs_individual)
-        # A client that had failed before a crash was not asked again: the replay does the same.
-        answers.failed |= current.failed
-        self._check_quorum(plan, answers.failed)
-        self.docket.record_failures(plan, current.failed, answers.failed)
-        if answers.failed.keys() & set(plan.forget):
-            # Never half applied: the whole concurrent set waits for a later round.
-            answers.forgetting = []
-        current.answers = answers
-        vector = self.combine(model.vector, answers.retained, answers.forgetting)
-        summed = answers.retained
-        if not isinstance(summed, BlockSum):
-            summed = BlockSum.of(summed)
-        # Buffers are averaged over the retained clients and never negated: an extrapolated variance can
-        # become negative.
-        buffers = summed.mean_buffers() if summed else dict(model.buffers)
-        self.model = ModelState(vector, buffers)
+        answers = collect(replies, current.plan, self._nodes, model, individually=self.needs_individual)
+        self.model = self._combine(current, model, answers)
         return pack(self.model), _loss_record(answers)
 
     def configure_evaluate(
@@ -279,11 +218,15 @@ class UnlearningStrategy(Strategy):
         while not self._finished(num_rounds):
             began = time.perf_counter()
             server_round = self.round + 1
-            messages = self.configure_train(server_round, arrays, train_config or ConfigRecord(), grid)
-            replies = grid.send_and_receive(messages, timeout=timeout)
-            combined, train_metrics = self.aggregate_train(server_round, replies)
-            assert combined is not None
-            arrays = combined
+            config = train_config or ConfigRecord()
+            if (trainer := self._trainer_of(grid)) is not None:
+                arrays, train_metrics = self._train_directly(server_round, arrays, config, trainer)
+            else:
+                messages = self.configure_train(server_round, arrays, config, grid)
+                replies = grid.send_and_receive(messages, timeout=timeout)
+                combined, train_metrics = self.aggregate_train(server_round, replies)
+                assert combined is not None
+                arrays = combined
             metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
             self._complete(metrics, time.perf_counter() - began)
             if train_metrics is not None:
@@ -292,6 +235,69 @@ class UnlearningStrategy(Strategy):
                 result.evaluate_metrics_serverapp[server_round] = metrics
         result.arrays = arrays
         return result
+
+    def _trainer_of(self, grid: Grid) -> RoundTrainer | None:
+        """Return the engine's direct way to train, unless a subclass has messages of its own to send or read."""
+        ours = (UnlearningStrategy.configure_train, UnlearningStrategy.aggregate_train)
+        if (type(self).configure_train, type(self).aggregate_train) != ours:
+            return None
+        trainer: RoundTrainer | None = getattr(grid, "trainer", None)
+        return trainer
+
+    def _train_directly(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, trainer: RoundTrainer
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Train a round without messages: what configure_train, the grid and aggregate_train do, to the same bits."""
+        model = unpack(arrays)
+        plan, failed, config = self._begin(server_round, model, config)
+        current = self._current
+        assert current is not None
+        answers = trainer.train_round(
+            RoundWork(
+                state=model,
+                config=config,
+                train=tuple(k for k in plan.train if k not in failed),
+                forget=tuple(k for k in plan.forget if k not in failed),
+                individually=self.needs_individual,
+            )
+        )
+        self.model = self._combine(current, model, answers)
+        return pack(self.model), _loss_record(answers)
+
+    def _begin(
+        self, server_round: int, model: ModelState, config: ConfigRecord
+    ) -> tuple[RoundPlan, Mapping[int, str], ConfigRecord]:
+        """Plan and commit the round; return the plan, who failed in it before a crash, what clients are told."""
+        self.model = model
+        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
+        self._current = _Round(plan, failed)
+        self.docket.begin(plan)
+        told = {
+            **config,
+            "round": server_round,
+            "lr": learning_rate(self.settings.train, server_round),
+            "seed": self.settings.seed,
+        }
+        return plan, failed, ConfigRecord(told)
+
+    def _combine(self, current: _Round, model: ModelState, answers: Answers) -> ModelState:
+        """Return the next global model from the round's answers."""
+        plan = current.plan
+        # A client that had failed before a crash was not asked again: the replay does the same.
+        answers.failed |= current.failed
+        self._check_quorum(plan, answers.failed)
+        self.docket.record_failures(plan, current.failed, answers.failed)
+        if answers.failed.keys() & set(plan.forget):
+            # Never half applied: the whole concurrent set waits for a later round.
+            answers.forgetting = []
+        current.answers = answers
+        vector = self.combine(model.vector, answers.retained, answers.forgetting)
+        summed = answers.retained
+        if not isinstance(summed, BlockSum):
+            summed = BlockSum.of(summed)
+        # Buffers are averaged over the retained clients and never negated: an extrapolated variance can
+        # become negative.
+        return ModelState(vector, summed.mean_buffers() if summed else dict(model.buffers))
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.payload import (
-    PARAMETERS,
-    BlockSum,
-    Contribution,
-    ModelState,
-    OrderedSum,
-    unpack,
-)
+from fedunlearn.federation.answers import FORGET, TRAIN, Answers, unsound
+from fedunlearn.federation.payload import PARAMETERS, ModelState, unpack
+from fedunlearn.federation.sums import Contribution, OrderedSum
 from strategies.plan import RoundPlan
-
-TRAIN = MessageType.TRAIN
-FORGET = f"{MessageType.TRAIN}.forget"
-
-
-@dataclass
-class Answers:
-    """What came back in a round.
-
-    Attributes
-    ----------
-    retained : BlockSum or list[Contribution]
-        From the clients that trained; a list only for strategies that need single updates.
-    forgetting : list[Contribution]
-        From the clients to forget, in client order.
-    failed : dict[int, str]
-        Client → why its answer is missing or refused (a traceback, or one line).
-    losses : dict[int, float]
-        Client → mean training loss it reported (nats).
-    """
-
-    retained: BlockSum | list[Contribution]
-    forgetting: list[Contribution] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
-    losses: dict[int, float] = field(default_factory=dict)
 
 
 def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
@@ -134,13 +101,9 @@ def collect(
             answers.failed.setdefault(client, "did not answer")
             if kind == TRAIN and not individually:
                 ordered.put(client, None)
-    # Nothing that is reported depends on the order of arrival.
-    answers.losses = dict(sorted(answers.losses.items()))
-    answers.failed = dict(sorted(answers.failed.items()))
-    answers.forgetting.sort(key=lambda c: c.client)
     if individually:
-        answers.retained = sorted(single, key=lambda c: c.client)
-    return answers
+        answers.retained = single
+    return answers.sort()
 
 
 def _inverse(nodes: Mapping[int, int], clients: Iterable[int]) -> dict[int, int]:
@@ -160,32 +123,7 @@ def _read(
     if not isinstance(metrics, MetricRecord) or not isinstance(num_examples, int):
         return None, f"refused: num-examples = {num_examples!r}, must be a whole number"
     update = unpack(arrays)
-    if why := _unsound(update, num_examples, like):
+    if why := unsound(update, num_examples, like):
         return None, f"refused: {why}"
     losses[client] = float(metrics.get("train-loss", float("nan")))  # type: ignore[arg-type]
     return Contribution(client, num_examples, update.vector, update.buffers), ""
-
-
-def _unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
-    """Say what is wrong with an update, or return an empty string."""
-    if num_examples < 1:
-        return f"num-examples = {num_examples}, must be at least 1"
-    if update.vector.shape != like.vector.shape:
-        return f"update of shape {tuple(update.vector.shape)}, the model's is {tuple(like.vector.shape)}"
-    if update.vector.dtype != like.vector.dtype:
-        return f"update of {update.vector.dtype}, the model's is {like.vector.dtype}"
-    if update.buffers.keys() != like.buffers.keys():
-        return f"buffers {sorted(update.buffers)}, the model's are {sorted(like.buffers)}"
-    for name, buffer in update.buffers.items():
-        expected = like.buffers[name]
-        if (buffer.shape, buffer.dtype) != (expected.shape, expected.dtype):
-            return (
-                f"buffer {name} of shape {tuple(buffer.shape)} and {buffer.dtype}, "
-                f"the model's is {tuple(expected.shape)} and {expected.dtype}"
-            )
-        if not torch.isfinite(buffer).all():
-            return f"buffer {name} holds NaN or Inf"
-    # One reduction instead of a mask as large as the model; only a suspicious sum is looked at closely.
-    if not math.isfinite(update.vector.sum().item()) and not torch.isfinite(update.vector).all():
-        return "update holds NaN or Inf"
-    return ""

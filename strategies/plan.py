@@ -79,15 +79,17 @@ class Situation:
 
         The draw depends on (seed, round, the clients that may train) and on nothing that happened before.
         """
-        gone = self.gone.union(also_without)
-        pool = np.arange(self.num_clients)
-        if gone:
-            pool = np.delete(pool, sorted(gone))
-        if slots < len(pool):
-            pool = np.sort(
-                numpy_generator(self.seed, "sampling", self.round).choice(pool, size=slots, replace=False)
-            )
-        return tuple(pool.tolist())
+        gone = np.array(sorted(self.gone.union(also_without)), dtype=np.int64)
+        left = self.num_clients - len(gone)
+        if slots < left:
+            generator = numpy_generator(self.seed, "sampling", self.round)
+            places = np.sort(generator.choice(left, size=slots, replace=False))
+        else:
+            places = np.arange(left)
+        # Place p among those that may train is client p, or as many further on as are gone up to there: counted
+        # so, a round costs what it samples, not what the federation numbers.
+        before = np.searchsorted(gone - np.arange(len(gone)), places, side="right")
+        return tuple((places + before).tolist())
 
     def fedavg(self) -> RoundPlan:
         """Return the plan of an ordinary round of federated averaging."""

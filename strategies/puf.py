@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from fedunlearn.federation.payload import BlockSum, Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution
 from strategies.base import UnlearningStrategy, fedavg
 from strategies.plan import RoundPlan, Situation
 

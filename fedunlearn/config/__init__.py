@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from fedunlearn.config.checks import contradictions
 from fedunlearn.config.conditions import (
+    Count,
     Refused,
     above,
     at_least,
@@ -25,13 +26,15 @@ from fedunlearn.config.conditions import (
     matching,
     not_empty,
 )
+from fedunlearn.config.engine import EngineConfig as EngineConfig
+from fedunlearn.config.engine import Numerics, Precision
+from fedunlearn.config.engine import RayConfig as RayConfig
 from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import Clients, Targets, target_sets
 from fedunlearn.config.toml_text import dumps
-from fedunlearn.config.toml_tree import plain, read
+from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.errors import ConfigError
 
-Count = Annotated[int, at_least(1)]
 Share = Annotated[float, above(0), at_most(1)]
 Name = Annotated[
     str,
@@ -149,19 +152,6 @@ class RecoverConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """``[engine]``: what runs the clients."""
-
-    name: Annotated[
-        Literal["local"], Refused(dict.fromkeys(("ray", "auto"), 'is not available yet; use "local"'))
-    ] = "local"
-    workers: Count = 1
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["float32", "float64"] = "float32"
-    threads_per_client: Count = 1  # torch adds in another order with 2, so it is part of the result
-
-
-@dataclass(frozen=True, kw_only=True)
 class MeasuresConfig:
     """``[measures]``: what is measured beside the scorecard's columns."""
 
@@ -178,7 +168,7 @@ class Experiment:
     seeds: Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct] = (1,)
     targets: Targets | None = None
     cache: bool = True
-    numerics: Annotated[Literal["exact"], Refused({"fast": 'is not available yet; use "exact"'})] = "exact"
+    numerics: Numerics = "exact"  # "fast": the same within a tolerance, and what may change a bit is allowed
     data: DataConfig
     federation: FederationConfig = FederationConfig()
     model: ModelConfig
@@ -186,9 +176,12 @@ class Experiment:
     methods: Annotated[tuple[MethodConfig, ...], not_empty] = field(metadata={"key": "method"})
     forget: tuple[ForgetConfig, ...] = ()
     recover: RecoverConfig = RecoverConfig()
-    engine: EngineConfig = EngineConfig()
+    engine: EngineConfig = field(default_factory=EngineConfig)
     measures: MeasuresConfig = MeasuresConfig()
     smoke: dict[str, Any] = field(default_factory=dict, hash=False)  # dotted key → value; see ``load``
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "engine", self.engine.settled(self.numerics))
 
     def target_sets(self, seed: int) -> tuple[tuple[int, ...], ...]:
         """Return the sets of clients to forget in a branch each, ascending in a set; () for a timeline."""
@@ -237,25 +230,63 @@ def loads(
 
 
 def to_toml(experiment: Experiment) -> str:
-    """Return the experiment as TOML with every default written out; ``loads`` gives the same experiment."""
+    """Return the experiment as TOML with every default written out; ``loads`` gives the same experiment.
+
+    What is still to be chosen (see ``EngineConfig``) is left out, so that it is still to be chosen.
+    """
     return dumps(plain(experiment))
 
 
-def digest(experiment: Experiment) -> str:
-    """Return the SHA-256 (hex) of everything that can change a result.
+def with_engine(
+    experiment: Experiment,
+    *,
+    name: Literal["local", "ray", "auto"] | None = None,
+    workers: int | None = None,
+    batch_clients: int | None = None,
+    precision: Precision | None = None,
+) -> Experiment:
+    """Return the experiment with choices about its engine made; None leaves a setting as it is.
 
-    That is all but the engine, its number of workers, whether a cache is used, and ``[smoke]``.
+    Parameters
+    ----------
+    name : {"local", "ray", "auto"}, optional
+        With any but "auto", precision and batch-clients that are still to be chosen become the defaults.
+    workers, batch_clients : int, optional
+        At least 1.
+    precision : {"float32", "float64", "bfloat16"}, optional
+        What clients compute in.
+
+    Raises
+    ------
+    ConfigError
+        If a choice is none that a file could have named, such as "bfloat16" under exact numerics.
     """
     tree = plain(experiment)
-    tree.pop("cache")
-    tree.pop("smoke", None)
-    for key in ("name", "workers"):
-        tree["engine"].pop(key)
+    choices = {"name": name, "workers": workers, "batch-clients": batch_clients, "precision": precision}
+    tree["engine"] |= {key: value for key, value in choices.items() if value is not None}
+    return _read(tree, Origin("the chosen engine"))
+
+
+def digest(experiment: Experiment) -> str:
+    """Return the SHA-256 (hex) of everything that can change a result, as far as it is given.
+
+    That is all but the engine's name, its number of workers and its cluster, whether a cache is used, and
+    ``[smoke]``. What a probe will choose does not count until it is chosen: starting such an experiment
+    again gives the same digest, whatever is chosen this time.
+    """
+    tree = plain(experiment)
+    for key in ("cache", "smoke"):
+        tree.pop(key, None)
+    for key in ("name", "workers", "ray"):
+        tree["engine"].pop(key, None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(table: Mapping[str, Any], file: str, overrides: Sequence[str], *, smoke: bool) -> Experiment:
-    tree, origin = with_overrides(table, file, overrides, smoke=smoke)
+    return _read(*with_overrides(table, file, overrides, smoke=smoke))
+
+
+def _read(tree: Mapping[str, Any], origin: Origin) -> Experiment:
     experiment = read(Experiment, tree, origin)
     for path, value, message in contradictions(experiment):
         raise origin.error(path, value, message)

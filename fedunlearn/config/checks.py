@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fedunlearn.config.targets import DrawnTargets
+from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -26,6 +26,7 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _training(experiment)
     yield from _methods(experiment)
     yield from _recovery(experiment)
+    yield from _engine(experiment)
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
@@ -41,17 +42,26 @@ def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
 
 def _targets(experiment: Experiment) -> Iterator[Contradiction]:
     targets, num_clients = experiment.targets, experiment.federation.num_clients
-    if isinstance(targets, DrawnTargets):
+    if targets == "each" and num_clients > MOST_IN_TURN:
+        yield (
+            "targets",
+            targets,
+            f"would forget {num_clients:,} clients in turn and retrain {2 * num_clients:,} federations; draw some "
+            "of them, such as targets = {draw = 10}, or list them",
+        )
+    elif isinstance(targets, DrawnTargets):
         if targets.size >= num_clients:
             yield "targets.size", targets.size, f"must be < federation.num-clients = {num_clients}"
         elif targets.draw > math.comb(num_clients, targets.size):
             different = math.comb(num_clients, targets.size)
             yield "targets.draw", targets.draw, f"must be <= {different}, the number of different sets"
     elif isinstance(targets, tuple):
+        listed: set[frozenset[int]] = set()
         for index, clients in enumerate(targets, start=1):
             yield from _clients(f"targets[{index}]", clients, num_clients)
-            if set(clients) in map(set, targets[: index - 1]):
+            if frozenset(clients) in listed:
                 yield f"targets[{index}]", clients, "this set is already listed; give each set once"
+            listed.add(frozenset(clients))
 
 
 def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
@@ -114,3 +124,22 @@ def _recovery(experiment: Experiment) -> Iterator[Contradiction]:
     if experiment.recover.until == "retrain-accuracy" and experiment.data.validation == 0:
         message = 'must be > 0, as recover.until = "retrain-accuracy" is decided on validation data'
         yield "data.validation", experiment.data.validation, message
+
+
+def _engine(experiment: Experiment) -> Iterator[Contradiction]:
+    engine = experiment.engine
+    if experiment.numerics == "exact":
+        if engine.precision == "bfloat16":
+            message = (
+                'must be "float32" or "float64" with numerics = "exact"; for bfloat16 write numerics = "fast"'
+            )
+            yield "engine.precision", engine.precision, message
+        if engine.batch_clients > 1:
+            message = 'must be 1 with numerics = "exact"; for stacks of clients write numerics = "fast"'
+            yield "engine.batch-clients", engine.batch_clients, message
+        if engine.compile:
+            message = 'must be false with numerics = "exact"; to compile write numerics = "fast"'
+            yield "engine.compile", engine.compile, message
+    if engine.name != "local" and engine.device == "cuda" and engine.ray.gpus_per_worker == 0:
+        message = 'must be > 0 with engine.device = "cuda"; leave it out for one GPU each'
+        yield "engine.ray.gpus-per-worker", engine.ray.gpus_per_worker, message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 
 @dataclass(frozen=True)
@@ -50,3 +50,5 @@ def matching(pattern: str, text: str) -> Must:
 
 not_empty = Must(lambda values: len(values) > 0, "must not be empty")
 distinct = Must(lambda values: len(set(values)) == len(values), "must not repeat an entry")
+
+Count = Annotated[int, at_least(1)]

@@ -18,6 +18,9 @@ class DrawnTargets:
     size: Annotated[int, at_least(1)] = 1
 
 
+MOST_IN_TURN = 1000
+"""So many clients may be forgotten one by one without being listed."""
+
 Targets = Annotated[tuple[Clients, ...], not_empty] | Literal["each"] | DrawnTargets
 
 

@@ -70,16 +70,13 @@ def plain(tree: Any) -> Any:
     Every setting is there, defaults too; left out are None and the empty lists and tables of the default.
     """
     if dataclasses.is_dataclass(tree):
-        return {
-            key_of(field): plain(getattr(tree, field.name))
-            for field in dataclasses.fields(tree)
-            if not _is_absent(field, getattr(tree, field.name))
-        }
+        values = ((field, plain(getattr(tree, field.name))) for field in dataclasses.fields(tree))
+        return {key_of(field): value for field, value in values if not _is_absent(field, value)}
     return [plain(item) for item in tree] if isinstance(tree, tuple) else tree
 
 
 def _is_absent(field: dataclasses.Field[Any], value: Any) -> bool:
-    return value is None or (value == () and field.default == ()) or value == {}
+    return value is None or (value == [] and field.default == ()) or value == {}
 
 
 def key_of(field: dataclasses.Field[Any]) -> str:

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedunlearn.data.partition import Partition
 from fedunlearn.data.source import Indices
+
+KEPT_VIEWS = 2048
+"""So many clients' tensors are kept ready: a view weighs about a kilobyte, whatever it shows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +23,17 @@ class FederatedData:
     Batches are index slices of these tensors: there are no worker processes and no copies between host and
     device. Image tensors are normalised, floating point, (n, channels, height, width); labels int64, (n,).
 
+    Training rows lie client by client, so that a client's own data are a slice of them: 100 000 clients take no
+    more memory than one. Where the order of rows matters (a sum, a draw) rows are handed out in the source's
+    order, which does not depend on who holds them.
+
     Attributes
     ----------
-    clients : tuple of ndarray
-        Per client its sorted int64 rows of the training tensors. No row belongs to two clients; with a
-        partition read from a file some may belong to none.
+    clients : Partition
+        Per client its int64 rows of the training tensors, which follow the client's before. No row belongs
+        to two clients; with a partition read from a file some, the last, may belong to none.
+    source_rows : ndarray
+        int64, (n,): each training row's place in the source's training split.
     class_names : tuple of str
         One name per class.
     """
@@ -34,9 +44,15 @@ class FederatedData:
     validation_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
-    clients: tuple[Indices, ...]
+    clients: Partition
+    source_rows: Indices
     class_names: tuple[str, ...]
-    _gathered: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _views: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rows = self.clients.rows
+        if not np.array_equal(rows, np.arange(len(rows))):
+            raise ValueError("clients: rows must lie client by client, from 0; reorder the training tensors")
 
     @property
     def num_classes(self) -> int:
@@ -66,30 +82,48 @@ class FederatedData:
                 # Shapes and types are hashed too: the same bytes cut elsewhere are other data.
                 digest.update(f"{name}_{kind} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
-        for number, rows in enumerate(self.clients):
-            digest.update(f"client {number} {len(rows)}\n".encode())
-            digest.update(np.ascontiguousarray(rows, dtype="<i8").data)
+        for name, numbers in (("offsets", self.clients.offsets), ("source_rows", self.source_rows)):
+            digest.update(f"{name} {len(numbers)}\n".encode())
+            digest.update(np.ascontiguousarray(numbers, dtype="<i8").data)
         digest.update(repr(self.class_names).encode())
         return digest.hexdigest()
 
-    def counts(self) -> Indices:
-        """Return the number of training rows per client and class, int64, (clients, classes)."""
-        labels = self.train_labels.cpu().numpy()
-        rows = [np.bincount(labels[mine], minlength=self.num_classes) for mine in self.clients]
-        return np.array(rows, dtype=np.int64).reshape(len(self.clients), self.num_classes)
+    def counts(self, clients: Iterable[int] | None = None) -> Indices:
+        """Return the number of training rows per client and class, int64, (clients, classes).
+
+        `clients` are those to count, in that order; default: all. The table has a cell for each of their classes.
+        """
+        counted = self.clients if clients is None else self.clients.select(clients)
+        labels = self.train_labels.cpu().numpy()[counted.rows]
+        cells = np.bincount(
+            counted.owners * self.num_classes + labels, minlength=len(counted) * self.num_classes
+        )
+        return cells.astype(np.int64, copy=False).reshape(len(counted), self.num_classes)
 
     def client(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return one client's own images and labels, in row order; gathered once, then kept."""
-        if number not in self._gathered:
-            rows = torch.from_numpy(self.clients[number]).to(self.train_images.device)
-            self._gathered[number] = (self.train_images[rows], self.train_labels[rows])
-        return self._gathered[number]
+        """Return one client's own images and labels: views of the training tensors, not to be changed."""
+        found = self._views.get(number)
+        if found is None:
+            mine = self.clients[number]
+            own = slice(int(mine[0]), int(mine[-1]) + 1) if len(mine) else slice(0, 0)
+            found = (self.train_images[own], self.train_labels[own])
+            if len(self._views) >= KEPT_VIEWS:
+                self._views.clear()  # in one step, for threads ask at the same time
+            self._views[number] = found
+        return found
 
     def indices_of(self, clients: Iterable[int]) -> Indices:
-        """Return the sorted training rows that belong to any of these clients."""
-        mine = [self.clients[number] for number in sorted(set(clients))]
-        return np.sort(np.concatenate([np.empty(0, dtype=np.int64), *mine]))
+        """Return the training rows that belong to any of these clients, in the order of the source."""
+        rows = self.clients.select(set(clients)).rows
+        return rows[np.argsort(self.source_rows[rows])]
 
     def all_but(self, clients: Iterable[int]) -> Indices:
-        """Return the sorted training rows that belong to any *other* client."""
-        return self.indices_of(set(range(len(self.clients))) - set(clients))
+        """Return the training rows that belong to any *other* client, in the order of the source."""
+        chosen = np.zeros(len(self.source_rows), dtype=bool)
+        chosen[: len(self.clients.rows)] = True
+        chosen[self.clients.select(set(clients)).rows] = False
+        return self._in_source_order[chosen[self._in_source_order]]
+
+    @cached_property
+    def _in_source_order(self) -> Indices:
+        return np.argsort(self.source_rows)

@@ -1,108 +1,83 @@
-"""Dealing training rows out to clients.
+"""Who holds which rows: every row in one array, client by client, so that clients cost next to nothing."""
 
-A partitioner is a pure function ``(labels, num_clients, rng, …settings) -> parts``: `labels` is int64, (n,);
-the result has one sorted int64 array of row numbers per client and every row exactly once (at most once if
-the partition is read from a file). A client left without data is an error: it could neither train nor be
-forgotten.
-"""
+from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 
 from fedunlearn.data.source import Indices
-from fedunlearn.errors import ConfigError
-
-Parts = tuple[Indices, ...]
 
 
-def iid(labels: Indices, num_clients: int, rng: np.random.Generator) -> Parts:
-    """Rows at random, equally many per client."""
-    parts = np.array_split(rng.permutation(len(labels)), num_clients)
-    return hand_out(parts, f"federation.num-clients = {num_clients}", "lower it")
+@dataclass(frozen=True, eq=False)
+class Partition(Sequence[Indices]):
+    """A sequence of row numbers per client, kept in two arrays however many clients there are.
 
+    ``partition[k]`` is a view of client k's part of ``rows``: nothing is copied, and nobody may change it.
 
-def dirichlet(labels: Indices, num_clients: int, rng: np.random.Generator, *, alpha: float) -> Parts:
-    """Label skew: each class is spread over the clients in shares drawn from Dirichlet(data.alpha).
-
-    Small `alpha` gives most of a class to few clients; large `alpha` tends to equal shares. Clients' sizes
-    differ.
-
-    Source: Hsu, Qi and Brown 2019 (arXiv 1909.06335), with the draw per class over clients as in PUF's code.
-    """
-    parts: list[list[Indices]] = [[] for _ in range(num_clients)]
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet([alpha] * num_clients)
-        if not np.isclose(shares.sum(), 1):  # the sampler overflowed
-            raise ConfigError(f"data.alpha = {alpha}: too large to draw from; 1e6 is as good as even")
-        cuts = (np.cumsum(shares)[:-1] * len(rows)).astype(int)
-        for part, piece in zip(parts, np.split(rows, cuts), strict=True):
-            part.append(piece)
-    return hand_out(
-        [np.concatenate(part) for part in parts],
-        f"data.alpha = {alpha}",
-        "raise it, lower federation.num-clients or take another seed",
-    )
-
-
-def pathological(
-    labels: Indices, num_clients: int, rng: np.random.Generator, *, classes_per_client: int
-) -> Parts:
-    """Each client holds data.classes-per-client classes, each class equally many clients (± 1).
-
-    A class's rows are shared equally by the clients that hold it.
-    """
-    classes = np.unique(labels)
-    setting = f"data.classes-per-client = {classes_per_client}"
-    if classes_per_client > len(classes):
-        raise ConfigError(f"{setting}: there are only {len(classes)} classes; lower it")
-    if classes_per_client * num_clients < len(classes):
-        raise ConfigError(
-            f"{setting}: {num_clients} clients cannot cover {len(classes)} classes; "
-            "raise it or federation.num-clients"
-        )
-    holders: list[list[int]] = [[] for _ in classes]
-    for client in range(num_clients):
-        # Taking the classes with fewest holders so far keeps the numbers of holders within one of each other;
-        # the random order breaks ties, so that the classes which meet in a client vary.
-        order = rng.permutation(len(classes))
-        fewest_first = order[np.argsort([len(holders[index]) for index in order], kind="stable")]
-        for index in fewest_first[:classes_per_client]:
-            holders[index].append(client)
-    parts: list[list[Indices]] = [[] for _ in range(num_clients)]
-    for label, clients in zip(classes, holders, strict=True):
-        pieces = np.array_split(rng.permutation(np.flatnonzero(labels == label)), len(clients))
-        for client, piece in zip(clients, pieces, strict=True):
-            parts[client].append(piece)
-    return hand_out([np.concatenate(part) for part in parts], setting, "lower federation.num-clients")
-
-
-def shards(labels: Indices, num_clients: int, rng: np.random.Generator, *, shards_per_client: int) -> Parts:
-    """Rows sorted by label, cut into equal shards, data.shards-per-client of them dealt to each client.
-
-    Source: McMahan et al. 2017 (arXiv 1602.05629), where each of 100 clients gets 2 of 200 shards.
-    """
-    num_shards = num_clients * shards_per_client
-    pieces = np.array_split(np.argsort(labels, kind="stable"), num_shards)
-    hands = np.array_split(rng.permutation(num_shards), num_clients)
-    parts = [np.concatenate([pieces[shard] for shard in hand]) for hand in hands]
-    return hand_out(
-        parts, f"data.shards-per-client = {shards_per_client}", "lower it or federation.num-clients"
-    )
-
-
-def hand_out(parts: Sequence[Indices], setting: str, remedy: str) -> Parts:
-    """Sort every client's rows, and refuse a partition that leaves a client with none.
-
-    Parameters
+    Attributes
     ----------
-    parts : sequence of ndarray
-        One array of row numbers per client, in any order.
-    setting, remedy : str
-        What to name, and what to advise, should a client have no data.
+    rows : ndarray
+        int64, (dealt rows,). Client by client, ascending within a client; no row twice.
+    offsets : ndarray
+        int64, (clients + 1,). Client k holds ``rows[offsets[k] : offsets[k + 1]]``.
     """
-    for client, rows in enumerate(parts):
-        if len(rows) == 0:
-            raise ConfigError(f"{setting}: leaves client {client} (of {len(parts)}) without data; {remedy}")
-    return tuple(np.sort(rows).astype(np.int64) for rows in parts)
+
+    rows: Indices
+    offsets: Indices
+
+    @classmethod
+    def of_owners(cls, owners: npt.NDArray[np.integer], num_clients: int) -> Partition:
+        """Return the partition in which row r belongs to client ``owners[r]``, or to nobody where that is −1."""
+        owners = np.asarray(owners, dtype=np.int64)
+        # Stable: a client's rows stay in ascending order. Nobody's sort before everybody else's.
+        order = np.argsort(owners, kind="stable").astype(np.int64, copy=False)
+        sizes = np.bincount(owners + 1, minlength=num_clients + 1)
+        nobodys = int(sizes[0])
+        offsets = np.cumsum(sizes, dtype=np.int64) - nobodys
+        return cls(order[nobodys:], offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, client: int) -> Indices: ...
+    @overload
+    def __getitem__(self, client: slice) -> tuple[Indices, ...]: ...
+    def __getitem__(self, client: int | slice) -> Indices | tuple[Indices, ...]:
+        numbers = range(len(self))[client]  # refuses what is out of range, counts from the end where negative
+        if isinstance(numbers, range):
+            return tuple(self[k] for k in numbers)
+        return self.rows[self.offsets[numbers] : self.offsets[numbers + 1]]
+
+    def __iter__(self) -> Iterator[Indices]:
+        return (self.rows[first:last] for first, last in pairwise(self.offsets.tolist()))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Partition):
+            return NotImplemented
+        return np.array_equal(self.offsets, other.offsets) and np.array_equal(self.rows, other.rows)
+
+    __hash__ = None  # type: ignore[assignment]  # arrays can be changed
+
+    @property
+    def sizes(self) -> Indices:
+        """Rows per client, int64, (clients,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Indices:
+        """The client that holds each entry of ``rows``, int64, (dealt rows,)."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.sizes)
+
+    def select(self, clients: Iterable[int]) -> Partition:
+        """Return the partition of these clients alone, in the order given; their rows are copied."""
+        numbers = np.fromiter(clients, dtype=np.int64)
+        sizes = self.sizes[numbers]
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64, copy=False)
+        shift = np.repeat(self.offsets[numbers] - offsets[:-1], sizes)
+        return Partition(self.rows[np.arange(offsets[-1]) + shift], offsets)

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from fedunlearn.data.partition import Parts, hand_out
+from fedunlearn.data.partition import Partition
+from fedunlearn.data.partitioners import hand_out
 from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError
 
 
 def from_file(
     num_clients: int, *, partition_file: str | None, source_rows: Indices, num_source_rows: int
-) -> Parts:
+) -> Partition:
     """One list of rows per client, from the JSON file data.partition-file: {"clients": [[0, 7, …], …]}.
 
     Rows are counted in the source's whole training split, so that one file serves every ``data.validation``
@@ -41,17 +42,18 @@ def from_file(
     lists = _read(partition_file, setting)
     if len(lists) != num_clients:
         raise ConfigError(f"{setting}: lists {len(lists)} clients, federation.num-clients is {num_clients}")
-    owner: dict[int, int] = {}
+    owners = [-1] * num_source_rows
     for client, rows in enumerate(lists):
         for row in _row_numbers(rows, client, num_source_rows, setting):
-            if row in owner:
-                whose = "twice" if owner[row] == client else f"and so does client {owner[row]}"
+            if (other := owners[row]) >= 0:
+                whose = "twice" if other == client else f"and so does client {other}"
                 raise ConfigError(f"{setting}: client {client} lists row {row} {whose}; keep one of the two")
-            owner[row] = client
+            owners[row] = client
     # Rows held out for validation have no owner from here on.
-    dealt = np.array([owner.get(row, -1) for row in source_rows.tolist()], dtype=np.int64)
-    parts = [np.flatnonzero(dealt == client) for client in range(num_clients)]
-    return hand_out(parts, setting, "list rows outside the validation split, or lower data.validation")
+    dealt = np.array(owners, dtype=np.int64)[source_rows]
+    return hand_out(
+        dealt, num_clients, setting, "list rows outside the validation split, or lower data.validation"
+    )
 
 
 def _read(partition_file: str | None, setting: str) -> list[Any]:

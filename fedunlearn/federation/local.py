@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Message
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fedunlearn.federation.compat import empty_state, ensure_task_identity, error_reply, stamp
+from fedunlearn.federation.grid import FIRST_CLIENT_NODE as FIRST_CLIENT_NODE
+from fedunlearn.federation.grid import SERVER_NODE as SERVER_NODE
+from fedunlearn.federation.grid import RunConfig, VirtualGrid, answer, no_such_node
+from fedunlearn.federation.local_trainer import LocalTrainer
+from fedunlearn.federation.routine import RoutineFactory
 
-SERVER_NODE = 1
-FIRST_CLIENT_NODE = 2
 
-
-class LocalGrid(Grid):
+class LocalGrid(VirtualGrid):
     """Run a Flower ``ClientApp`` for many virtual clients without leaving the process.
 
     Nothing is serialised: messages carry references, so whoever receives a tensor must not change it. With one
@@ -30,19 +27,24 @@ class LocalGrid(Grid):
 
     A client that raises answers with an error reply that holds its traceback.
 
+    With a ``routine``, the grid's ``trainer`` trains whole rounds without a message per client, to the same
+    bits (see :class:`~fedunlearn.federation.local_trainer.LocalTrainer`); messages are answered as before.
+
     Parameters
     ----------
     client_app
         Called as ``client_app(message, context)``.
-    num_clients
-        Clients are numbered from 0; client k's context has ``node_config["partition-id"] == k``.
-    run_config
-        Scalars for every client's ``context.run_config``.
+    num_clients, run_config
+        See :class:`~fedunlearn.federation.grid.VirtualGrid`.
     workers
         Number of worker threads, ≥ 1.
     threads_per_client
         PyTorch's intra-op threads for each client's computation. Another number may give other bits. The
         setting is the process's: it holds for everything else in it too.
+    routine
+        Makes a worker's routine: what the client app does, without the messages.
+    batch_clients
+        How many clients the trainer trains in one stack, ≥ 1.
     """
 
     def __init__(
@@ -50,89 +52,38 @@ class LocalGrid(Grid):
         client_app: ClientApp,
         num_clients: int,
         *,
-        run_config: Mapping[str, bool | float | int | str] | None = None,
+        run_config: RunConfig | None = None,
         workers: int = 1,
         threads_per_client: int = 1,
+        routine: RoutineFactory | None = None,
+        batch_clients: int = 1,
     ) -> None:
-        if num_clients < 1 or workers < 1 or threads_per_client < 1:
-            raise ValueError("num_clients, workers and threads_per_client must each be at least 1")
-        ensure_task_identity(node_id=SERVER_NODE)
+        if min(num_clients, workers, threads_per_client, batch_clients) < 1:
+            raise ValueError(
+                "num_clients, workers, threads_per_client and batch_clients must each be at least 1"
+            )
+        super().__init__(num_clients, run_config)
         torch.set_num_threads(threads_per_client)
         self._app = client_app
-        self._num_clients = num_clients
-        self._run_config = dict(run_config or {})
-        self._run = Run.create_empty(run_id=1)
-        self._states: dict[int, RecordDict] = {}
         self._seconds: dict[int, float] = {}
-        self._ids = itertools.count(1)
-        self._replies: dict[str, Message] = {}
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="client") if workers > 1 else None
+        self.trainer: LocalTrainer | None = None
+        if routine is not None:
+            self.trainer = LocalTrainer(routine, workers=workers, batch_clients=batch_clients)
 
     def close(self) -> None:
         """Stop the workers; messages not yet answered are dropped."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.trainer is not None:
+            self.trainer.close()
 
-    def __enter__(self) -> LocalGrid:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    # -- Flower's interface -------------------------------------------------------------------------------
-
-    def set_run(self, run: Run) -> None:
-        """Set the run that messages belong to."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that messages belong to."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message to a node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return all node ids; every virtual client is always there."""
-        return range(FIRST_CLIENT_NODE, FIRST_CLIENT_NODE + self._num_clients)
-
-    def client_nodes(self) -> Mapping[int, int]:
-        """Return client number → node id, which saves the strategy a query to every node."""
-        return _ClientNodes(self._num_clients)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Answer the messages and keep the replies for :meth:`pull_messages`."""
-        messages = list(messages)
-        replies = self.send_and_receive(messages)
-        self._replies |= {reply.metadata.reply_to_message_id: reply for reply in replies}
-        return [message.metadata.message_id for message in messages]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to the given messages, each once."""
-        return [self._replies.pop(i) for i in message_ids if i in self._replies]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterator[Message]:
-        """Yield one reply per message, as they are done.
-
-        ``timeout`` is for engines that can lose a node; here every reply is waited for.
-        """
-        stamped = [stamp(message, str(next(self._ids))) for message in messages]
+    def _answers(self, messages: list[Message]) -> Iterator[Message]:
         if self._pool is None:
-            yield from map(self._answer, stamped)
+            yield from map(self._answer, messages)
             return
-        stamped.sort(key=lambda m: self._seconds.get(m.metadata.dst_node_id, 0.0), reverse=True)
-        futures = [self._pool.submit(self._answer, message) for message in stamped]
+        messages.sort(key=lambda m: self._seconds.get(m.metadata.dst_node_id, 0.0), reverse=True)
+        futures = [self._pool.submit(self._answer, message) for message in messages]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -140,46 +91,14 @@ class LocalGrid(Grid):
             for future in futures:
                 future.cancel()
 
-    # -- one client ---------------------------------------------------------------------------------------
-
     def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        client = node - FIRST_CLIENT_NODE
-        if not 0 <= client < self._num_clients:
-            return error_reply(message, f"there is no node {node}")
+        client = self._client(message)
+        if client is None:
+            return no_such_node(message)
         started = time.perf_counter()
-        state = self._states.get(client)
-        context = Context(
-            run_id=self._run.run_id,
-            node_id=node,
-            node_config={"partition-id": client, "num-partitions": self._num_clients},
-            state=empty_state() if state is None else state,
-            run_config=self._run_config,
-        )
-        try:
-            reply = self._app(message, context)
-        except Exception:
-            # The traceback is the user's, not ours to swallow: the strategy reports it by client.
-            return error_reply(message, traceback.format_exc())
-        if context.state or state is not None:
-            self._states[client] = context.state
-        self._seconds[node] = time.perf_counter() - started
+        context = self._context(client)
+        reply = answer(self._app, message, context)
+        if not reply.has_error():
+            self._keep(client, context.state)
+            self._seconds[message.metadata.dst_node_id] = time.perf_counter() - started
         return reply
-
-
-class _ClientNodes(Mapping[int, int]):
-    """Client number → node id by arithmetic: no dictionary of 100 000 entries."""
-
-    def __init__(self, num_clients: int) -> None:
-        self._num_clients = num_clients
-
-    def __getitem__(self, client: int) -> int:
-        if not 0 <= client < self._num_clients:
-            raise KeyError(client)
-        return FIRST_CLIENT_NODE + client
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self._num_clients))
-
-    def __len__(self) -> int:
-        return self._num_clients

@@ -1,6 +1,6 @@
 """A model as one flat vector: what the wire carries, what strategies add up, what the optimiser steps on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ class FlatModel:
         Their accumulated gradients, same shape.
     parameter : nn.Parameter
         ``vector`` and ``gradient`` as the one parameter an optimiser needs to see.
+    forward : callable
+        What training calls with images to get logits: the module itself, unless
+        :func:`fedunlearn.training.accelerate` put a faster way to compute it in its place.
+    autocast : torch.dtype or None
+        The lower precision that ``forward`` computes in, if it does.
     """
 
     def __init__(
@@ -52,6 +57,8 @@ class FlatModel:
             p.grad = self.gradient[piece].view(p.shape)
             offset += p.numel()
         self._buffers = dict(module.named_buffers())
+        self.forward: Callable[[Tensor], Tensor] = self.module
+        self.autocast: torch.dtype | None = None
 
     @property
     def num_parameters(self) -> int:

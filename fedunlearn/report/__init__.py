@@ -13,7 +13,7 @@ alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or
 ``verdict``            the findings in words
 ``tables``             rich and Markdown tables
 ``palette``, ``svg``   colours that follow the reader's light or dark scheme; figure → inline SVG
-``plots``              dot plot of gaps and heat map of the partition
+``plots``              dot plot of gaps; ``heat_map``: who holds which classes
 ``trajectories``       accuracy over rounds, with its ``legend``
 ``markup``, ``style``  escaping HTML builder and the page's CSS
 ``sections``           the page's findings and charts; ``listings``: its tables

@@ -9,6 +9,7 @@ from fedunlearn.report.scores import Scores
 from fedunlearn.report.sections import section
 from fedunlearn.report.tables import recovery_cell
 from fedunlearn.report.words import (
+    NAMED,
     clients,
     magnitude,
     measured,
@@ -21,6 +22,8 @@ from fedunlearn.report.words import (
 
 MAIN = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_svc", "mia_yeom_matched", "mia_auc")
 """The measures of the first table; the others unfold."""
+MOST_ROWS = 400
+"""So many rows of a table are on the page: a run that forgets a thousand clients in turn has ten thousand."""
 
 
 def text(*content: str | None, name: str = "td", **attributes: str | int | None) -> Markup:
@@ -104,7 +107,7 @@ def _rows(scores: Scores, metrics: Sequence[str]) -> Markup:
     head = [text("method", name="th"), text("at", name="th"), "seed", text("forgets", name="th"), "round"]
     head += [*map(_heading, metrics), "recovery rounds", "authors' rule", text("scale", name="th")]
     body: list[list[str]] = []
-    for row in scores.rows:
+    for row in scores.rows[:MOST_ROWS]:
         reason = row.get("reason")
         never = row.get("recovered") is False
         body.append(
@@ -120,7 +123,13 @@ def _rows(scores: Scores, metrics: Sequence[str]) -> Markup:
                 text(_scale(row.get("scale"))),
             ]
         )
-    return table(head, body, class_="wide")
+    return join(table(head, body, class_="wide"), _left_out(len(scores.rows), "scorecard.json"))
+
+
+def _left_out(rows: int, file: str) -> Markup | None:
+    """Say how many of a table's rows are not on the page."""
+    left = rows - MOST_ROWS
+    return tag("p", f"{left:,} more are in {file}.", class_="note") if left > 0 else None
 
 
 def _single(row: Mapping[str, Any], metric: str, reason: str | None) -> Markup:
@@ -145,6 +154,9 @@ def _scale(scale: Mapping[str, Any] | None) -> str:
     if not scale:
         return ""
     effective = scale.get("effective") or {}
+    if len(effective) > NAMED:
+        factors = f"{number(min(effective.values()), 3)} to {number(max(effective.values()), 3)}"
+        return f"{scale.get('raw')} → {len(effective):,} clients: {factors}"
     each = ", ".join(f"client {client}: {number(value, 2)}" for client, value in effective.items())
     return f"{scale.get('raw')}" + (f" → {each}" if each else "")
 
@@ -170,7 +182,7 @@ def requests(run: RunFiles) -> Markup | None:
     head = [text("method", name="th"), "seed", text("request", name="th"), text("forgets", name="th"),
             "asked after round", "unlearned in", "recovered in", text("state", name="th")]  # fmt: skip
     words = "A request arrives once its round is complete and is answered in the next."
-    listing = table(head, body, class_="wide")
+    listing = join(table(head, body[:MOST_ROWS], class_="wide"), _left_out(len(body), "requests.sqlite"))
     if len(body) > 12:
         listing = tag("details", tag("summary", f"{len(body)} requests"), listing)
     return section("requests", "Requests", tag("p", words, class_="lead"), listing)

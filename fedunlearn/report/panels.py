@@ -110,10 +110,12 @@ def original_series(run: RunFiles, panel: Panel, split: str) -> Series:
     if split != "forget":
         return run.metrics.series(name, split).between(0, panel.fork)
     partition = run.partitions.get(panel.seed)
-    weights = [float(partition.size(client)) if partition else 1.0 for client in panel.forget]
-    mean = run.metrics.over_clients(name, "forget", panel.forget, weights).between(0, panel.fork)
-    if len(mean):
-        return mean
+    sizes = [partition.size(client) if partition else 1 for client in panel.forget]
+    weights = [float(size) for size in sizes if size is not None]
+    if len(weights) == len(panel.forget):
+        mean = run.metrics.over_clients(name, "forget", panel.forget, weights).between(0, panel.fork)
+        if len(mean):
+            return mean
     for row in run.scores.rows_at("original", "request"):
         value = (row.get("metrics") or {}).get("forget_accuracy")
         same = row.get("seed") == panel.seed and _forgotten(row) == set(panel.forget)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedunlearn.report.words import NAMED, few
 from fedunlearn.requests import RequestRecord
 
 
@@ -28,7 +29,7 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
             table.add_row(
                 branch,
                 record.id,
-                ", ".join(map(str, record.clients)),
+                few(record.clients, NAMED),
                 _round(record.at_round),
                 _round(record.unlearned_round),
                 record.state,

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,14 +42,35 @@ class Branch:
 
 @dataclass(frozen=True)
 class Partition:
-    """How many training samples of each class each client holds: ``counts[client][class]``."""
+    """How many training samples of each class clients hold; of very many clients only some are listed.
 
+    Attributes
+    ----------
+    clients
+        The numbers of the listed clients, ascending.
+    counts
+        ``counts[i][c]``: samples of class c that ``clients[i]`` holds.
+    classes
+        Names of the classes.
+    num_clients
+        All there are, listed or not.
+    sizes, classes_held
+        Samples of a client, and classes of a client: ``least``, ``median``, ``most`` and ``total`` over all
+        clients; empty where the file does not say.
+    """
+
+    clients: tuple[int, ...]
     counts: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
+    num_clients: int
+    sizes: Mapping[str, float] = field(default_factory=dict)
+    classes_held: Mapping[str, float] = field(default_factory=dict)
 
-    def size(self, client: int) -> int:
-        """Return n_k, 0 for a client the partition does not know."""
-        return sum(self.counts[client]) if 0 <= client < len(self.counts) else 0
+    def size(self, client: int) -> int | None:
+        """Return n_k, None for a client that is not listed."""
+        place = bisect_left(self.clients, client)
+        found = place < len(self.clients) and self.clients[place] == client
+        return sum(self.counts[place]) if found else None
 
 
 @dataclass(frozen=True)
@@ -142,10 +164,16 @@ def _recovered_round(request: Mapping[str, Any]) -> int | None:
 
 
 def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
-    return {
-        int(seed): Partition(
-            tuple(tuple(int(count) for count in row) for row in entry["counts"]),
-            tuple(str(name) for name in entry.get("classes") or ()),
-        )
-        for seed, entry in document.items()
-    }
+    return {int(seed): _partition(entry) for seed, entry in document.items()}
+
+
+def _partition(entry: Mapping[str, Any]) -> Partition:
+    counts = tuple(tuple(int(count) for count in row) for row in entry["counts"])
+    return Partition(
+        clients=tuple(entry.get("clients") or range(len(counts))),  # without numbers: all, in order
+        counts=counts,
+        classes=tuple(str(name) for name in entry.get("classes") or ()),
+        num_clients=int(entry.get("num_clients") or len(counts)),
+        sizes=entry.get("sizes") or {},
+        classes_held=entry.get("classes_held") or {},
+    )

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 
+from fedunlearn.report.heat_map import heat_map, rows_to_draw, shape_of
 from fedunlearn.report.legend import legend
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import Look
 from fedunlearn.report.panels import Panel, panels
-from fedunlearn.report.plots import gap_plot, heat_map
+from fedunlearn.report.plots import gap_plot
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.trajectories import trajectory
 from fedunlearn.report.verdict import Finding, best_finding, caution, evidence, findings, headline
@@ -16,6 +17,8 @@ Looks = Mapping[str, Look]
 
 SHOWN_PANELS = 6
 """So many panels are open at once; the others unfold."""
+MOST_PANELS = 24
+"""So many are drawn at all; the numbers of the others are in ``metrics.jsonl``."""
 
 
 def section(anchor: str, heading: str, *children: str | None) -> Markup:
@@ -36,7 +39,7 @@ def header(run: RunFiles) -> Markup:
     facts = [
         " ".join(part for part in (str(data.get("source", "")), partition and f"({partition})") if part),
         str(model.get("name", "")),
-        f"{federation['num-clients']} clients" if "num-clients" in federation else "",
+        f"{federation['num-clients']:,} clients" if "num-clients" in federation else "",
         f"{train['rounds']} rounds" if "rounds" in train else "",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds else "",
     ]
@@ -153,7 +156,7 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     first = {panel.seed: place for place, panel in reversed(list(enumerate(every)))}
     drawn = [
         (panel, _panel(run, panel, place, looks, whole=first[panel.seed] == place))
-        for place, panel in enumerate(every)
+        for place, panel in enumerate(every[:MOST_PANELS])
     ]
     shown = [(panel, figures) for panel, figures in drawn if figures]
     if not shown:
@@ -161,6 +164,7 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     several = len({panel.seed for panel in every}) > 1
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
+    undrawn = len(every) - MOST_PANELS
     words = "On the forgotten data, accuracy should fall to the dashed line; on test data, come back to it."
     if any(len(panel.requests) > 1 for panel in every):
         words += " −2,3 above a request says that it is to forget clients 2 and 3."
@@ -171,6 +175,7 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
         legend(run.scores.methods, looks),
         *blocks[:SHOWN_PANELS],
         tag("details", tag("summary", f"{len(rest)} more"), *rest) if rest else None,
+        tag("p", f"{undrawn:,} more sets are in metrics.jsonl.", class_="note") if undrawn > 0 else None,
     )
 
 
@@ -202,12 +207,14 @@ def partition(run: RunFiles) -> Markup | None:
         forgotten = {client for branch in run.branches if branch.seed == seed for client in branch.forget}
         plot = heat_map(held, forgotten, name=f"partition-{seed}")
         if plot:
-            figures.append(
-                tag("figure", plot, tag("figcaption", f"seed {seed}") if len(run.partitions) > 1 else None)
-            )
+            told = [f"seed {seed}" if len(run.partitions) > 1 else "", shape_of(held)]
+            words = "; ".join(part for part in told if part)
+            figures.append(tag("figure", plot, tag("figcaption", words) if words else None))
     if not figures:
         return None
     words = "Training samples by client and class. Framed clients are forgotten in some branch."
+    if any(held.num_clients > len(rows_to_draw(held, ())) for held in run.partitions.values()):
+        words += " Of very many clients only some are drawn, at even distances."
     rest = figures[2:]
     return section(
         "partition",

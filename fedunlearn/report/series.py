@@ -72,6 +72,8 @@ class Metrics:
             value = None if value is None else float(value)
         except (ValueError, TypeError, KeyError):
             return False
+        if split == "train" and entity != "server":
+            return True  # a client's own training loss: as many as were sampled, and no chart shows them
         if value is not None and math.isfinite(value):
             self._points.setdefault((branch, entity, split, metric), {})[round] = value
         return True

@@ -12,7 +12,7 @@ from fedunlearn.report.panels import Panel, method_series, original_series, refe
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.series import Series
 from fedunlearn.report.svg import Drawing, drawing, inline
-from fedunlearn.report.words import clients, number
+from fedunlearn.report.words import clients, few, number
 
 TITLES = {
     "forget": "Accuracy on the forgotten data",
@@ -139,7 +139,7 @@ def _requests(drawn: Drawing, panel: Panel) -> None:
             line, f"request {request.id}", f"request {request.id} after round {request.at_round}: {words}"
         )
         drawn.axes.annotate(
-            "request" if len(panel.requests) == 1 else f"−{','.join(map(str, request.clients))}",
+            "request" if len(panel.requests) == 1 else f"−{few(request.clients, 6).replace(' ', '')}",
             (place, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 14 if raised else 3),

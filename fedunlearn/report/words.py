@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fedunlearn.evaluation.catalogue import MEASURES
 
 NOTHING = "–"  # what a null is shown as, everywhere
+NAMED = 12  # so many clients are named one by one
 
 MOMENTS: dict[str, tuple[str, str]] = {
     "request": ("when asked", "the last round before the request is answered"),
@@ -110,10 +111,20 @@ def magnitude(value: float | None, unit: str) -> str:
     return f"{figures} {word}".rstrip()
 
 
+def few(numbers: Sequence[int], named: int = 3) -> str:
+    """Return the first numbers, ``3, 17, 29, …``, or all where there are no more than ``named``."""
+    return ", ".join([*map(str, numbers[:named]), *["…"] * (len(numbers) > named)])
+
+
 def clients(numbers: Sequence[int]) -> str:
-    """Return ``client 3``, ``clients 2 and 3``, ``clients 1, 2 and 3``; ``no client`` for none."""
+    """Return ``client 3``, ``clients 2 and 3``, ``clients 1, 2 and 3``; ``no client`` for none.
+
+    More than ``NAMED`` are counted instead: ``1,000 clients (3, 17, 29, …)``.
+    """
     if not numbers:
         return "no client"
+    if len(numbers) > NAMED:
+        return f"{len(numbers):,} clients ({few(numbers)})"
     names = [str(number) for number in numbers]
     if len(names) == 1:
         return f"client {names[0]}"

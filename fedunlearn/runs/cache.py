@@ -38,7 +38,10 @@ COMMON_SOURCES = (
     "fedunlearn/data",
     "fedunlearn/evaluation/accuracy.py",
     "fedunlearn/evaluation/outputs.py",
+    "fedunlearn/federation/answers.py",
     "fedunlearn/federation/payload.py",
+    "fedunlearn/federation/sums.py",
+    "fedunlearn/federation/worker.py",
     "fedunlearn/models",
     "fedunlearn/randomness.py",
     "fedunlearn/requests",
@@ -46,7 +49,7 @@ COMMON_SOURCES = (
     "fedunlearn/runs/checkpoints.py",
     "fedunlearn/runs/metrics_log.py",
     "fedunlearn/simulation/runner.py",
-    "fedunlearn/training.py",
+    "fedunlearn/training",
     "strategies/base.py",
     "strategies/docket.py",
     "strategies/exchange.py",
@@ -55,6 +58,7 @@ COMMON_SOURCES = (
     "strategies/retrain.py",
     "strategies/server_app.py",
     "strategies/server_evaluation.py",
+    "strategies/settings.py",
 )
 
 
@@ -88,6 +92,8 @@ def numerics(experiment: Experiment) -> dict[str, Any]:
     return {
         "numerics": experiment.numerics,
         "precision": experiment.engine.precision,
+        "batch_clients": experiment.engine.batch_clients,
+        "compile": experiment.engine.compile,
         "threads": experiment.engine.threads_per_client,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "torch": torch.__version__,

@@ -80,6 +80,7 @@ class Checkpoints:
         self._folder = folder
         self._branch = branch
         self._keep = keep
+        self._passing: set[int] | None = None  # rounds on the disk that are not to stay, once looked up
         self._pattern = re.compile(re.escape(branch) + r"-r(\d{4,})\.safetensors")
 
     def path(self, round: int) -> Path:
@@ -102,15 +103,18 @@ class Checkpoints:
         text = json.dumps(account, sort_keys=True)
         content = save(tensors, metadata={META: text})
         path = self.path(snapshot.round)
+        if self._passing is None:  # one look into the folder, which all branches share, and not one a round
+            self._passing = {round for round in self.rounds() if not self._keep(round)}
         write_durably(path, content)
         # The readable copy is a convenience, never read back: it may lag behind by one crash.
         readable = {**account, "sha256": hashlib.sha256(content).hexdigest()}
         temporary = path.with_name(f".{path.stem}.json.tmp")
         temporary.write_text(json.dumps(readable, sort_keys=True, indent=1) + "\n")
         temporary.replace(path.with_suffix(".json"))
-        for round in self.rounds():
-            if round < snapshot.round and not self._keep(round):
-                self.delete(round)
+        for round in sorted(round for round in self._passing if round < snapshot.round):
+            self.delete(round)
+        if not self._keep(snapshot.round):
+            self._passing.add(snapshot.round)
 
     def load(self, round: int) -> Snapshot:
         """Read a checkpoint.
@@ -140,6 +144,8 @@ class Checkpoints:
 
     def delete(self, round: int) -> None:
         """Remove a checkpoint and its readable copy, if they are there."""
+        if self._passing is not None:
+            self._passing.discard(round)
         self.path(round).unlink(missing_ok=True)
         self.path(round).with_suffix(".json").unlink(missing_ok=True)
 

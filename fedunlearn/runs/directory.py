@@ -93,6 +93,15 @@ class RunDirectory:
             write_durably(run.experiment_path, config.to_toml(experiment).encode())
         return run
 
+    def settle(self, experiment: Experiment) -> None:
+        """Note durably what was chosen where the experiment left a choice: ``experiment.toml`` reruns as is.
+
+        The directory keeps the name of the experiment as it was asked for.
+        """
+        text = config.to_toml(experiment).encode()
+        if self.experiment_path.read_bytes() != text:
+            write_durably(self.experiment_path, text)
+
     def _why_not_again(self, experiment: Experiment) -> str:
         """Say why this run must not simply be replaced by a new one, or return an empty string."""
         if not (self.path / SCORECARD).exists():

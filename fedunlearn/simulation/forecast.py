@@ -11,9 +11,10 @@ from rich.table import Table
 
 from fedunlearn import resident
 from fedunlearn.config import Experiment
+from fedunlearn.data import Indices
 from fedunlearn.randomness import torch_generator
+from fedunlearn.registry import load_object
 from fedunlearn.simulation.branches import Branch, branches
-from fedunlearn.simulation.runner import load_object
 from fedunlearn.training import train_local
 
 PLANS = "strategies.server_app:plans"
@@ -91,7 +92,7 @@ def forecast(experiment: Experiment) -> Forecast:
     found = []
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
-        sizes = [len(rows) for rows in data.clients]
+        sizes = data.clients.sizes
         for branch in branches(experiment, seed):
             found.append(_branch(experiment, branch, sizes))
     data = resident.data_of(experiment, experiment.seeds[0])
@@ -107,13 +108,22 @@ def forecast(experiment: Experiment) -> Forecast:
     )
 
 
-def _branch(experiment: Experiment, branch: Branch, sizes: list[int]) -> BranchForecast:
+def examples_of(experiment: Experiment) -> int:
+    """Return how many training examples the experiment's clients will see at most, over all its branches."""
+    total = 0
+    for seed in experiment.seeds:
+        sizes = resident.data_of(experiment, seed).clients.sizes
+        total += sum(_branch(experiment, branch, sizes).examples for branch in branches(experiment, seed))
+    return total
+
+
+def _branch(experiment: Experiment, branch: Branch, sizes: Indices) -> BranchForecast:
     # The strategy itself plans, so that an unlearning round or a smaller federation counts as it will be.
     clients = examples = 0
     for plan in load_object(PLANS)(experiment, branch):
         asked = {*plan.train, *plan.forget}
         clients += len(asked)
-        examples += sum(sizes[k] for k in asked)
+        examples += int(sizes[list(asked)].sum())
     epochs = experiment.train.local_epochs
     kept = sum(branch.keeps(r) for r in range(branch.first_round + 1, branch.last_round + 1))
     return BranchForecast(

@@ -13,12 +13,18 @@ from rich.progress import Progress as Bars
 
 from fedunlearn.simulation.branches import Branch
 
+NAMED = 12
+"""So many of a request's clients are named."""
+
 
 class Progress:
     """What a run tells; this one says nothing."""
 
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         """All branches are known, nothing has run."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line, such as which engine was chosen."""
 
     def branch_begins(self, branch: Branch) -> None:
         """A branch is about to be computed."""
@@ -70,7 +76,9 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     for request in record.get("requests", []):
         rounds = (request["ended_round"] or record["last_round"]) - request["at_round"]
         after = "1 round" if rounds == 1 else f"{rounds} rounds"
-        clients = "+".join(map(str, request["clients"]))
+        clients = "+".join(map(str, request["clients"][:NAMED]))
+        if (more := len(request["clients"]) - NAMED) > 0:
+            clients += f" and {more} more"
         words.append(
             {
                 "recovered": f"client {clients} recovered after {after}",
@@ -98,6 +106,9 @@ class PlainProgress(Progress):
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         self._clock = _Clock(branches)
         self._say(f"run {run}: {len(branches)} branches, at most {self._clock.total} rounds")
+
+    def note(self, text: str) -> None:
+        self._say(text)
 
     def branch_begins(self, branch: Branch) -> None:
         self._done_here = 0

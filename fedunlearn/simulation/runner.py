@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedunlearn import resident
+import torch
+from flwr.serverapp import Grid
+
+from fedunlearn import config, resident
 from fedunlearn.config import Experiment
+from fedunlearn.data.holdings import holdings
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation import scorecard
-from fedunlearn.federation.local import LocalGrid
+from fedunlearn.federation.engines import open_grid
+from fedunlearn.registry import load_object
 from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash, write_durably
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.choice import choose
+from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.scoring import SeedScoring
 
 if TYPE_CHECKING:
     from strategies.base import RoundReport
 
-CLIENT_APP = "clients.app:app"
 SERVE = "strategies.server_app:serve"
 REFERENCE = "strategies.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
-
-
-def load_object(reference: str) -> Any:
-    """Return the object at ``module:attribute``, as Flower finds its apps."""
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def cache_folder(out: Path) -> Path:
@@ -70,9 +70,10 @@ def simulate(
     """
     for seed in experiment.seeds:
         resident.data_of(experiment, seed)  # what is wrong with the data is said before a run is begun
+    progress = progress or Progress()
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     try:
-        _Simulation(experiment, run, out, progress or Progress()).play()
+        _Simulation(experiment, run, out, progress).play()
     finally:
         run.close()
     return run.path
@@ -85,24 +86,24 @@ class _Simulation:
         self.cache = Cache(cache_folder(out)) if experiment.cache else None
         self.progress = progress
         self.keys: dict[str, str] = {}
+        self._engine: Grid | None = None
+        self._settled = False
 
     def play(self) -> None:
+        torch.set_num_threads(self.experiment.engine.threads_per_client)  # for what is measured here, too
+        if self.experiment.numerics == "fast":
+            self._settle()  # what is chosen is in the keys
         plans = {seed: branches(self.experiment, seed) for seed in self.experiment.seeds}
         self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
         partition = {}
         for seed, plan in plans.items():
             data = resident.data_of(self.experiment, seed)
-            partition[str(seed)] = {"counts": data.counts().tolist(), "classes": list(data.class_names)}
+            partition[str(seed)] = holdings(data, {k for branch in plan for k in branch.forget})
             self.run.write_json("partition.json", partition)
-            with LocalGrid(
-                load_object(CLIENT_APP),
-                self.experiment.federation.num_clients,
-                run_config={"experiment": str(self.run.experiment_path), "seed": seed},
-                workers=self.experiment.engine.workers,
-                threads_per_client=self.experiment.engine.threads_per_client,
-            ) as grid:
+            with ExitStack() as stack:
                 for branch in plan:
-                    self._branch(branch, grid)
+                    self._branch(branch, stack)
+            self._engine = None
         self.progress.measuring()
         rows = [
             row
@@ -113,7 +114,7 @@ class _Simulation:
         write_durably(self.run.path / SCORECARD, scorecard.dumps(card).encode())
         self.progress.end()
 
-    def _branch(self, branch: Branch, grid: LocalGrid) -> None:
+    def _branch(self, branch: Branch, stack: ExitStack) -> None:
         """Bring one branch to its end: it is there already, or in the cache, or has to be computed."""
         key = self._key(branch)
         self.keys[branch.name] = key
@@ -127,12 +128,35 @@ class _Simulation:
         else:
             self.run.begin_branch(branch.name, key)
             self.progress.branch_begins(branch)
-            outcome = self._compute(branch, grid)
+            outcome = self._compute(branch, self._grid(branch.seed, stack))
         record = {**_description(branch), **outcome, "cached": cached, "key": key}
         self.run.finish_branch(record)
         if self.cache is not None and not cached:
             self.cache.store_branch(key, self.run, branch.name, outcome)
         self.progress.branch_done(branch, record, reused=cached)
+
+    def _grid(self, seed: int, stack: ExitStack) -> Grid:
+        """Return the engine at work on a seed: started, and chosen, when there is something to compute."""
+        if self._engine is None:
+            self._settle()
+            path = str(self.run.experiment_path)
+            self._engine = stack.enter_context(open_grid(self.experiment, path, seed))
+        return self._engine
+
+    def _settle(self) -> None:
+        """Choose what the experiment leaves to choose about its engine."""
+        if self._settled:
+            return
+        self._settled = True
+        asked = self.experiment
+        choice = choose(
+            asked, before=config.load(self.run.experiment_path), examples=lambda: examples_of(asked)
+        )
+        if choice.why:
+            self.progress.note(choice.why)
+        self.experiment = choice.experiment
+        self.run.settle(choice.experiment)
+        resident.experiment_at.cache_clear()  # the file may have been read as it was
 
     def _key(self, branch: Branch) -> str:
         data = resident.data_of(self.experiment, branch.seed)
@@ -145,7 +169,7 @@ class _Simulation:
             weights_hash=weights_hash(model.vector, model.buffers()),
         )
 
-    def _compute(self, branch: Branch, grid: LocalGrid) -> dict[str, Any]:
+    def _compute(self, branch: Branch, grid: Grid) -> dict[str, Any]:
         fork: Snapshot | None = None
         if branch.fork_from is not None:
             fork = self.run.checkpoints(branch.fork_from).load(branch.first_round)

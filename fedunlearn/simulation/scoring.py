@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -22,6 +22,9 @@ from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, branches, moments
 
 Values = dict[str, float | None]
+
+OUTPUT_BYTES = 512 * 2**20
+"""Memory for the outputs of models that several rows are about."""
 
 
 class SeedScoring:
@@ -46,8 +49,9 @@ class SeedScoring:
         self._branches = {b.name: b for b in branches(experiment, seed)}
         self._records = run.branches()
         self._moments = moments(experiment, seed)
-        self._outputs = lru_cache(maxsize=128)(self._run_model)
+        self._outputs = lru_cache(maxsize=self._outputs_to_keep())(self._run_model)
         self._log = lru_cache(maxsize=None)(run.metrics.of)
+        self._plans = lru_cache(maxsize=None)(run.ledger.plans)
 
     # -- rows ---------------------------------------------------------------------------------------------
 
@@ -68,12 +72,17 @@ class SeedScoring:
                 yield self._row(branch, last, None, "final", self._records[branch.name]["last_round"])
 
     def _methods(self, moment: Moment) -> list[Branch]:
-        timeline = self._experiment.targets is None
-        return [
-            b
-            for b in self._branches.values()
-            if b.kind == "method" and (timeline or b.target == moment.index)
-        ]
+        # A timeline's methods go through all moments, each in one branch without a target.
+        target = None if self._experiment.targets is None else moment.index
+        return self._by_target.get(target, [])
+
+    @cached_property
+    def _by_target(self) -> dict[int | None, list[Branch]]:
+        found: dict[int | None, list[Branch]] = {}
+        for branch in self._branches.values():
+            if branch.kind == "method":
+                found.setdefault(branch.target, []).append(branch)
+        return found
 
     def _retrain_rounds(self, moment: Moment, request: ForgetRequest) -> Iterator[tuple[str, int]]:
         yield "request", moment.at_round
@@ -171,6 +180,14 @@ class SeedScoring:
 
     # -- measuring ----------------------------------------------------------------------------------------
 
+    def _outputs_to_keep(self) -> int:
+        """Return how many models' outputs stay in memory: a row's own and its two oracles', and what fits."""
+        data = self._data
+        rows = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
+        # Logits, their float64 softmax, and a handful of numbers per example.
+        size = rows * (data.num_classes * (self._model.vector.element_size() + 8) + 64)
+        return max(4, min(128, OUTPUT_BYTES // size))
+
     def _run_model(self, branch: str, round: int) -> tuple[Tensor, ModelOutputs]:
         snapshot = self._run.checkpoints(branch).load(round)
         vector = snapshot.vector.to(self._model.vector.device)
@@ -249,7 +266,7 @@ class SeedScoring:
         if branch.kind == "method":
             first = branch.first_round if at == "final" else moment.at_round
         sent = answered = 0
-        for record in self._run.ledger.plans(branch.name):
+        for record in self._plans(branch.name):
             if first < record.round <= round:
                 asked = {*record.plan["train"], *record.plan["forget"]}
                 sent += len(asked)

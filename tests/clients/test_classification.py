@@ -79,7 +79,7 @@ def test_training_answers_with_the_pseudo_gradient_of_a_plain_loop(tmp_path, ove
     for client, round in ((0, 1), (3, 7)):
         delta, loss = asked.plainly(client, round=round)
         content = asked(client, round=round)
-        # To the last bit: tests/test_training.py. Here BLAS may see the weights at another alignment.
+        # To the last bit: tests/training/test_local.py. Here BLAS may see the weights at another alignment.
         atol = 1e-6 if asked.dtype == torch.float32 else 1e-14
         assert torch.allclose(unpack(content["arrays"]).vector, delta, rtol=0, atol=atol)
         assert content["metrics"]["num-examples"] == len(asked.data.clients[client])

@@ -49,6 +49,28 @@ def methods(draw: st.DrawFn) -> tuple[config.MethodConfig, ...]:
 
 
 @st.composite
+def engines(draw: st.DrawFn, numerics: Literal["exact", "fast"]) -> config.EngineConfig:
+    fast = numerics == "fast"
+    some_gpus = st.floats(0.0001, 1) | st.integers(1, 8).map(float)
+    return config.EngineConfig(
+        name=draw(st.sampled_from(["local", "ray", "auto"])),
+        given_workers=draw(st.none() | counts),
+        device=draw(st.sampled_from(["auto", "cpu", "cuda"])),
+        given_precision=draw(st.sampled_from([None, "float32", "float64", *["bfloat16"] * fast])),
+        given_batch_clients=draw(st.none() | (counts if fast else st.just(1))),
+        compile=fast and draw(st.booleans()),
+        ray=draw(
+            st.builds(
+                config.RayConfig,
+                address=st.none() | text.filter(bool),
+                gpus_per_worker=st.none() | some_gpus,
+                cpus_per_worker=st.none() | st.floats(0.0001, 64),
+            )
+        ),
+    )
+
+
+@st.composite
 def experiments(draw: st.DrawFn) -> Experiment:
     """Every setting drawn from its whole range, without contradictions."""
     num_clients = draw(st.integers(4, 60))
@@ -65,12 +87,14 @@ def experiments(draw: st.DrawFn) -> Experiment:
         order = draw(st.lists(clients, min_size=1, max_size=3, unique=True))
         at_rounds = st.integers(1, rounds)
         forget = tuple(config.ForgetConfig(clients=(client,), at_round=draw(at_rounds)) for client in order)
+    numerics: Literal["exact", "fast"] = draw(st.sampled_from(["exact", "fast"]))
     optimizer: Literal["sgd", "adam"] = draw(st.sampled_from(["sgd", "adam"]))
     return Experiment(
         name=draw(names),
         seeds=tuple(draw(st.lists(st.integers(0, 2**63), min_size=1, max_size=3, unique=True))),
         targets=targets,
         cache=draw(st.booleans()),
+        numerics=numerics,
         data=draw(
             st.builds(
                 config.DataConfig,
@@ -98,9 +122,13 @@ def experiments(draw: st.DrawFn) -> Experiment:
         methods=draw(methods()),
         forget=forget,
         recover=draw(st.builds(config.RecoverConfig, epsilon=st.floats(0, 100), max_rounds=counts)),
-        engine=draw(st.builds(config.EngineConfig, workers=counts, precision=st.just("float64"))),
+        engine=draw(engines(numerics)),
         measures=draw(st.builds(config.MeasuresConfig, per_client=st.booleans(), mia_samples=counts)),
-        smoke=draw(st.sampled_from([{}, {"train.lr-decay": 0.5, "method[1].label": "s"}, {"seeds": [1, 2]}])),
+        smoke=draw(
+            st.sampled_from(
+                [{}, {"train.lr-decay": 0.5, "method[1].label": "label-of-a-smoke-run"}, {"seeds": [1, 2]}]
+            )
+        ),
     )
 
 
@@ -193,7 +221,15 @@ def test_an_overridden_experiment_reruns_although_its_smoke_table_no_longer_fits
     assert loads(to_toml(shorter)) == shorter
 
 
-CHANGES_NOTHING = {"engine.name", "engine.workers", "cache", "smoke"}
+CHANGES_NOTHING = {
+    "engine.name",
+    "engine.given_workers",
+    "engine.ray.address",
+    "engine.ray.gpus_per_worker",
+    "engine.ray.cpus_per_worker",
+    "cache",
+    "smoke",
+}
 
 
 def other(value: Any) -> Any:
@@ -231,7 +267,8 @@ def test_the_digest_changes_with_every_setting_that_can_change_a_result_and_no_o
         else:
             assert digest(changed) not in seen, (path, seen.get(digest(changed)))
             seen[digest(changed)] = path
-    assert paths > CHANGES_NOTHING | {"train.lr", "name", "engine.threads_per_client", "methods"}
+    assert paths > CHANGES_NOTHING | {"train.lr", "name", "numerics", "methods"}
+    assert paths > {f"engine.{key}" for key in ("threads_per_client", "given_batch_clients", "compile")}
 
 
 def test_the_digest_sees_inside_methods_and_requests() -> None:

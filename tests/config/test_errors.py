@@ -44,6 +44,8 @@ clients = [2, 3]
 at-round = 12
 """
 
+RAY_TAKES = "unknown key; engine.ray takes address, gpus-per-worker, cpus-per-worker"
+
 # What is replaced in WORKING, by what, and the whole line that refuses it.
 BROKEN = [
     # Keys
@@ -130,12 +132,6 @@ BROKEN = [
     ),
     ("validation = 0.1", 'augmentation = "crop"', 'data.augmentation = "crop" (x.toml): must be "none"'),
     # Not yet, and never
-    ("workers = 1", 'name = "ray"', 'engine.name = "ray" (x.toml): is not available yet; use "local"'),
-    (
-        "seeds =",
-        'numerics = "fast"\nseeds =',
-        'numerics = "fast" (x.toml): is not available yet; use "exact"',
-    ),
     (
         'until = "retrain-accuracy"',
         'until = "reference-accuracy"',
@@ -145,6 +141,38 @@ BROKEN = [
         'name = "natural"',
         'name = "retrain"',
         'method[2].name = "retrain" (x.toml): is always computed; leave this [[method]] out',
+    ),
+    # The engine
+    (
+        "workers = 1",
+        'name = "flower"',
+        'engine.name = "flower" (x.toml): must be one of "local", "ray", "auto"',
+    ),
+    ("seeds =", 'numerics = "quick"\nseeds =', 'numerics = "quick" (x.toml): must be one of "exact", "fast"'),
+    ("workers = 1", "workers = 0", "engine.workers = 0 (x.toml): must be >= 1"),
+    ("workers = 1", "batch-clients = 0", "engine.batch-clients = 0 (x.toml): must be >= 1"),
+    ("workers = 1", 'compile = "yes"', 'engine.compile = "yes" (x.toml): must be true or false'),
+    (
+        "workers = 1",
+        'precision = "bf16"',
+        'engine.precision = "bf16" (x.toml): must be one of "float32", "float64", "bfloat16"; '
+        'did you mean "bfloat16"?',
+    ),
+    ("workers = 1", "ray = 8", "engine.ray = 8 (x.toml): must be a table, written [engine.ray]"),
+    ("workers = 1", "ray.gpus = 1", "engine.ray.gpus = 1 (x.toml): " + RAY_TAKES),
+    ("workers = 1", 'ray.address = ""', 'engine.ray.address = "" (x.toml): must not be empty'),
+    ("workers = 1", "ray.address = 6379", "engine.ray.address = 6379 (x.toml): must be a string in quotes"),
+    (
+        "workers = 1",
+        "ray.cpus-per-worker = 0",
+        "engine.ray.cpus-per-worker = 0 (x.toml): must be >= 0.0001",
+    ),
+    ("workers = 1", "ray.gpus-per-worker = -1", "engine.ray.gpus-per-worker = -1 (x.toml): must be >= 0"),
+    (
+        "workers = 1",
+        "ray.gpus-per-worker = 1.5",
+        "engine.ray.gpus-per-worker = 1.5 (x.toml): "
+        "must be 0, a share of one GPU (0.0001 to 1), or a whole number of GPUs",
     ),
     # Whom to forget
     (
@@ -232,6 +260,36 @@ BROKEN = [
         "validation = 0",
         'data.validation = 0.0 (x.toml): must be > 0, as recover.until = "retrain-accuracy" '
         "is decided on validation data",
+    ),
+    (
+        "workers = 1",
+        'precision = "bfloat16"',
+        'engine.precision = "bfloat16" (x.toml): must be "float32" or "float64" with numerics = "exact"; '
+        'for bfloat16 write numerics = "fast"',
+    ),
+    (
+        "workers = 1",
+        "batch-clients = 8",
+        'engine.batch-clients = 8 (x.toml): must be 1 with numerics = "exact"; '
+        'for stacks of clients write numerics = "fast"',
+    ),
+    (
+        "workers = 1",
+        'name = "auto"\nbatch-clients = 8',
+        'engine.batch-clients = 8 (x.toml): must be 1 with numerics = "exact"; '
+        'for stacks of clients write numerics = "fast"',
+    ),
+    (
+        "workers = 1",
+        "compile = true",
+        'engine.compile = true (x.toml): must be false with numerics = "exact"; '
+        'to compile write numerics = "fast"',
+    ),
+    (
+        "workers = 1",
+        'name = "ray"\ndevice = "cuda"\nray.gpus-per-worker = 0',
+        'engine.ray.gpus-per-worker = 0.0 (x.toml): must be > 0 with engine.device = "cuda"; '
+        "leave it out for one GPU each",
     ),
     # Syntax
     (

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from math import comb
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedunlearn.config.targets import DrawnTargets, target_sets
+from fedunlearn import config
+from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets, target_sets
+from fedunlearn.errors import ConfigError
 
 
 @st.composite
@@ -41,6 +44,30 @@ def test_the_seed_decides_and_every_client_may_be_drawn() -> None:
 
 def test_this_seed_drew_these_clients_in_every_version() -> None:
     assert target_sets(DrawnTargets(draw=3, size=1), 10, seed=1) == ((5,), (7,), (6,))
+
+
+def test_each_of_very_many_is_refused_in_one_line() -> None:
+    text = tiny_toml("each", 100_000)
+    with pytest.raises(ConfigError) as caught:
+        config.loads(text, "x.toml")
+    assert str(caught.value) == (
+        'targets = "each" (x.toml): would forget 100,000 clients in turn and retrain 200,000 federations; '
+        "draw some of them, such as targets = {draw = 10}, or list them"
+    )
+    assert config.loads(tiny_toml("each", MOST_IN_TURN)).targets == "each"
+    assert len(target_sets(DrawnTargets(draw=10), 100_000, seed=1)) == 10
+
+
+def tiny_toml(targets: str, num_clients: int) -> str:
+    return f"""
+        name = "x"
+        targets = "{targets}"
+        data.source = "digits"
+        federation.num-clients = {num_clients}
+        model.name = "mlp"
+        train = {{rounds = 1, lr = 0.1}}
+        method = [{{name = "natural"}}]
+    """
 
 
 def test_listed_and_each() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.config import DataConfig
-from fedunlearn.data import PARTITIONERS, SOURCES, FederatedData, load_federated
+from fedunlearn.data import PARTITIONERS, SOURCES, FederatedData, Partition, federated, load_federated
 from fedunlearn.data.mnist5k import mnist5k
+from fedunlearn.data.synthetic import synthetic_images
 from fedunlearn.errors import ConfigError
 
 SMALL = DataConfig(source="synthetic-images", partition="dirichlet", alpha=1.0, num_train=400, num_test=100)
@@ -74,12 +76,44 @@ def test_counts_are_a_heat_map_of_clients_and_classes():
     assert data.counts().sum() == len(data.train_labels)
 
 
-def test_a_clients_rows_are_gathered_once():
+def test_a_clients_data_are_views_of_the_training_tensors():
     data = load()
     images, labels = data.client(3)
     assert torch.equal(images, data.train_images[data.clients[3]])
     assert torch.equal(labels, data.train_labels[data.clients[3]])
-    assert data.client(3)[0] is images
+    assert images.untyped_storage().data_ptr() == data.train_images.untyped_storage().data_ptr()
+    assert labels.untyped_storage().data_ptr() == data.train_labels.untyped_storage().data_ptr()
+    assert data.client(3)[0] is images, "kept: a call in a round is one look-up"
+
+
+def test_only_so_many_views_are_kept(monkeypatch):
+    monkeypatch.setattr(federated, "KEPT_VIEWS", 3)
+    data = load()
+    for client in (0, 1, 2, 3, 4, 0):
+        assert torch.equal(data.client(client)[0], data.train_images[data.clients[client]])
+        assert len(data._views) <= 3
+
+
+def test_threads_that_ask_at_once_get_what_is_theirs(monkeypatch):
+    monkeypatch.setattr(federated, "KEPT_VIEWS", 2)
+    data = load()
+    asked = [number % 5 for number in range(2000)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(data.client, asked))
+    for client, (images, labels) in zip(asked, answers, strict=True):
+        assert torch.equal(images, data.train_images[data.clients[client]])
+        assert len(labels) == len(data.clients[client])
+
+
+def test_training_rows_lie_client_by_client_and_know_where_they_come_from():
+    data = load()
+    assert data.clients.rows.tolist() == list(range(len(data.train_labels)))
+    whole = synthetic_images(10, 8, 1, 400, 100, SMALL.difficulty)
+    source = whole.normalise(whole.train_images, torch.float32)
+    assert torch.equal(data.train_images, source[data.source_rows])
+    assert torch.equal(data.train_labels, whole.train_labels[data.source_rows])
+    for rows in data.clients:
+        assert (np.diff(data.source_rows[rows]) > 0).all()
 
 
 @given(st.sets(st.integers(0, 4)))
@@ -90,7 +124,14 @@ def test_forget_and_retain_rows_split_the_training_rows(forget):
     assert set(forgotten) == {row for client in forget for row in data.clients[client]}
     for rows in (forgotten, retained):
         assert rows.dtype == np.int64
-        assert (np.diff(rows) > 0).all()
+        assert (np.diff(data.source_rows[rows]) > 0).all(), "in an order that no partition changes"
+
+
+def test_rows_that_do_not_lie_client_by_client_are_refused():
+    data = load()
+    swapped = Partition(data.clients.rows[::-1], data.clients.offsets)
+    with pytest.raises(ValueError, match="client by client"):
+        dataclasses.replace(data, clients=swapped)
 
 
 def test_equal_settings_have_equal_content_hashes():
@@ -122,8 +163,10 @@ def test_the_content_hash_covers_every_field(field):
     if isinstance(value, torch.Tensor):
         changed = value.clone()
         changed.view(-1)[-1] += 1
-    elif field == "clients":
-        changed = (*value[:-1], value[-1][:-1])
+    elif isinstance(value, Partition):
+        changed = Partition(value.rows[:-1], np.minimum(value.offsets, len(value.rows) - 1))
+    elif isinstance(value, np.ndarray):
+        changed = value + (np.arange(len(value)) == 7)
     else:
         changed = (*value[:-1], "another")
     assert dataclasses.replace(data, **{field: changed}).content_hash != data.content_hash
@@ -137,8 +180,10 @@ def test_the_same_bytes_in_another_shape_are_other_data():
 
 def test_rows_that_change_hands_change_the_hash():
     data = load()
-    swapped = (data.clients[1], data.clients[0], *data.clients[2:])
-    assert dataclasses.replace(data, clients=swapped).content_hash != data.content_hash
+    offsets = data.clients.offsets.copy()
+    offsets[1] += 1  # the second client's first row is now the first one's
+    changed = dataclasses.replace(data, clients=Partition(data.clients.rows, offsets))
+    assert changed.content_hash != data.content_hash
 
 
 def test_float64_images_are_not_float32_ones_in_disguise():

@@ -1,166 +1,63 @@
-"""Partitioners deal every row out exactly once, by their rule, and the same for the same generator."""
+"""A partition: what every client holds, in two arrays, behaving as a sequence of arrays."""
+
+import pickle
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.data import PARTITIONERS, registry
-from fedunlearn.data.partition import dirichlet, hand_out, iid, pathological, shards
-from fedunlearn.errors import ConfigError
+from fedunlearn.data import Partition
 
-LABELS = np.repeat(np.arange(10), 40)
+owners = st.lists(st.integers(-1, 6), max_size=40)
 
 
-class Settings:
-    alpha = 1.0
-    classes_per_client = 2
-    shards_per_client = 2
+def of(owners, num_clients=7):
+    return Partition.of_owners(np.array(owners, dtype=np.int64), num_clients)
 
 
-def deal(name, labels, num_clients, seed):
-    return registry.call(
-        PARTITIONERS,
-        name,
-        key="data.partition",
-        config=Settings,
-        labels=labels,
-        num_clients=num_clients,
-        rng=np.random.default_rng(seed),
-    )
+@given(owners)
+def test_every_client_holds_the_rows_that_are_its_own(owners):
+    partition = of(owners)
+    expected = [[row for row, owner in enumerate(owners) if owner == client] for client in range(7)]
+    assert len(partition) == 7
+    assert [rows.tolist() for rows in partition] == expected
+    assert [partition[k].tolist() for k in range(7)] == expected
+    assert partition.sizes.tolist() == list(map(len, expected))
+    assert partition.owners.tolist() == [k for k, rows in enumerate(expected) for _ in rows]
+    assert partition.rows.dtype == partition.offsets.dtype == partition[0].dtype == np.int64
 
 
-def counts(parts, labels, num_classes=10):
-    return np.array([np.bincount(labels[part], minlength=num_classes) for part in parts])
+def test_a_client_s_rows_are_a_view():
+    partition = of([0, 1, 1, 2, 0])
+    for rows in (partition[1], partition[-6], *partition[1:2]):
+        assert np.shares_memory(rows, partition.rows)
+        assert rows.tolist() == [1, 2]
 
 
-labellings = st.lists(st.integers(0, 4), min_size=60, max_size=200).map(np.array)
-names = st.sampled_from(["iid", "dirichlet", "pathological", "shards"])
+def test_numbers_beyond_the_clients_are_refused():
+    partition = of([0, 1])
+    for number in (7, -8):
+        with pytest.raises(IndexError):
+            partition[number]
+    assert [rows.tolist() for rows in partition[5:99]] == [[], []]
 
 
-@given(names, labellings, st.integers(3, 6), st.integers(0, 2**32))
-def test_every_row_goes_to_exactly_one_client(name, labels, num_clients, seed):
-    try:
-        parts = deal(name, labels, num_clients, seed)
-    except ConfigError:  # a client without data, as the small classes of some labellings make likely
-        assume(False)
-    assert len(parts) == num_clients
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
-    for part in parts:
-        assert part.dtype == np.int64
-        assert (np.diff(part) > 0).all()
+@given(owners, owners)
+def test_equal_are_those_that_deal_alike(one, other):
+    assert of(one) == of(one)
+    mine, its = ([rows.tolist() for rows in of(owners)] for owners in (one, other))
+    assert (of(one) == of(other)) == (mine == its)
+    assert of(one) != mine
 
 
-@given(names, st.integers(0, 2**32))
-def test_same_generator_same_partition_and_another_generator_another(name, seed):
-    try:
-        first, again, other = (deal(name, LABELS, 4, s) for s in (seed, seed, seed + 1))
-    except ConfigError:
-        assume(False)
-    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+def test_a_row_more_or_a_client_more_is_another_partition():
+    assert of([0, 1, 1]) != of([0, 1, 1, -1, 1])
+    assert of([0, 1, 1]) != of([0, 1, 1], num_clients=8)
 
 
-@given(st.integers(1, 50), st.integers(50, 200), st.integers(0, 2**32))
-def test_iid_sizes_differ_by_one_at_most(num_clients, n, seed):
-    sizes = [len(part) for part in iid(np.zeros(n, dtype=np.int64), num_clients, np.random.default_rng(seed))]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_iid_mixes_the_classes():
-    assert counts(iid(LABELS, 4, np.random.default_rng(0)), LABELS).min() > 0
-
-
-@given(st.integers(0, 2**32))
-def test_dirichlet_with_huge_alpha_is_even(seed):
-    parts = dirichlet(LABELS, 4, np.random.default_rng(seed), alpha=1e8)
-    # 10 of each class per client; a cut is rounded down, so it may fall one row early.
-    assert np.abs(counts(parts, LABELS) - 10).max() <= 1
-
-
-@given(st.integers(0, 2**32))
-def test_dirichlet_with_tiny_alpha_gives_each_class_to_one_client(seed):
-    try:
-        parts = dirichlet(LABELS, 2, np.random.default_rng(seed), alpha=1e-8)
-    except ConfigError:  # one of the two got all ten classes
-        assume(False)
-    assert set(counts(parts, LABELS).ravel()) == {0, 40}
-
-
-def test_smaller_alpha_is_more_skewed():
-    def largest_share(alpha):
-        draws = [dirichlet(LABELS, 4, np.random.default_rng(seed), alpha=alpha) for seed in range(20)]
-        return np.mean([counts(parts, LABELS).max(axis=0) / 40 for parts in draws])
-
-    assert largest_share(0.3) > largest_share(1.0) + 0.1 > largest_share(10.0) + 0.2
-
-
-@given(st.integers(1, 10), st.integers(10, 20), st.integers(0, 2**32))
-def test_pathological_clients_hold_k_classes_and_classes_are_held_evenly(k, num_clients, seed):
-    parts = pathological(LABELS, num_clients, np.random.default_rng(seed), classes_per_client=k)
-    held = counts(parts, LABELS) > 0
-    assert (held.sum(axis=1) == k).all()
-    assert held.sum(axis=0).max() - held.sum(axis=0).min() <= 1
-
-
-def test_pathological_pairs_of_classes_vary():
-    held = counts(pathological(LABELS, 20, np.random.default_rng(0), classes_per_client=2), LABELS) > 0
-    assert len({tuple(np.flatnonzero(row)) for row in held}) > 10
-
-
-@given(st.integers(1, 4), st.integers(0, 2**32))
-def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_client, seed):
-    # 20 clients, shards of 3 rows: the 6 · per_client rows of a class are whole shards.
-    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(10), 6 * per_client))
-    parts = shards(labels, 20, np.random.default_rng(seed), shards_per_client=per_client)
-    table = counts(parts, labels)
-    assert (table.sum(axis=1) == 3 * per_client).all()
-    assert ((table > 0).sum(axis=1) <= per_client).all()
-    assert (table % 3 == 0).all()
-
-
-@pytest.mark.parametrize(
-    ("attempt", "message"),
-    [
-        (
-            lambda rng: iid(np.zeros(3, dtype=np.int64), 5, rng),
-            "federation.num-clients = 5: leaves client 3 (of 5) without data; lower it",
-        ),
-        (
-            lambda rng: dirichlet(LABELS, 50, rng, alpha=0.01),
-            "data.alpha = 0.01: leaves client 0 (of 50) without data; "
-            "raise it, lower federation.num-clients or take another seed",
-        ),
-        (
-            lambda rng: dirichlet(LABELS, 5, rng, alpha=1e308),
-            "data.alpha = 1e+308: too large to draw from; 1e6 is as good as even",
-        ),
-        (
-            lambda rng: pathological(LABELS, 5, rng, classes_per_client=11),
-            "data.classes-per-client = 11: there are only 10 classes; lower it",
-        ),
-        (
-            lambda rng: pathological(LABELS, 3, rng, classes_per_client=2),
-            "data.classes-per-client = 2: 3 clients cannot cover 10 classes; "
-            "raise it or federation.num-clients",
-        ),
-        (
-            lambda rng: pathological(np.arange(4), 5, rng, classes_per_client=1),
-            "data.classes-per-client = 1: leaves client 4 (of 5) without data; lower federation.num-clients",
-        ),
-        (
-            lambda rng: shards(np.arange(6), 4, rng, shards_per_client=4),
-            "data.shards-per-client = 4: leaves client 2 (of 4) without data; "
-            "lower it or federation.num-clients",
-        ),
-    ],
-)
-def test_a_partition_that_cannot_be_is_refused_in_one_line(attempt, message):
-    with pytest.raises(ConfigError) as caught:
-        attempt(np.random.default_rng(0))
-    assert str(caught.value) == message
-
-
-def test_hand_out_sorts():
-    (rows,) = hand_out([np.array([3, 0, 2])], "", "")
-    assert rows.tolist() == [0, 2, 3]
+def test_it_travels_as_its_two_arrays():
+    partition = of(np.arange(20_000) % 10_000, num_clients=10_000)
+    content = pickle.dumps(partition)
+    assert pickle.loads(content) == partition
+    assert len(content) < 8 * (20_000 + 10_001) + 1000

@@ -10,6 +10,7 @@ from fedunlearn.data import load_federated
 from fedunlearn.data.digits import digits
 from fedunlearn.data.partition_file import from_file
 from fedunlearn.errors import ConfigError
+from tests.oracles.partition_by_lists import from_file as from_lists
 
 
 @pytest.fixture
@@ -53,6 +54,16 @@ def test_clients_see_the_images_their_file_names_whatever_the_seed(write):
             assert mine <= {image.numpy().tobytes() for image in own}
             assert 450 < len(images) < 600  # of 700, a quarter is held out
         assert len(data.all_but([])) == sum(map(len, data.clients)) < len(data.train_labels)
+
+
+def test_a_file_is_dealt_as_by_lists(write):
+    rng = np.random.default_rng(3)
+    lists = [piece.tolist() for piece in np.array_split(rng.permutation(500), 40)]
+    lists[7].pop()  # a row that nobody lists
+    kept = np.sort(rng.permutation(500)[:450])
+    dealt = deal(write({"clients": lists}), num_clients=40, rows=kept, n=500)
+    assert [rows.tolist() for rows in dealt] == from_lists(lists, kept.tolist())
+    assert len(dealt.rows) in (449, 450)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import clients.classification
 import fedunlearn.runs.checkpoints
 import fedunlearn.simulation.runner
+from clients.classification import Classification
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -79,9 +79,9 @@ def _torn_checkpoint(target: Any) -> None:
 POINTS: dict[str, Callable[[], None]] = {
     "before the plan is committed": lambda: _before(Ledger, "commit_plan", _unlearns),
     "after the plan is committed": lambda: _after(Ledger, "commit_plan", _unlearns),
-    "in a client's ordinary training": lambda: _before(clients.classification, "train", _Nth(7)),
+    "in a client's ordinary training": lambda: _before(Classification, "train", _Nth(7)),
     "in the training of a client to forget": lambda: _before(
-        clients.classification, "train", lambda content, context: content["config"]["round"] == 4
+        Classification, "train", lambda self, client, kind, config: config["round"] == 4
     ),
     "after combining, before the round is reported": lambda: _before(MetricsLog, "append", _Nth(15)),
     "before a checkpoint": lambda: _before(Checkpoints, "save", _applies),

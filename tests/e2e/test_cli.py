@@ -131,7 +131,11 @@ def test_list(what: str, names: list[str], tmp_path: Path) -> None:
             ["run", "tiny.toml", "--set", "train.lrr=1"],
             "train.lrr = 1 (--set train.lrr=1): unknown key; did you mean train.lr?",
         ),
-        (["run", "tiny.toml", "--engine", "flower"], "engine.name"),
+        (
+            ["run", "tiny.toml", "--engine", "flower"],
+            'engine.name = "flower" (--set engine.name=flower): must be one of "local", "ray", "auto"',
+        ),
+        (["run", "tiny.toml", "--set", "engine.batch-clients=4"], 'write numerics = "fast"'),
         (["run", "tiny.toml", "--resume", "--fresh"], "choose one"),
         (["run", "tiny.toml"], "cache = false"),
         (["report", "runs"], "holds no scorecard.json"),
@@ -219,6 +223,10 @@ def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> No
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+def test_the_help_of_run_names_the_engines(tmp_path: Path) -> None:
+    assert "local|ray|auto" in fedunlearn("run", "--help", cwd=tmp_path).stdout
+
+
 def test_help_is_quick_and_loads_no_torch() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "fedunlearn.cli", "--help"]
     seconds = []
@@ -229,4 +237,5 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert "forget" in result.stdout
     assert " torch" not in result.stderr
     assert " flwr" not in result.stderr
+    assert " ray" not in result.stderr
     assert min(seconds) <= 1.0

@@ -124,18 +124,17 @@ def test_float32_three_rounds(tmp_path: Path) -> None:
 
 def _original_and_puf(experiment: Experiment, out: Path) -> Path:
     """Run only the two branches that the test looks at; recovery is then judged by the cap alone."""
-    from fedunlearn.federation.local import LocalGrid
+    from fedunlearn.federation.engines import open_grid
     from fedunlearn.requests import Ledger
-    from fedunlearn.simulation.runner import CLIENT_APP, load_object
     from strategies.server_app import serve
 
     path = out / "experiment.toml"
     path.write_text(config.to_toml(experiment))
     experiment = replace(experiment, recover=replace(experiment.recover, until="max-rounds"))
-    client_config = {"experiment": str(path), "seed": 1}
+    experiment = config.with_engine(experiment, workers=2)
     with (
         Ledger(":memory:") as ledger,
-        LocalGrid(load_object(CLIENT_APP), 10, run_config=client_config, workers=2) as grid,
+        open_grid(experiment, str(path), 1) as grid,
     ):
         for branch in branches(experiment, 1):
             if branch.kind in ("original", "method"):

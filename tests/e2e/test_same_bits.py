@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from fedunlearn.evaluation import scorecard
+from fedunlearn.federation import engines
+from fedunlearn.federation.local import LocalGrid
 from fedunlearn.simulation.runner import read_scorecard
 from tests.e2e.tiny import TIMELINE, card, checkpoints, everything, run, tiny
 
@@ -19,6 +21,30 @@ def test_one_worker_and_two_write_the_same_bytes(text: str | None, tmp_path: Pat
     assert len(checkpoints(one)) > 5
     assert everything(one) == everything(two)
     assert scorecard.dumps(card(one)) == scorecard.dumps(card(two))
+
+
+@pytest.mark.parametrize("text", [None, TIMELINE], ids=["targets", "timeline"])
+def test_clients_asked_by_message_give_the_same_bytes_as_the_direct_way(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Flower ClientApp and the engine's own way are two doors to one routine."""
+    options = {} if text is None else {"text": text}
+    direct = run(tiny(**options), tmp_path / "direct")
+    asked = []
+    answer = LocalGrid._answer
+
+    def without_trainer(*args: Any, **kwargs: Any) -> LocalGrid:
+        return LocalGrid(*args, **{**kwargs, "routine": None})
+
+    def counted(self: LocalGrid, message: Any) -> Any:
+        asked.append(message.metadata.message_type)
+        return answer(self, message)
+
+    monkeypatch.setattr(engines, "LocalGrid", without_trainer)
+    monkeypatch.setattr(LocalGrid, "_answer", counted)
+    by_message = run(tiny(**options), tmp_path / "messages")
+    assert {"train", "train.forget"} <= set(asked)
+    assert everything(direct) == everything(by_message)
 
 
 def test_half_of_the_clients_per_round(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import torch
 from hypothesis import strategies as st
 
-from fedunlearn.federation.payload import Contribution
+from fedunlearn.federation.sums import Contribution
 
 SIZE = 3
 CLIENTS = st.integers(0, 200)  # four blocks of 64

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.federation.payload import BlockSum, Contribution, OrderedSum
+from fedunlearn.federation.sums import BlockSum, Contribution, OrderedSum
 from tests.federation.contributions import SIZE, bits, contributions, exact_sum, num_examples
 
 LIKE = torch.zeros(SIZE)

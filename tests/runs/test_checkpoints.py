@@ -97,6 +97,22 @@ def test_of_rounds_not_to_be_kept_only_the_latest_is(tmp_path):
     assert names == {f"b-r{r:04d}.{kind}" for r in (2, 5, 7) for kind in ("safetensors", "json")}
 
 
+def test_the_folder_of_all_branches_is_looked_through_once_and_what_an_earlier_process_left_is_dropped(
+    tmp_path, monkeypatch
+):
+    for round in (1, 2, 3):  # of a run that was interrupted three times
+        (tmp_path / f"b-r{round:04d}.safetensors").write_bytes(b"")
+    looked = []
+    rounds = Checkpoints.rounds
+    monkeypatch.setattr(Checkpoints, "rounds", lambda self: looked.append(1) or rounds(self))
+    checkpoints = Checkpoints(tmp_path, "b", lambda round: round == 2)
+    for round in range(4, 9):
+        checkpoints.save(snapshot(round))
+        checkpoints.delete(7)
+    assert len(looked) == 1
+    assert rounds(checkpoints) == [2, 8]
+
+
 def test_a_round_saved_again_replaces_it_and_touches_no_later_one(tmp_path):
     checkpoints = Checkpoints(tmp_path, "b", lambda round: False)
     checkpoints.save(snapshot(4))

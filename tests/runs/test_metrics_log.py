@@ -73,6 +73,34 @@ def test_reads_what_a_dictionary_would_hold_however_often_it_was_opened(tmp_path
         assert log.of(branch) == {m.address: m for m in written if m.branch == branch}
 
 
+@settings(max_examples=25)
+@given(st.lists(st.lists(metrics, max_size=5), max_size=5))
+def test_what_another_appends_is_read_too_and_only_once_it_is_whole(tmp_path_factory, batches):
+    path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    log, other = MetricsLog(path), MetricsLog(path)
+    written = []
+    for batch in batches:
+        other.append(batch)
+        written += batch
+        with path.open("a") as file:  # as a writer at work leaves it for a moment
+            file.write('{"branch": "a", "rou')
+        for branch in ("a", "a-1", "ä"):
+            assert log.of(branch) == {m.address: m for m in written if m.branch == branch}
+        path.write_bytes(path.read_bytes().removesuffix(b'{"branch": "a", "rou'))
+
+
+def test_only_a_branch_s_own_lines_are_parsed(tmp_path, monkeypatch):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for _ in range(3):
+        log.append([ONE, TWO])
+        log.append([OTHER] * 50)
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    assert list(log.of(ONE.branch).values()) == [ONE, TWO]
+    assert len(parsed) == 6, "neither to find the branch's lines nor to read them"
+
+
 def test_a_round_executed_again_counts_as_executed_last(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.append([ONE, OTHER])

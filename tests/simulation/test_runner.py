@@ -8,12 +8,13 @@ import torch
 from fedunlearn import resident
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.scorecard import dumps
+from fedunlearn.registry import load_object
 from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import read_metrics
 from fedunlearn.simulation import runner
 from fedunlearn.simulation.branches import branches
-from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, load_object, read_scorecard, simulate
+from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, read_scorecard, simulate
 from strategies.recovery import RetrainReference
 from tests.e2e.tiny import TIMELINE, tiny
 from tests.simulation.scripted import TARGETS

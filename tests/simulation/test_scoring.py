@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import clients.classification
+from clients.classification import Classification
 from fedunlearn import resident
 from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.directory import RunDirectory
@@ -328,15 +328,14 @@ def same_request(one, other):
 
 def test_a_request_that_had_to_wait_and_clients_that_failed(tmp_path, monkeypatch):
     """Client 1, to be forgotten after round 3, first answers in round 5; client 2 drops out of round 2."""
-    train = clients.classification.train
+    train = Classification.train
 
-    def flaky(content, context):
-        missing = {2: 2, 4: 1}.get(content["config"]["round"])
-        if context.node_config["partition-id"] == missing:
+    def flaky(self, client, kind, config):
+        if client == {2: 2, 4: 1}.get(config["round"]):
             raise ConnectionError("not now")
-        return train(content, context)
+        return train(self, client, kind, config)
 
-    monkeypatch.setattr(clients.classification, "train", flaky)
+    monkeypatch.setattr(Classification, "train", flaky)
     experiment = tiny("federation.quorum=0.5", "method[1].mode=regular")
     script = {"puf-regular-20": {(1,): 5}, "natural": {(1,): NEVER}}
     rows = read_scorecard(scripted(experiment, script, tmp_path))["rows"]

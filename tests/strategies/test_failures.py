@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedunlearn.errors import RunError
+from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.runs.checkpoints import Checkpoints
-from strategies.exchange import FORGET, TRAIN
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.retrain import Retrain

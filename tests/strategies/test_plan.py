@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedunlearn.randomness import numpy_generator
 from strategies.natural import Natural
 from strategies.plan import RoundPlan, Situation
 from strategies.puf import PUF
@@ -45,6 +46,21 @@ def test_a_draw_depends_on_seed_round_and_pool_and_on_nothing_else(situation):
     assert situation.sample(7) == situation.sample(7) == other.sample(7)
     moved = replace(situation, gone=frozenset(), to_forget=())
     assert situation.sample(7) == moved.sample(7, also_without=situation.gone)
+
+
+@pytest.mark.parametrize("num_clients", [20, 300, 12_000, 100_000])
+@pytest.mark.parametrize("slots", [0, 1, 7, 250, 19_999])
+@pytest.mark.parametrize("gone", [(), (0,), (3, 4, 5, 19), (0, 1, 7, 18, 19)])
+def test_the_draw_is_one_from_the_list_of_all_who_may_train(num_clients, slots, gone):
+    last = num_clients - 1
+    gone = frozenset({*gone, *(last - k for k in gone)})
+    situation = Situation(6, num_clients, slots, gone, (), 2)
+    pool = [client for client in range(num_clients) if client not in gone]
+    expected = pool
+    if slots < len(pool):
+        generator = numpy_generator(2, "sampling", 6)
+        expected = sorted(generator.choice(pool, size=slots, replace=False).tolist())
+    assert situation.sample(slots) == tuple(expected)
 
 
 def test_rounds_and_seeds_draw_differently():

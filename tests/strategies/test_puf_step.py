@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.federation.payload import BlockSum, Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution
 from strategies.base import fedavg
 from strategies.puf import puf_step
 from tests.federation.contributions import (

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from fedunlearn.federation.answers import FORGET
 from fedunlearn.requests import TRANSITIONS, Ledger
-from strategies.exchange import FORGET
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule, RetrainReference

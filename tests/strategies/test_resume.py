@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fedunlearn.errors import RunError
+from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from strategies.exchange import FORGET, TRAIN
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule, RetrainReference

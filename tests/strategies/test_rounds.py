@@ -4,9 +4,9 @@ import pytest
 import torch
 from flwr.app import MetricRecord
 
+from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import pack, unpack
-from strategies.exchange import FORGET, TRAIN
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.retrain import Retrain

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.training.optimizers import make_optimizer
 
 
 @dataclass(frozen=True)
@@ -28,44 +29,6 @@ def learning_rate(settings: TrainConfig, round: int) -> float:
     return settings.lr * settings.lr_decay ** (round - 1)
 
 
-class FlatSGD:
-    """``torch.optim.SGD`` on a flat model: the same numbers bit for bit, at a fraction of the cost.
-
-    An optimiser object and its step take several times as long as these operations on a small model; on
-    a large one, its temporary for weight decay takes several times as long as the operations themselves.
-    """
-
-    def __init__(self, model: FlatModel, lr: float, momentum: float, weight_decay: float) -> None:
-        self.model = model
-        self.lr = lr
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.velocity: Tensor | None = None
-
-    def step(self) -> None:
-        """Overwrite the weights; the gradient is used up."""
-        vector, gradient = self.model.vector, self.model.gradient
-        if self.weight_decay:
-            gradient.add_(vector, alpha=self.weight_decay)
-        if self.momentum:
-            if self.velocity is None:
-                self.velocity = gradient.clone()
-            else:
-                self.velocity.mul_(self.momentum).add_(gradient)
-            gradient = self.velocity
-        vector.add_(gradient, alpha=-self.lr)
-
-
-def make_optimizer(
-    model: FlatModel, settings: TrainConfig, lr: float
-) -> FlatSGD | torch.optim.Adam | torch.optim.AdamW:
-    """Return a fresh optimiser; clients start every round with one."""
-    if settings.optimizer == "sgd":
-        return FlatSGD(model, lr, settings.momentum, settings.weight_decay)
-    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
-    return kind([model.parameter], lr=lr, weight_decay=settings.weight_decay)
-
-
 def train_local(
     model: FlatModel,
     images: Tensor,
@@ -83,7 +46,7 @@ def train_local(
     Parameters
     ----------
     model
-        Starts from the weights it holds.
+        Starts from the weights it holds. Its ``forward`` is what computes the logits.
     images : Tensor, shape (n, channels, height, width)
         The client's training data, on the model's device and in its dtype.
     labels : Tensor of int64, shape (n,)
@@ -94,9 +57,9 @@ def train_local(
     generator
         A CPU generator of this client's own; nothing else is random.
     """
-    module = model.module
-    if not module.training:  # a walk over all layers, which for a small model costs as much as a layer
-        module.train()
+    if not model.module.training:  # a walk over all layers, which for a small model costs as much as a layer
+        model.module.train()
+    forward = model.forward
     optimizer = make_optimizer(model, settings, lr)
     num_examples = len(labels)
     losses: list[Tensor] = []
@@ -106,7 +69,9 @@ def train_local(
         for start in range(0, num_examples, settings.batch_size):
             batch = order[start : start + settings.batch_size]
             model.zero_grad()
-            loss = F.cross_entropy(module(images[batch]), labels[batch])
+            # index_select copies whole rows where images[batch] would look at every row's index in turn.
+            logits = forward(images.index_select(0, batch))
+            loss = F.cross_entropy(logits, labels.index_select(0, batch))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())

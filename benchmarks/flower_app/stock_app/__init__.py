@@ -1,0 +1,1 @@
+"""A Flower app without anything of ours but the task: same data, models and batches as the other engines."""

@@ -1,0 +1,66 @@
+"""Who holds what, for people: a seed's entry in ``partition.json``, small however many clients there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.data.federated import FederatedData
+
+LISTED = 1000
+"""Up to so many clients every one is listed; of more, so many."""
+
+
+def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, Any]:
+    """Return how many training rows of each class clients hold, as plain JSON types.
+
+    Parameters
+    ----------
+    data
+    forgotten
+        Clients that must be among those listed, as far as there is room.
+
+    Returns
+    -------
+    dict
+        ``classes``: their names. ``num_clients``: all there are. ``clients``: the numbers of those listed: all,
+        or above ``LISTED`` those forgotten and others at even distances. ``counts``: of each of them its rows per
+        class. ``sizes`` (rows of a client) and ``classes_held`` (classes of a client): ``least``, ``median``,
+        ``most`` and ``total`` over *all* clients.
+    """
+    listed = listed_clients(len(data.clients), forgotten)
+    labels = data.train_labels.cpu().numpy()[data.clients.rows]
+    # One entry per client and class that it holds; a table of all clients and classes could be larger than the data.
+    cells = np.unique(data.clients.owners * data.num_classes + labels)
+    held = np.bincount(cells // data.num_classes, minlength=len(data.clients))
+    return {
+        "classes": list(data.class_names),
+        "num_clients": len(data.clients),
+        "clients": listed,
+        "counts": data.counts(listed).tolist(),
+        "sizes": _spread(data.clients.sizes),
+        "classes_held": _spread(held),
+    }
+
+
+def listed_clients(num_clients: int, forgotten: Iterable[int]) -> list[int]:
+    """Return which clients to list, ascending: all of few, of many the forgotten and others at even distances."""
+    if num_clients <= LISTED:
+        return list(range(num_clients))
+    chosen = dict.fromkeys(sorted(set(forgotten))[:LISTED])
+    for client in np.linspace(0, num_clients - 1, LISTED).astype(np.int64).tolist():
+        if len(chosen) == LISTED:
+            break
+        chosen[client] = None
+    return sorted(chosen)
+
+
+def _spread(values: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> dict[str, float]:
+    return {
+        "least": int(values.min()),
+        "median": float(np.median(values)),
+        "most": int(values.max()),
+        "total": int(values.sum()),
+    }

@@ -1,0 +1,106 @@
+"""What a round asks of the clients, what comes back, and the checks that an update passes before it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
+from fedunlearn.models.state import ModelState
+
+TRAIN = "train"
+FORGET = "train.forget"
+"""The kinds of work a client is asked for, as Flower's message types name them."""
+
+Config = Mapping[str, Any]
+"""What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""
+
+
+@dataclass(frozen=True)
+class RoundWork:
+    """What a round asks of the clients.
+
+    Attributes
+    ----------
+    state : ModelState
+        The global model that everyone starts from; not to be changed.
+    config : Config
+    train, forget : tuple[int, ...]
+        Clients that train and are retained, and clients whose forgetting happens now; ascending. A client may
+        be in both: retained with one part of its data, forgotten with another.
+    individually : bool
+        Whether the retained updates are wanted one by one instead of summed.
+    """
+
+    state: ModelState
+    config: Config
+    train: tuple[int, ...]
+    forget: tuple[int, ...] = ()
+    individually: bool = False
+
+
+@dataclass
+class Answers:
+    """What came back in a round.
+
+    Attributes
+    ----------
+    retained : BlockSum or list[Contribution]
+        From the clients that trained; a list, in client order, only for strategies that need single updates.
+    forgetting : list[Contribution]
+        From the clients to forget, in client order.
+    failed : dict[int, str]
+        Client → why its answer is missing or refused (a traceback, or one line).
+    losses : dict[int, float]
+        Client → mean training loss it reported (nats).
+    """
+
+    retained: BlockSum | list[Contribution]
+    forgetting: list[Contribution] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
+
+    def sort(self) -> Answers:
+        """Bring everything into client order, so that nothing reported depends on the order of arrival."""
+        self.losses = dict(sorted(self.losses.items()))
+        self.failed = dict(sorted(self.failed.items()))
+        self.forgetting.sort(key=lambda c: c.client)
+        if isinstance(self.retained, list):
+            self.retained.sort(key=lambda c: c.client)
+        return self
+
+
+class RoundTrainer(Protocol):
+    """An engine's direct way to train a round: no message per client, retained updates summed on the way.
+
+    A Grid that has one carries it as its attribute ``trainer``.
+    """
+
+    def train_round(self, work: RoundWork) -> Answers:
+        """Train all clients of the round; who failed is in ``failed`` and in no sum."""
+        ...
+
+
+def unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
+    """Say what is wrong with a client's update, or return an empty string."""
+    if num_examples < 1:
+        return f"num-examples = {num_examples}, must be at least 1"
+    if update.vector.shape != like.vector.shape:
+        return f"update of shape {tuple(update.vector.shape)}, the model's is {tuple(like.vector.shape)}"
+    if update.vector.dtype != like.vector.dtype:
+        return f"update of {update.vector.dtype}, the model's is {like.vector.dtype}"
+    if update.buffers.keys() != like.buffers.keys():
+        return f"buffers {sorted(update.buffers)}, the model's are {sorted(like.buffers)}"
+    for name, buffer in update.buffers.items():
+        expected = like.buffers[name]
+        if (buffer.shape, buffer.dtype) != (expected.shape, expected.dtype):
+            return (
+                f"buffer {name} of shape {tuple(buffer.shape)} and {buffer.dtype}, "
+                f"the model's is {tuple(expected.shape)} and {expected.dtype}"
+            )
+        if not torch.isfinite(buffer).all():
+            return f"buffer {name} holds NaN or Inf"
+    return "" if all_finite(update.vector) else "update holds NaN or Inf"

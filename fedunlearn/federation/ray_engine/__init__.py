@@ -1,0 +1,1 @@
+"""The parts of the Ray engine, whose door is :mod:`fedunlearn.federation.ray`."""

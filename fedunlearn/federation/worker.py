@@ -1,0 +1,203 @@
+"""One worker of an engine: trains its share of a round on a resident model and adds up what comes out."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedunlearn.federation.answers import FORGET, TRAIN, Answers, RoundWork, unsound
+from fedunlearn.federation.routine import ClientRoutine
+from fedunlearn.federation.sums import CHUNK, BlockSum, Contribution
+from fedunlearn.models.state import ModelState
+from fedunlearn.training import LocalResult, keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A share of a round that one worker does in one go.
+
+    Attributes
+    ----------
+    clients : tuple[int, ...]
+        Ascending. Where summed, all the round's clients of one or several blocks of :data:`sums.BLOCK` numbers.
+    kind : str
+        ``train`` or ``train.forget``.
+    summed : bool
+        Whether their updates are added up here, or handed over one by one.
+    """
+
+    clients: tuple[int, ...]
+    kind: str = TRAIN
+    summed: bool = True
+
+
+class Worker:
+    """Does units of work with one :class:`~fedunlearn.federation.routine.ClientRoutine`.
+
+    What comes out does not depend on which worker does a unit, nor on how a round is cut into units.
+
+    Parameters
+    ----------
+    routine
+        Its model is this worker's own.
+    batch_clients
+        How many clients are trained in one stack; 1: one after the other.
+    """
+
+    def __init__(self, routine: ClientRoutine, batch_clients: int = 1) -> None:
+        if routine.model.vector.device.type == "cpu":
+            keep_freed_memory()  # a fresh 45 MB vector takes ten times as long as one that was freed before
+        self.routine = routine
+        self.batch_clients = batch_clients
+        vector = routine.model.vector
+        size = vector.numel()
+        self._scratch = torch.empty_like(vector[: min(size, CHUNK) if vector.device.type == "cpu" else size])
+
+    def do(self, work: RoundWork, unit: Unit) -> Answers:
+        """Return the unit's answers; a client that raises, or whose update is unsound, is in ``failed``."""
+        if not unit.summed:
+            answers = self._singly(work, unit)
+        elif self.batch_clients > 1:
+            answers = self._stacked_sum(work, unit)
+        else:
+            answers = self._sum(work, unit)
+        return answers.sort()
+
+    # -- one after the other ------------------------------------------------------------------------------
+
+    def _sum(self, work: RoundWork, unit: Unit) -> Answers:
+        """Add up the unit's updates as they are trained, without holding a single one."""
+        model, start = self.routine.model, work.state.vector
+        total = BlockSum()
+        answers = Answers(total)
+        clean = False
+        for client in unit.clients:
+            if not clean or work.state.buffers:
+                model.load(start, work.state.buffers)
+            clean = False
+            result = self._train(work, client, unit.kind, answers)
+            if result is None:
+                continue
+            clean = client != unit.clients[-1]  # whoever comes next in another unit loads its own
+            total.add_trained(
+                client,
+                result.num_examples,
+                model.vector,
+                start,
+                model.buffers(),
+                self._scratch,
+                reset=clean,
+            )
+            answers.losses[client] = result.loss
+        # Looked at once for all: NaN and Inf do not go away in a sum. Only where there are any is it worth to
+        # do the work again, checking each, to say whose they are and leave them out.
+        return answers if total.is_finite() else self._checked_sum(work, unit)
+
+    def _checked_sum(self, work: RoundWork, unit: Unit) -> Answers:
+        answers = self._one_by_one(work, unit)
+        assert isinstance(answers.retained, list)
+        answers.retained = BlockSum.of(answers.retained)
+        return answers
+
+    def _singly(self, work: RoundWork, unit: Unit) -> Answers:
+        """Return the unit's updates one by one."""
+        if self.batch_clients > 1 and unit.kind == TRAIN and len(unit.clients) > 1:
+            return self._stacked_singly(work, unit)
+        answers = self._one_by_one(work, unit)
+        if unit.kind == FORGET:
+            assert isinstance(answers.retained, list)
+            answers.forgetting = answers.retained
+            answers.retained = []
+        return answers
+
+    def _one_by_one(self, work: RoundWork, unit: Unit) -> Answers:
+        updates: list[Contribution] = []
+        answers = Answers(updates)
+        model, start = self.routine.model, work.state.vector
+        for client in unit.clients:
+            model.load(start, work.state.buffers)
+            result = self._train(work, client, unit.kind, answers)
+            if result is None:
+                continue
+            update = ModelState(model.vector - start, model.buffers())
+            if why := unsound(update, result.num_examples, work.state):
+                answers.failed[client] = f"refused: {why}"
+                continue
+            updates.append(Contribution(client, result.num_examples, update.vector, update.buffers))
+            answers.losses[client] = result.loss
+        return answers
+
+    def _train(self, work: RoundWork, client: int, kind: str, answers: Answers) -> LocalResult | None:
+        try:
+            result = self.routine.train(client, kind, work.config)
+        except Exception:
+            # The traceback is the user's, not ours to swallow: the strategy reports it by client.
+            answers.failed[client] = traceback.format_exc()
+            return None
+        if result.num_examples < 1:
+            answers.failed[client] = f"refused: num-examples = {result.num_examples}, must be at least 1"
+            return None
+        return result
+
+    # -- many in one stack --------------------------------------------------------------------------------
+
+    def _stacked_sum(self, work: RoundWork, unit: Unit) -> Answers:
+        total = BlockSum()
+        answers = Answers(total)
+        for clients in self._stacks(unit):
+            deltas, sound = self._train_stack(work, clients, answers)
+            if deltas is not None:
+                total.add_stack([c for c, _ in sound], [n for _, n in sound], deltas)
+                continue
+            for update in self._without_stack(work, Unit(clients, unit.kind, summed=False), answers):
+                total.add(update)
+        return answers
+
+    def _stacked_singly(self, work: RoundWork, unit: Unit) -> Answers:
+        updates: list[Contribution] = []
+        answers = Answers(updates)
+        for clients in self._stacks(unit):
+            deltas, sound = self._train_stack(work, clients, answers)
+            if deltas is None:
+                updates += self._without_stack(work, Unit(clients, unit.kind, summed=False), answers)
+            else:
+                kept = deltas.clone()  # the stack's memory is used again for the next
+                updates += [Contribution(c, n, delta) for (c, n), delta in zip(sound, kept, strict=True)]
+        return answers
+
+    def _without_stack(self, work: RoundWork, unit: Unit, answers: Answers) -> list[Contribution]:
+        """Train the clients of a stack that failed one by one, and enter in ``answers`` who it was."""
+        one_by_one = self._one_by_one(work, unit)
+        answers.failed |= one_by_one.failed
+        answers.losses |= one_by_one.losses
+        assert isinstance(one_by_one.retained, list)
+        return one_by_one.retained
+
+    def _stacks(self, unit: Unit) -> list[tuple[int, ...]]:
+        size = self.batch_clients
+        return [unit.clients[at : at + size] for at in range(0, len(unit.clients), size)]
+
+    def _train_stack(
+        self, work: RoundWork, clients: Sequence[int], answers: Answers
+    ) -> tuple[Tensor | None, list[tuple[int, int]]]:
+        """Return the sound updates as a matrix, and (client, n_k) of each; None if the stack as such failed."""
+        start = work.state.vector
+        try:
+            result = self.routine.train_stack(clients, start, work.config)
+        except Exception:
+            return None, []  # one of them raised; one by one it will be seen which
+        deltas = result.vectors.sub_(start)
+        finite = torch.isfinite(deltas.sum(dim=1)).tolist()
+        rows, sound = [], []
+        for row, client in enumerate(clients):
+            if finite[row] or bool(torch.isfinite(deltas[row]).all()):
+                rows.append(row)
+                sound.append((client, result.num_examples[row]))
+                answers.losses[client] = result.losses[row]
+            else:
+                answers.failed[client] = "refused: update holds NaN or Inf"
+        return deltas if len(rows) == len(clients) else deltas[rows], sound

@@ -1,0 +1,44 @@
+"""What every strategy needs to know of its federation, whatever its method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fedunlearn.config import TrainConfig
+from strategies.recovery import RecoveryRule
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every strategy needs to know of the federation, whatever its method.
+
+    Attributes
+    ----------
+    num_clients : int
+    train : TrainConfig
+        Learning-rate schedule and ``rounds``.
+    seed : int
+        Training seed: sampling here, batches at the clients.
+    participation, quorum : float
+        Share of all clients in a round; share of the clients that train in a round that must answer. If a
+        client to forget does not answer, its forgetting is tried again in a later round.
+    recovery : RecoveryRule
+    stop_when_recovered : bool
+        Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
+    max_attempts : int
+        After so many rounds in which its clients did not answer, a forget request has failed.
+    """
+
+    num_clients: int
+    train: TrainConfig
+    seed: int
+    participation: float = 1.0
+    quorum: float = 1.0
+    recovery: RecoveryRule = field(default_factory=RecoveryRule)
+    stop_when_recovered: bool = False
+    max_attempts: int = 3
+
+    @property
+    def slots(self) -> int:
+        """Clients per round."""
+        return max(1, round(self.participation * self.num_clients))

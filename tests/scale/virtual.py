@@ -1,0 +1,119 @@
+"""A federation of very many virtual clients over little data, and what it takes: run as a process of its own.
+
+``python -m tests.scale.virtual CLIENTS [FOLDER]`` prints one line of JSON: seconds of loading, and memory (MB) after
+loading and once every client has been asked for its data; with a folder also those of a whole simulation in it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedunlearn import config, data, resident
+from fedunlearn.config import Experiment
+from fedunlearn.data import ImageSource
+
+ROWS = 210_000  # two shards of a row for each of 100 000, once a hundredth is held out
+SAMPLED = 100
+
+TEXT = """
+name = "virtual"
+targets = [[0]]
+cache = false
+[data]
+source = "synthetic-images"
+num-train = {rows}
+num-test = 500
+num-classes = 10
+image-size = 8
+partition = "{partition}"
+classes-per-client = 2
+validation = 0.01
+[federation]
+num-clients = {clients}
+participation = {participation}
+[model]
+name = "mlp"
+hidden = [16]
+[train]
+rounds = {rounds}
+batch-size = 32
+lr = 0.1
+[[method]]
+name = "puf"
+[[method]]
+name = "natural"
+[recover]
+max-rounds = 2
+[engine]
+name = "local"
+device = "cpu"
+"""
+
+
+def experiment_of(clients: int, *, partition: str = "iid", rounds: int = 3) -> Experiment:
+    """Return an experiment that samples 100 of so many clients a round and forgets client 0."""
+    text = TEXT.format(
+        clients=clients, participation=SAMPLED / clients, rows=ROWS, partition=partition, rounds=rounds
+    )
+    return config.loads(text)
+
+
+def noise(
+    num_classes: int, image_size: int, channels: int, num_train: int, num_test: int, difficulty: float
+) -> ImageSource:
+    """Return bytes at random in the place of images: making real ones would take more memory than all else."""
+    rng = np.random.default_rng(0)
+
+    def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pixels = rng.integers(0, 256, (n, channels, image_size, image_size), dtype=np.uint8)
+        return torch.from_numpy(pixels), torch.from_numpy(rng.integers(0, num_classes, n))
+
+    (train_images, train_labels), (test_images, test_labels) = draw(num_train), draw(num_test)
+    names = tuple(map(str, range(num_classes)))
+    return ImageSource(
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        names,
+        255.0,
+        (0.5,) * channels,
+        (0.3,) * channels,
+    )
+
+
+def megabytes() -> float:
+    """Return the memory that this process holds now."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def main(clients: int, folder: str | None) -> None:
+    from fedunlearn.simulation.runner import simulate
+
+    torch.set_num_threads(1)
+    data.SOURCES["synthetic-images"] = noise
+    experiment = experiment_of(clients)
+    began = time.perf_counter()
+    federated = resident.data_of(experiment, seed=1)
+    measured = {"load_seconds": time.perf_counter() - began, "loaded": megabytes()}
+    seen = sum(len(federated.client(k)[1]) for k in range(clients))
+    assert seen == len(federated.train_labels)
+    measured["asked"] = megabytes()
+    if folder is not None:
+        began = time.perf_counter()
+        simulate(experiment, out=Path(folder))
+        measured["simulate_seconds"] = time.perf_counter() - began
+        measured["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), *(sys.argv[2:] or [None]))
