@@ -5,6 +5,7 @@ import signal
 from functools import partial
 from pathlib import Path
 
+import ray
 import torch
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
@@ -20,14 +21,16 @@ class RayRoutine(ScriptedRoutine):
     """``config``: "faults" as of ScriptedRoutine; "deadly" clients take their process with them.
 
     A "trap" is a folder with a pipe: who comes to client ``trapped`` for the first time writes the number of
-    its process there, and waits for somebody to kill it.
+    its process there, and waits for somebody to kill it. With a "home", any client on another node is trapped.
     """
 
     def train(self, client, kind, config):
         self.faults = config.get("faults", {})
         if client in config.get("deadly", ()):
             os.kill(os.getpid(), signal.SIGKILL)
-        if client == config.get("trapped"):
+        home = config.get("home")
+        away = home is not None and ray.get_runtime_context().get_node_id() != home
+        if client == config.get("trapped") or away:
             fall_into(Path(config["trap"]))
         return super().train(client, kind, config)
 
