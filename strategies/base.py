@@ -35,7 +35,7 @@ def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
     """Return w + Σ n_k Δ_k / Σ n_k as a new tensor, or a copy of w if nobody contributed."""
     if not retained:
         return w.clone()
-    return retained.mean().add_(w)
+    return retained.step_from(w)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,15 @@ from torch import Tensor
 BLOCK = 64
 """Consecutive client numbers that are summed together."""
 
-CHUNK = 1 << 17
-"""Elements that are worked on at a time: their difference stays in a core's cache between two operations."""
+PIECE = 1 << 16
+"""Elements that are worked on at a time: on a processor they stay in a core's cache between two operations."""
+
+
+def pieces_of(vector: Tensor) -> Sequence[Tensor]:
+    """Return views of a vector that together are the vector, as large as it is good to work on."""
+    if vector.device.type != "cpu" or len(vector) <= PIECE:
+        return (vector,)
+    return torch.split(vector, PIECE)
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class _Block:
         self.last_client = -1
         self.num_examples = 0
         self.delta: Tensor | None = None
+        self._pieces: Sequence[Tensor] = ()  # of ``delta``
         self.buffers: dict[str, Tensor] = {}
 
     def add(self, c: Contribution) -> None:
@@ -66,27 +74,23 @@ class _Block:
         self,
         client: int,
         num_examples: int,
-        trained: Tensor,
-        start: Tensor,
+        trained: Sequence[Tensor],
+        start: Sequence[Tensor],
         buffers: Mapping[str, Tensor],
-        scratch: Tensor,
         *,
         reset: bool,
     ) -> None:
         self._account(client, num_examples, buffers)
         first = self.delta is None
-        total = torch.empty_like(start) if self.delta is None else self.delta
-        self.delta = total
-        size = len(scratch)
-        pieces = [(trained, start, total)]
-        if len(start) > size:
-            pieces = list(zip(*(torch.split(t, size) for t in (trained, start, total)), strict=True))
-        for w_k, w, sum_ in pieces:
-            delta = torch.sub(w_k, w, out=scratch if len(w) == size else scratch[: len(w)])
+        if self.delta is None:
+            self.delta = start[0].new_empty(sum(map(len, start)))
+            self._pieces = pieces_of(self.delta)
+        for w_k, w, total in zip(trained, start, self._pieces, strict=True):
+            delta = w_k.sub_(w)
             if first:
-                torch.mul(delta, num_examples, out=sum_)
+                torch.mul(delta, num_examples, out=total)
             else:
-                sum_.add_(delta, alpha=num_examples)
+                total.add_(delta, alpha=num_examples)
             if reset:
                 w_k.copy_(w)
 
@@ -154,10 +158,9 @@ class BlockSum:
         self,
         client: int,
         num_examples: int,
-        trained: Tensor,
-        start: Tensor,
+        trained: Sequence[Tensor],
+        start: Sequence[Tensor],
         buffers: Mapping[str, Tensor],
-        scratch: Tensor,
         *,
         reset: bool,
     ) -> None:
@@ -165,12 +168,11 @@ class BlockSum:
 
         Parameters
         ----------
-        trained, start : Tensor, shape (num_parameters,)
-            w_k and w. With ``reset``, ``trained`` is overwritten with ``start`` on the way, for the next client.
-        scratch : Tensor, shape (at most :data:`CHUNK` on a processor,)
-            Memory to work in.
+        trained, start : sequences of Tensors
+            :func:`pieces_of` w_k and w. The trained weights are used up: with ``reset`` they are ``start`` again
+            afterwards, for the next client, else meaningless.
         """
-        self._block(client).add_trained(client, num_examples, trained, start, buffers, scratch, reset=reset)
+        self._block(client).add_trained(client, num_examples, trained, start, buffers, reset=reset)
 
     def add_stack(self, clients: Sequence[int], num_examples: Sequence[int], deltas: Tensor) -> None:
         """Add many clients' Δ at once, shape (clients, num_parameters); ascending clients without buffers.
@@ -235,13 +237,17 @@ class BlockSum:
 
     def mean(self) -> Tensor:
         """Return Σ n_k Δ_k / Σ n_k as a new tensor; there must be clients."""
+        return self.weighted_sum(like=self._deltas()[0]).div_(self.num_examples)
+
+    def step_from(self, w: Tensor) -> Tensor:
+        """Return w + Σ n_k Δ_k / Σ n_k as a new tensor; there must be clients."""
         first, *others = self._deltas()
-        if not others:  # dividing while copying spares a pass over the model
-            return torch.div(first, self.num_examples)
-        total = first.clone()
-        for delta in others:
-            total.add_(delta)
-        return total.div_(self.num_examples)
+        if others:
+            return self.mean().add_(w)
+        out = torch.empty_like(w)  # in pieces: dividing and adding in one pass over the model
+        for piece, total, start in zip(*map(pieces_of, (out, first, w)), strict=True):
+            torch.div(total, self.num_examples, out=piece).add_(start)
+        return out
 
     def mean_buffers(self) -> dict[str, Tensor]:
         """Return Σ n_k b_k / Σ n_k for floating-point buffers, and the maximum for counters."""

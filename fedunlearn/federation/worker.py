@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedunlearn.federation.answers import FORGET, TRAIN, Answers, RoundWork, unsound
 from fedunlearn.federation.routine import ClientRoutine
-from fedunlearn.federation.sums import CHUNK, BlockSum, Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution, pieces_of
 from fedunlearn.models.state import ModelState
 from fedunlearn.training import LocalResult, keep_freed_memory
 
@@ -53,9 +53,7 @@ class Worker:
             keep_freed_memory()  # a fresh 45 MB vector takes ten times as long as one that was freed before
         self.routine = routine
         self.batch_clients = batch_clients
-        vector = routine.model.vector
-        size = vector.numel()
-        self._scratch = torch.empty_like(vector[: min(size, CHUNK) if vector.device.type == "cpu" else size])
+        self._pieces = pieces_of(routine.model.vector)
 
     def do(self, work: RoundWork, unit: Unit) -> Answers:
         """Return the unit's answers; a client that raises, or whose update is unsound, is in ``failed``."""
@@ -72,6 +70,7 @@ class Worker:
     def _sum(self, work: RoundWork, unit: Unit) -> Answers:
         """Add up the unit's updates as they are trained, without holding a single one."""
         model, start = self.routine.model, work.state.vector
+        start_pieces = pieces_of(start)
         total = BlockSum()
         answers = Answers(total)
         clean = False
@@ -86,10 +85,9 @@ class Worker:
             total.add_trained(
                 client,
                 result.num_examples,
-                model.vector,
-                start,
+                self._pieces,
+                start_pieces,
                 model.buffers(),
-                self._scratch,
                 reset=clean,
             )
             answers.losses[client] = result.loss
