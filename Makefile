@@ -25,7 +25,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: install  ## every engine beside a bare loop and stock Flower, about two hours
+benchmark: install  ## every engine beside a bare loop and stock Flower, hours
 	$(BIN)/python -m benchmarks.engines --threads 1 --threads 2 --json runs/engines.json --write-docs
 
 guard: install  ## fails if an engine has become slower, about a minute

@@ -198,11 +198,18 @@ def show(plan: Forecast, console: Console) -> None:
         f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
         f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
         f"disk       {size(plan.disk_bytes)} of checkpoints\n"
-        f"time       about {duration(plan.seconds)} of training with {plan.experiment.engine.workers} worker(s), "
+        f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
         "           branches in the cache take none, evaluation comes on top",
         highlight=False,
     )
+
+
+def _workers(experiment: Experiment) -> str:
+    """Say how many workers the time is for."""
+    if experiment.engine.given_workers is None:
+        return "one worker (how many there will be is chosen when it runs)"
+    return f"{experiment.engine.workers} worker(s)"
 
 
 def duration(seconds: float) -> str:
