@@ -15,7 +15,8 @@ from fedunlearn.federation.grid import RunConfig, VirtualGrid, no_such_node
 from fedunlearn.federation.ray_engine.actor import Duty
 from fedunlearn.federation.ray_engine.cluster import Cluster, Need
 from fedunlearn.federation.ray_engine.parcel import pack, unpack
-from fedunlearn.federation.ray_engine.pool import ActorPool, Lost, pack_duty
+from fedunlearn.federation.ray_engine.pool import ActorPool, pack_duty
+from fedunlearn.federation.ray_engine.shift import Lost
 from fedunlearn.federation.ray_engine.trainer import RayTrainer
 from fedunlearn.federation.routine import RoutineFactory
 

@@ -62,6 +62,9 @@ class Place:
     failure: str = ""
     user_error: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.pid} on node {self.node[:8]}"
+
 
 class RayWorker:
     """A slot of the Ray engine; becomes a Ray actor in :mod:`~fedunlearn.federation.ray_engine.pool`.

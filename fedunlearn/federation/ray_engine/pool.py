@@ -1,71 +1,27 @@
-"""Ray actors at work: whoever is free gets the next job, whoever dies is replaced and its jobs done again."""
+"""Ray actors at work: whoever is free gets the next job, whoever dies is replaced."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from logging import WARNING
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import ray
 from flwr.common.logger import log
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    WorkerCrashedError,
-)
 
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.ray_engine.actor import Duty, Place, RayWorker
 from fedunlearn.federation.ray_engine.cluster import Cluster
 from fedunlearn.federation.ray_engine.parcel import Parcel, pack
+from fedunlearn.federation.ray_engine.shift import ATTEMPTS, DEATHS, Job, Shift, Slot, Submit, in_one_line
 
-Job = TypeVar("Job", bound=Hashable)
-Submit = Callable[[Any, Job], Any]
-"""Hand a job to an actor, and return Ray's reference to its result."""
-
-DEATHS = (NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError)
-ATTEMPTS = 3
-"""A job in whose hands so many workers have died, one after the other, is given up."""
 START_SECONDS = 120.0
 """So long workers may wait for a place in the cluster."""
 PATIENT_SECONDS = 20.0
 """So long they wait before it is mentioned."""
 LOOK_SECONDS = 5.0
 """So often, while no worker is left, the cluster is looked at for whether one will come."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """What came of a job that kills its workers.
-
-    Attributes
-    ----------
-    workers : int
-        How many died of it, one after the other.
-    why : str
-        What Ray says of the last death.
-    """
-
-    workers: int
-    why: str
-
-    def while_they(self, did: str) -> str:
-        """Return the error message."""
-        dead = f"{self.workers} Ray worker{'s' * (self.workers != 1)}"
-        return f"{dead} died, one after the other, while they {did}; the last: {self.why}"
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A worker's place, and who holds it."""
-
-    actor: Any
-    ready: Any  # reference to its Place; None once it has been read
 
 
 class ActorPool:
@@ -95,7 +51,7 @@ class ActorPool:
         self._actor_class = ray.remote(RayWorker).options(
             num_cpus=cluster.need.cpus, num_gpus=cluster.need.gpus, max_restarts=0, max_task_retries=0
         )
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._failed_starts = 0
         try:
             self._start(cluster.workers)
@@ -109,21 +65,23 @@ class ActorPool:
             ray.kill(slot.actor)
         self._slots.clear()
 
-    def run(self, jobs: Iterable[Job], submit: Submit[Job]) -> Iterator[tuple[Job, Any]]:
+    def run(
+        self, jobs: Iterable[Job], submit: Submit[Job], name: Callable[[Job], str] = str
+    ) -> Iterator[tuple[Job, Any]]:
         """Do the jobs, started in the order given, and yield each with its result as it is done.
 
-        The result of a job is a :class:`Lost` if :data:`ATTEMPTS` workers in a row have died of it.
+        The result of a job is a :class:`~fedunlearn.federation.ray_engine.shift.Lost` if it keeps killing workers.
 
         Raises
         ------
         RunError
             All workers have died, and no new one can start.
         """
-        shift = _Shift(self._slots, deque(jobs), submit)
+        shift = Shift(self._slots, jobs, submit, name)
         while not shift.over:
             shift.hand_out()
             slot = self._next_news(shift)
-            if slot.ready is not None:
+            if slot.coming is not None:
                 self._take_in(slot)
                 continue
             job, result, dead = shift.read(slot)
@@ -134,9 +92,9 @@ class ActorPool:
             shift.hand_out()  # the others go on while the caller looks at the result
             yield job, result
 
-    def _next_news(self, shift: _Shift[Any]) -> _Slot:
+    def _next_news(self, shift: Shift[Any]) -> Slot:
         """Wait for a worker that is done with its job, or that has come."""
-        coming = {slot.ready: slot for slot in self._slots if slot.ready is not None}
+        coming = {slot.coming: slot for slot in self._slots if slot.coming is not None}
         busy = shift.awaited()
         if not busy:
             return coming[self._wait_for_any(list(coming))]
@@ -158,9 +116,9 @@ class ActorPool:
 
     # -- coming and going ---------------------------------------------------------------------------------
 
-    def _spawn(self) -> _Slot:
+    def _spawn(self) -> Slot:
         actor: Any = self._actor_class.remote(self._threads)
-        slot = _Slot(actor, actor.set_up.remote(self._duty))
+        slot = Slot(actor, actor.set_up.remote(self._duty))
         self._slots.append(slot)
         return slot
 
@@ -179,29 +137,29 @@ class ActorPool:
         for slot in slots:
             self._read(slot)
 
-    def _read(self, slot: _Slot) -> None:
+    def _read(self, slot: Slot) -> None:
         """Learn how a worker's first day went."""
         try:
-            place: Place = ray.get(slot.ready)
+            place: Place = ray.get(slot.coming)
         except DEATHS as error:
             raise RunError(
-                f"a Ray worker cannot start: {_in_one_line(error)}; is fedunlearn installed on every node of the "
+                f"a Ray worker cannot start: {in_one_line(error)}; is fedunlearn installed on every node of the "
                 f"cluster, in the same version?"
             ) from error
         if place.user_error:
             raise UserError(place.user_error)
         if place.failure:
-            raise RunError(f"a Ray worker on node {place.node[:8]} cannot take up its duty:\n{place.failure}")
-        slot.ready = None
+            raise RunError(f"Ray worker {place} cannot take up its duty:\n{place.failure}")
+        slot.place, slot.coming = place, None
 
-    def _replace(self, slot: _Slot) -> None:
+    def _replace(self, slot: Slot) -> None:
         """Send for a new worker in the place of one that died."""
         if slot in self._slots:
             self._slots.remove(slot)
             ray.kill(slot.actor)  # of no effect, unless it is only out of reach
             self._spawn()
 
-    def _take_in(self, slot: _Slot) -> None:
+    def _take_in(self, slot: Slot) -> None:
         """Welcome a new worker. If it cannot work, send for another, but not without end."""
         try:
             self._read(slot)
@@ -215,64 +173,6 @@ class ActorPool:
                 raise
         else:
             self._failed_starts = 0
-
-
-class _Shift(Generic[Job]):
-    """The jobs of one run: those in the queue, and those in the hands of workers."""
-
-    def __init__(self, slots: list[_Slot], queue: deque[Job], submit: Submit[Job]) -> None:
-        self._slots = slots
-        self._queue = queue
-        self._submit = submit
-        self._hands: dict[_Slot, deque[tuple[Any, Job]]] = {}  # in the order in which they are done
-        self._deaths: Counter[Job] = Counter()
-
-    @property
-    def over(self) -> bool:
-        return not self._queue and not self._hands
-
-    def hand_out(self) -> None:
-        """Give every idle worker a job, and busy ones a second to go on with at once.
-
-        The last jobs of all are not queued behind others: whoever is free first takes them.
-        """
-        ready = [slot for slot in self._slots if slot.ready is None]
-        for most, reserve in ((1, 0), (2, len(ready))):
-            for slot in ready:
-                if len(self._hands.get(slot, ())) < most and len(self._queue) > reserve:
-                    job = self._queue.popleft()
-                    self._hands.setdefault(slot, deque()).append((self._submit(slot.actor, job), job))
-
-    def awaited(self) -> dict[Any, _Slot]:
-        """Return the references to the jobs being done now."""
-        return {jobs[0][0]: slot for slot, jobs in self._hands.items()}
-
-    def read(self, slot: _Slot) -> tuple[Job, Any, bool]:
-        """Return the job a worker is done with, its result, and whether the worker is dead.
-
-        There is no result if the job is to be done again.
-        """
-        jobs = self._hands.pop(slot)
-        reference, job = jobs.popleft()
-        try:
-            result = ray.get(reference)
-        except DEATHS as error:
-            why = _in_one_line(error)
-            self._queue.extendleft(job for _, job in reversed(jobs))  # none of them was begun
-            self._deaths[job] += 1
-            given_up = self._deaths[job] == ATTEMPTS
-            what = "given up" if given_up else "done again"
-            log(WARNING, "a Ray worker died (%s) while busy with %s, which is %s", why, job, what)
-            if given_up:
-                return job, Lost(ATTEMPTS, why), True
-            if self._deaths[job] == 1:
-                self._queue.appendleft(job)
-            else:
-                self._queue.append(job)  # if it is the job that kills, let the living do the rest first
-            return job, None, True
-        if jobs:
-            self._hands[slot] = jobs
-        return job, result, False
 
 
 def pack_duty(duty: Duty) -> Parcel:
@@ -289,13 +189,3 @@ def pack_duty(duty: Duty) -> Parcel:
         raise UserError(
             f"the client app and the routine travel to Ray workers, and cannot be pickled: {error}"
         ) from error
-
-
-def _in_one_line(error: Exception) -> str:
-    """Return the telling part of Ray's many lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("The actor died unexpectedly", *_DETAILS))]
-    return (telling or lines or [type(error).__name__])[0]
-
-
-_DETAILS = ("class_name:", "actor_id:", "pid:", "name:", "namespace:", "ip:")

@@ -11,7 +11,8 @@ import ray
 from fedunlearn.federation.answers import Answers, RoundWork
 from fedunlearn.federation.local_trainer import gathered
 from fedunlearn.federation.ray_engine.parcel import Parcel, pack, unpack
-from fedunlearn.federation.ray_engine.pool import ActorPool, Lost
+from fedunlearn.federation.ray_engine.pool import ActorPool
+from fedunlearn.federation.ray_engine.shift import Lost
 from fedunlearn.federation.units import in_placing_order, units_of
 from fedunlearn.federation.worker import Unit
 
@@ -59,13 +60,13 @@ class RayTrainer:
             return actor.train.remote(number, weights, unit)
 
         deadly: list[Unit] = []
-        for unit, result in self._pool.run(units, submit):
+        for unit, result in self._pool.run(units, submit, _named):
             if isinstance(result, Lost) and len(unit.clients) > 1:
                 deadly.append(unit)
             else:
                 yield unit, self._read(work, unit, result)
         alone = [Unit((client,), unit.kind, summed=False) for unit in deadly for client in unit.clients]
-        for unit, result in self._pool.run(alone, submit):
+        for unit, result in self._pool.run(alone, submit, _named):
             yield unit, self._read(work, unit, result)
 
     def _read(self, work: RoundWork, unit: Unit, result: Parcel | Lost) -> Answers:
@@ -76,3 +77,9 @@ class RayTrainer:
         answers, seconds = unpack(result, device=work.state.vector.device, own=unit.summed)
         self._seconds |= dict.fromkeys(unit.clients, seconds / len(unit.clients))
         return answers  # type: ignore[no-any-return]
+
+
+def _named(unit: Unit) -> str:
+    """Return what to call a unit in messages."""
+    first, *others = unit.clients
+    return f"clients {first} to {others[-1]} ({len(unit.clients)} of them)" if others else f"client {first}"
