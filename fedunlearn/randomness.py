@@ -9,7 +9,7 @@ so that it does not matter which worker, engine or process draws it, nor what wa
 
 Purposes in use: ``validation``, ``partition``, ``targets`` (experiment seed); ``weights``, ``batches``,
 ``sampling`` (training seed: the experiment seed, or the one derived under ``floor`` for a second retrain);
-``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
+``augmentation`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
 ``test-split`` (seed 0: images and test sets are the same for every experiment seed).
 
 torch is imported only when a torch generator is asked for, so that the command line can draw target sets

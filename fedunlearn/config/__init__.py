@@ -40,6 +40,8 @@ Name = Annotated[
     str,
     matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
 ]
+SEGMENTED = ("prostate-mri",)
+"""Sources whose targets are masks."""
 ALWAYS = "is always computed; leave this [[method]] out"
 
 
@@ -47,15 +49,18 @@ ALWAYS = "is always computed; leave this [[method]] out"
 class DataConfig:
     """``[data]``: where images come from and who holds which. Paths are relative to the working directory."""
 
-    source: Literal["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]
-    directory: str | None = None  # where cifar10 and cifar100 lie
-    partition: Literal["iid", "dirichlet", "pathological", "shards", "file"] = "iid"
+    source: Literal["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images", "prostate-mri"]
+    directory: str | None = None  # where cifar10, cifar100 and prostate-mri lie
+    partition: Literal["iid", "dirichlet", "pathological", "shards", "file", "site"] = "iid"
     alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
     classes_per_client: Count = 2  # of "pathological"
     shards_per_client: Count = 2  # of "shards"
     partition_file: str | None = None  # of "file": JSON {"clients": [[index, …], …]}
     validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
-    augmentation: Literal["none"] = "none"
+    augmentation: Literal["none", "rotate-crop-flip", "enlarge-crop-flip", "rot90-flip"] = "none"
+    # Of "prostate-mri":
+    resize: Annotated[int, at_least(16)] = 384  # height and width of a slice in pixels
+    bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used
     # Of "synthetic-images":
     num_classes: Annotated[int, at_least(2)] = 10
     image_size: Annotated[int, at_least(4)] = 8
@@ -63,6 +68,11 @@ class DataConfig:
     num_train: Count = 2000
     num_test: Count = 500
     difficulty: Annotated[float, at_least(0), at_most(1)] = 0.5
+
+    @property
+    def task(self) -> Literal["classification", "segmentation"]:
+        """What a model is to say of these images: a class of each, or of every pixel."""
+        return "segmentation" if self.source in SEGMENTED else "classification"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +88,20 @@ class FederationConfig:
 class ModelConfig:
     """``[model]``: an architecture by name."""
 
-    name: Literal["mlp", "small-cnn", "resnet18"]
+    name: Literal["mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet"]
     hidden: tuple[Count, ...] = (64,)  # widths of the hidden layers of "mlp"
+    # Of "vit":
+    patch_size: Count = 4  # pixels; image height and width are a multiple
+    width: Count = 192  # numbers per token
+    depth: Count = 6  # blocks
+    heads: Count = 3  # of attention; width is a multiple
+    # Of "mit-b0":
+    weights: str | None = None  # a safetensors file to start from; None: random
+    input_size: Count = 224  # pixels that images are enlarged to
+    # Of "unet":
+    base_features: Count = 32  # channels of the first level, doubled at each
+    levels: Annotated[int, at_least(2)] = 4
+    norm: Literal["batch", "instance"] = "batch"
 
 
 @dataclass(frozen=True, kw_only=True)

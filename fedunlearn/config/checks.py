@@ -91,8 +91,19 @@ def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[
 
 def _data(experiment: Experiment) -> Iterator[Contradiction]:
     data = experiment.data
-    if data.source in ("cifar10", "cifar100") and data.directory is None:
+    if data.source in ("cifar10", "cifar100", "prostate-mri") and data.directory is None:
         yield "data.directory", None, f'is required by source = "{data.source}": the folder it lies in'
+    segments = data.task == "segmentation"
+    if segments != (data.partition == "site"):
+        right = 'must be "site": a site is a client' if segments else f'belongs to "prostate-mri", not "{data.source}"'
+        yield "data.partition", data.partition, right
+    if segments and data.augmentation not in ("none", "rot90-flip"):
+        yield "data.augmentation", data.augmentation, 'must be "none" or "rot90-flip" where masks follow the image'
+    if not segments and data.augmentation == "rot90-flip":
+        yield "data.augmentation", data.augmentation, f'belongs to "prostate-mri", not "{data.source}"'
+    if segments != (experiment.model.name == "unet"):
+        right = 'must be "unet"' if segments else "must be a classifier"
+        yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'
     if data.partition == "file" and data.partition_file is None:
         yield "data.partition-file", None, 'is required by partition = "file": a JSON file of index lists'
 
@@ -140,6 +151,9 @@ def _engine(experiment: Experiment) -> Iterator[Contradiction]:
         if engine.compile:
             message = 'must be false with numerics = "exact"; to compile write numerics = "fast"'
             yield "engine.compile", engine.compile, message
+        if engine.channels_last:
+            message = 'must be false with numerics = "exact"; for images pixel by pixel write numerics = "fast"'
+            yield "engine.channels-last", engine.channels_last, message
     if engine.name != "local" and engine.device == "cuda" and engine.ray.gpus_per_worker == 0:
         message = 'must be > 0 with engine.device = "cuda"; leave it out for one GPU each'
         yield "engine.ray.gpus-per-worker", engine.ray.gpus_per_worker, message

@@ -43,6 +43,7 @@ class EngineConfig:
     threads_per_client: Count = 1  # torch adds in another order with 2, so it is part of the result
     given_batch_clients: Count | None = field(default=None, metadata={"key": "batch-clients"})
     compile: bool = False  # torch.compile the training step
+    channels_last: bool = False  # images in memory pixel by pixel, which convolutions may prefer
     ray: RayConfig = RayConfig()
 
     @property

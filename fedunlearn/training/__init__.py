@@ -9,15 +9,18 @@ from fedunlearn.training.heap import keep_freed_memory
 from fedunlearn.training.local import LocalResult, learning_rate, train_local
 from fedunlearn.training.many import train_many
 from fedunlearn.training.optimizers import FlatSGD, make_optimizer
+from fedunlearn.training.recipe import CLASSIFY, Recipe
 from fedunlearn.training.stack_size import stack_size
 from fedunlearn.training.stackable import NotStackableError, why_not_stackable
 from fedunlearn.training.stacked import StackResult, StackTrainer, train_stack
 
 __all__ = [
+    "CLASSIFY",
     "Feed",
     "FlatSGD",
     "LocalResult",
     "NotStackableError",
+    "Recipe",
     "StackResult",
     "StackTrainer",
     "accelerate",

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.randomness import torch_generator
 from fedunlearn.training.optimizers import make_optimizer
+from fedunlearn.training.recipe import CLASSIFY, Recipe
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class LocalResult:
     num_examples: int
     """Rows of the client's training data (not rows times epochs)."""
     loss: float
-    """Mean cross-entropy (nats) over all rows seen, each at the weights it was seen with."""
+    """Mean loss (for cross-entropy in nats) over all rows seen, each at the weights it was seen with."""
 
 
 def learning_rate(settings: TrainConfig, round: int) -> float:
@@ -37,6 +38,7 @@ def train_local(
     *,
     lr: float,
     generator: torch.Generator,
+    recipe: Recipe = CLASSIFY,
 ) -> LocalResult:
     """Train the model in place on one client's data for ``settings.local_epochs`` epochs.
 
@@ -46,20 +48,25 @@ def train_local(
     Parameters
     ----------
     model
-        Starts from the weights it holds. Its ``forward`` is what computes the logits.
+        Starts from the weights it holds. Its ``forward`` is what computes the outputs.
     images : Tensor, shape (n, channels, height, width)
         The client's training data, on the model's device and in its dtype.
-    labels : Tensor of int64, shape (n,)
+    labels : Tensor, shape (n,) or (n, height, width)
+        Classes (int64), or whatever else the recipe's loss takes.
     settings
         Optimiser, batch size, epochs.
     lr
         Learning rate of this round, after decay.
     generator
-        A CPU generator of this client's own; nothing else is random.
+        A CPU generator of this client's own; nothing else is random. What an augmentation draws comes from a
+        generator of its own, seeded with this one's seed, so that the order of batches is the same without.
+    recipe
+        Loss and augmentation.
     """
     if not model.module.training:  # a walk over all layers, which for a small model costs as much as a layer
         model.module.train()
-    forward = model.forward
+    forward, augmentation = model.forward, recipe.augmentation
+    augmenting = augmentation_generator(generator) if augmentation is not None else generator
     optimizer = make_optimizer(model, settings, lr)
     num_examples = len(labels)
     losses: list[Tensor] = []
@@ -70,8 +77,12 @@ def train_local(
             batch = order[start : start + settings.batch_size]
             model.zero_grad()
             # index_select copies whole rows where images[batch] would look at every row's index in turn.
-            logits = forward(images.index_select(0, batch))
-            loss = F.cross_entropy(logits, labels.index_select(0, batch))
+            inputs, targets = images.index_select(0, batch), labels.index_select(0, batch)
+            if augmentation is not None:
+                inputs, targets = augmentation.apply(
+                    inputs, targets, augmentation.draw(len(batch), augmenting)
+                )
+            loss = recipe.loss(forward(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
@@ -79,3 +90,8 @@ def train_local(
     # Read once, at the end: on an accelerator every look at a number waits for it.
     total = sum(loss * n for loss, n in zip(torch.stack(losses).tolist(), rows, strict=True))
     return LocalResult(num_examples, total / (num_examples * settings.local_epochs))
+
+
+def augmentation_generator(generator: torch.Generator) -> torch.Generator:
+    """Return the generator that augmentation draws from, beside the one that orders the batches."""
+    return torch_generator(generator.initial_seed(), "augmentation")
