@@ -8,6 +8,7 @@ from torch import Tensor
 from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
+from fedunlearn.training.large_sgd import LargeSGD
 from fedunlearn.training.optimizers import make_optimizer
 from fedunlearn.training.recipe import CLASSIFY, Recipe
 
@@ -68,6 +69,7 @@ def train_local(
     forward, augmentation = model.forward, recipe.augmentation
     augmenting = augmentation_generator(generator) if augmentation is not None else generator
     optimizer = make_optimizer(model, settings, lr)
+    clear = model.drop_grad if isinstance(optimizer, LargeSGD) else model.zero_grad
     num_examples = len(labels)
     losses: list[Tensor] = []
     rows: list[int] = []
@@ -75,7 +77,7 @@ def train_local(
         order = torch.randperm(num_examples, generator=generator).to(labels.device)
         for start in range(0, num_examples, settings.batch_size):
             batch = order[start : start + settings.batch_size]
-            model.zero_grad()
+            clear()
             # index_select copies whole rows where images[batch] would look at every row's index in turn.
             inputs, targets = images.index_select(0, batch), labels.index_select(0, batch)
             if augmentation is not None:

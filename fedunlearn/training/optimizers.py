@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.config import TrainConfig
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.training.large_sgd import LargeSGD
 
 
 class FlatWeights(Protocol):
@@ -45,12 +47,17 @@ class FlatSGD:
         vector.add_(gradient, alpha=-self.lr)
 
 
-Optimizer = FlatSGD | torch.optim.Adam | torch.optim.AdamW
+Optimizer = FlatSGD | LargeSGD | torch.optim.Adam | torch.optim.AdamW
 
 
 def make_optimizer(model: FlatWeights, settings: TrainConfig, lr: float) -> Optimizer:
-    """Return a fresh optimiser; clients start every round with one."""
+    """Return a fresh optimiser; clients start every round with one.
+
+    A :class:`LargeSGD` wants the gradients of its model dropped before each step, the others want them cleared.
+    """
     if settings.optimizer == "sgd":
+        if isinstance(model, FlatModel) and LargeSGD.suits(model):
+            return LargeSGD(model, lr, settings.momentum, settings.weight_decay)
         return FlatSGD(model, lr, settings.momentum, settings.weight_decay)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind([model.parameter], lr=lr, weight_decay=settings.weight_decay)
@@ -58,6 +65,7 @@ def make_optimizer(model: FlatWeights, settings: TrainConfig, lr: float) -> Opti
 
 def keep_first(optimizer: Optimizer, num_models: int) -> None:
     """Drop what the optimiser of a stack remembers of all but its first models."""
+    assert not isinstance(optimizer, LargeSGD), "a stack is no single model"
     if isinstance(optimizer, FlatSGD):
         if optimizer.velocity is not None:
             optimizer.velocity = optimizer.velocity[:num_models]
