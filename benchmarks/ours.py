@@ -148,7 +148,7 @@ def _noop(row: str, case: Case, threads: int) -> Federation:
 
 def _try_stack(experiment: Experiment, start: Tensor) -> None:
     """Train a stack of one: an engine would go on one by one, without a word, where that fails."""
-    from clients.classification import routine_of
+    from clients.tasks import routine_of
 
     try:
         routine_of(experiment, SEED).train_stack([0], start, {"round": 1, "lr": 0.1, "seed": SEED})

@@ -1,1 +1,1 @@
-"""The Flower ClientApp: one file per task."""
+"""The Flower ClientApp, and what a client does: one file per task (see ``tasks``)."""

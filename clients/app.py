@@ -8,7 +8,8 @@ training, ``metrics`` with ``num-examples`` and ``train-loss``.
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients import classification
+from clients.routine import Routine
+from clients.tasks import routine_at
 from fedunlearn.federation.payload import ModelState, pack, unpack
 
 app = ClientApp()
@@ -53,11 +54,9 @@ def _trained(message: Message, context: Context) -> Message:
     return Message(RecordDict({"arrays": pack(update), "metrics": metrics}), reply_to=message)
 
 
-def _loaded(message: Message, context: Context) -> tuple[classification.Classification, ModelState]:
+def _loaded(message: Message, context: Context) -> tuple[Routine, ModelState]:
     """Return this thread's routine, with the message's model loaded, and that model."""
-    routine = classification.routine_at(
-        str(context.run_config["experiment"]), int(context.run_config["seed"])
-    )
+    routine = routine_at(str(context.run_config["experiment"]), int(context.run_config["seed"]))
     received = unpack(message.content["arrays"])  # type: ignore[arg-type]
     routine.model.load(received.vector, received.buffers)
     return routine, received

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 
 def catalogue(what: Literal["models", "data", "strategies", "metrics"]) -> Iterator[tuple[str, str]]:
     """Yield name and one line for everything of a kind."""
     from fedunlearn import data, models, registry
+    from fedunlearn.data.augmentation import AUGMENTATIONS
     from fedunlearn.evaluation.catalogue import MEASURES
 
     if what == "models":
         yield from registry.describe(models.MODELS).items()
     elif what == "data":
-        for kind, entries in (("source", data.SOURCES), ("partition", data.PARTITIONERS)):
+        kinds: dict[str, Mapping[str, Callable[..., object]]] = {
+            "source": data.SOURCES,
+            "partition": data.PARTITIONERS,
+            "augmentation": AUGMENTATIONS,
+        }
+        for kind, entries in kinds.items():
             for name, text in registry.describe(entries).items():
                 yield f"{kind} {name}", text
     elif what == "metrics":

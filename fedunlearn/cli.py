@@ -23,6 +23,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+data = typer.Typer(help="Prepare data.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
 ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment, in TOML.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Overrides = Annotated[
@@ -121,10 +124,12 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
 ) -> None:
     """Show several finished runs side by side."""
+    from fedunlearn.report.run_files import with_origin
     from fedunlearn.report.tables import comparison_table
     from fedunlearn.simulation.runner import read_scorecard
 
-    _console().print(comparison_table([read_scorecard(_finished(folder)) for folder in folders]))
+    cards = [with_origin(read_scorecard(_finished(folder)), folder) for folder in folders]
+    _console().print(comparison_table(cards))
 
 
 @app.command()
@@ -154,13 +159,46 @@ def list_(
         console.print(f"[bold]{name}[/]  {text}", highlight=False, soft_wrap=True)
 
 
+@data.command()
+def phantom(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to: new or empty.")],
+    cases: Annotated[int, typer.Option(metavar="N", help="Cases per site.")],
+    seed: Annotated[int, typer.Option(help="Draws the patients; the same seed gives the same bytes.")] = 0,
+    size: Annotated[
+        int, typer.Option(metavar="PIXELS", help="In-plane matrix of the site with the largest.")
+    ] = 320,
+) -> None:
+    """Write a six-site set of synthetic prostate MRI, in the layout of the public data."""
+    from rich.progress import Progress
+
+    from fedunlearn.data.phantom import SITES, write_phantoms
+
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("", total=cases * len(SITES))
+
+        def done(site: str, case: int) -> None:
+            bars.update(task, advance=1, description=site)
+            if case == cases - 1:
+                console.print(f"{site}: {cases} case{'s' * (cases > 1)}", highlight=False)
+
+        try:
+            write_phantoms(out, cases=cases, seed=seed, size=size, done=done)
+        except KeyboardInterrupt:
+            bars.stop()
+            console.print(f"stopped; {out} is incomplete: delete it before you start again", markup=False)
+            raise typer.Exit(1) from None
+    console.print(f"phantoms: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
 def _show(folder: Path, console: Console) -> None:
     """Write what people read of a finished run, and show the scorecard."""
     from fedunlearn.report.html import write_report
+    from fedunlearn.report.run_files import with_origin
     from fedunlearn.report.tables import markdown, scorecard_table
     from fedunlearn.simulation.runner import read_scorecard
 
-    card = read_scorecard(folder)
+    card = with_origin(read_scorecard(folder), folder)
     (folder / "scorecard.md").write_text(markdown(card))
     page = write_report(folder)
     console.print(scorecard_table(card))

@@ -11,3 +11,18 @@ class ConfigError(UserError):
 
 class RunError(Exception):
     """The input was fine but the run failed. The command line prints the message and exits with 1."""
+
+
+class OutOfMemoryError(RunError):
+    """Memory ran out. Whoever knows the experiment adds what to try.
+
+    Attributes
+    ----------
+    during : str
+        "training" of a client, whose need grows with ``train.batch-size``; "evaluation", whose need does not;
+        "" for anything else.
+    """
+
+    def __init__(self, message: str, *, during: str = "") -> None:
+        super().__init__(message)
+        self.during = during

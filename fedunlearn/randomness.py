@@ -10,7 +10,9 @@ so that it does not matter which worker, engine or process draws it, nor what wa
 Purposes in use: ``validation``, ``partition``, ``targets`` (experiment seed); ``weights``, ``batches``,
 ``sampling`` (training seed: the experiment seed, or the one derived under ``floor`` for a second retrain);
 ``augmentation`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
-``test-split`` (seed 0: images and test sets are the same for every experiment seed).
+``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom`` (seed of
+``fedunlearn data phantom``, with the site in place of the round and the case in place of the client).
+Sources with sites draw ``validation`` and ``test-split`` per site, with its number in place of the client.
 
 torch is imported only when a torch generator is asked for, so that the command line can draw target sets
 without paying for it.

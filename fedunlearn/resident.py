@@ -5,6 +5,7 @@ the in-process engines they are what makes a round cost its arithmetic and nothi
 """
 
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,9 +14,13 @@ import torch
 from fedunlearn import config, models
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, load_federated
+from fedunlearn.data.augmentation import augmentation_of
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.flat import FlatModel
-from fedunlearn.training import accelerate
+from fedunlearn.training import LOSSES, Recipe, accelerate
+
+DATA_KEPT = 2
+"""Partitions of data that stay in memory, the latest."""
 
 
 class Workplace(NamedTuple):
@@ -54,6 +59,11 @@ def dtype_of(experiment: Experiment) -> torch.dtype:
     return torch.float64 if experiment.engine.precision == "float64" else torch.float32
 
 
+def recipe_of(experiment: Experiment) -> Recipe:
+    """Return what the experiment's clients train with beside ``[train]``: their task's loss, and augmentation."""
+    return Recipe(LOSSES[experiment.data.task], augmentation_of(experiment))
+
+
 def data_of(experiment: Experiment, seed: int) -> FederatedData:
     """Return the experiment's data, partitioned by ``seed``; loaded once per process."""
     with _lock:
@@ -66,7 +76,7 @@ def data_of(experiment: Experiment, seed: int) -> FederatedData:
         )
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=DATA_KEPT)
 def _load_data(
     data: config.DataConfig, num_clients: int, seed: int, device: torch.device, dtype: torch.dtype
 ) -> FederatedData:
@@ -95,14 +105,25 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
         device_of(experiment),
         experiment.engine.precision,
         experiment.engine.compile,
+        experiment.engine.channels_last,
     )
     cached: dict[object, FlatModel] = _thread.__dict__.setdefault("models", {})
     if key not in cached:
         cached.clear()
         with _lock:
-            cached[key] = new_model(experiment, data, seed=0)
-            accelerate(cached[key], precision=experiment.engine.precision, compile=experiment.engine.compile)
+            cached[key] = new_model(_from_nothing(experiment), data, seed=0)
+            accelerate(
+                cached[key],
+                precision=experiment.engine.precision,
+                compile=experiment.engine.compile,
+                channels_last=experiment.engine.channels_last,
+            )
     return cached[key]
+
+
+def _from_nothing(experiment: Experiment) -> Experiment:
+    """Return the experiment without a file of initial weights: a client, which is sent weights, need not have it."""
+    return replace(experiment, model=replace(experiment.model, weights=None))
 
 
 def workplace(path: str, seed: int) -> Workplace:

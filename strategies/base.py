@@ -198,8 +198,8 @@ class UnlearningStrategy(Strategy):
         """Run the federation, from its latest checkpoint if there is one, up to round ``num_rounds``.
 
         Parameters are Flower's. ``evaluate_fn`` measures the weights after each round; recovery is judged by
-        the ``validation-accuracy`` (percent) it returns. ``num_rounds`` counts from the federation's first
-        round ever, not from ``first_round``.
+        the ``validation-accuracy`` (percent; of masks ``validation-dice``) it returns. ``num_rounds`` counts
+        from the federation's first round ever, not from ``first_round``.
 
         Returns
         -------

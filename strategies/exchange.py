@@ -11,6 +11,7 @@ from fedunlearn.errors import RunError
 from fedunlearn.federation.answers import FORGET, TRAIN, Answers, unsound
 from fedunlearn.federation.payload import PARAMETERS, ModelState, unpack
 from fedunlearn.federation.sums import Contribution, OrderedSum
+from fedunlearn.out_of_memory import stop_if_out_of_memory
 from strategies.plan import RoundPlan
 
 
@@ -75,6 +76,11 @@ def collect(
     """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
 
     A client may be in both lists of a plan: retained with one part of its data, forgotten with another.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If a client failed for want of memory: the others will, too.
     """
     client_of = _inverse(nodes, {*plan.train, *plan.forget})
     ordered = OrderedSum(plan.train)
@@ -90,6 +96,7 @@ def collect(
         contribution, why = _read(reply, client, like, answers.losses)
         if contribution is None:
             answers.failed[client] = why
+            stop_if_out_of_memory({client: why}, plan.round)
         elif kind == FORGET:
             answers.forgetting.append(contribution)
         elif individually:

@@ -34,7 +34,7 @@ class RequestProgress:
     ended_round : int or None
         The round of the outcome.
     recovered_round_authors : int or None
-        First round at which the rule of PUF's authors holds: *test* accuracy reaches the retrained model's
+        First round at which the rule of PUF's authors holds: *test* quality reaches the retrained model's
         after ``train.rounds`` rounds. Reported beside ours, decides nothing.
     """
 
@@ -83,14 +83,14 @@ class RequestProgress:
 
 @dataclass(frozen=True)
 class RetrainReference:
-    """The retrained model that recovery is measured against, as accuracies in percent.
+    """The retrained model that recovery is measured against, by what the task calls quality, in percent.
 
     Attributes
     ----------
     validation : Mapping[int, float]
-        By round: accuracy(Oracle(e, t)) on the validation split.
+        By round: quality(Oracle(e, t)) on the validation split.
     test_at_end : float or None
-        Test accuracy after ``train.rounds`` rounds, for the authors' rule.
+        Test quality after ``train.rounds`` rounds, for the authors' rule.
     """
 
     validation: Mapping[int, float]
@@ -104,27 +104,30 @@ class RecoveryRule:
     Attributes
     ----------
     until : str
-        ``retrain-accuracy``: validation accuracy within ``epsilon`` of the retrained model's at the same round.
+        ``retrain-accuracy``: validation quality within ``epsilon`` of the retrained model's at the same round.
         ``max-rounds``: at the cap.
     epsilon : float
-        Points of accuracy (0–100).
+        Points of quality (0–100).
     max_rounds : int
         Cap; the unlearning round counts, so the least number of recovery rounds is 1.
     references : Mapping[frozenset[int], RetrainReference]
         By the set of all clients forgotten so far.
+    quality : str
+        What the task calls quality: ``accuracy``, or ``dice`` of masks.
     """
 
     until: str = "max-rounds"
     epsilon: float = 0.0
     max_rounds: int = 15
     references: Mapping[frozenset[int], RetrainReference] | None = None
+    quality: str = "accuracy"
 
     def judge(
         self, requests: Iterable[RequestProgress], round: int, metrics: Mapping[str, float]
     ) -> tuple[RequestProgress, ...]:
         """Return the requests as they stand after ``round``, given the server's measures of its weights.
 
-        ``metrics`` holds ``validation-accuracy`` and, for the authors' rule, ``test-accuracy``, in percent.
+        ``metrics`` holds ``validation-<quality>`` and, for the authors' rule, ``test-<quality>``, in percent.
 
         Raises
         ------
@@ -154,7 +157,7 @@ class RecoveryRule:
             and unlearned == newest
             and reference is not None
             and reference.test_at_end is not None
-            and metrics.get("test-accuracy", -math.inf) >= reference.test_at_end
+            and metrics.get(f"test-{self.quality}", -math.inf) >= reference.test_at_end
         ):
             request = replace(request, recovered_round_authors=round)
         if request.outcome is not None:
@@ -171,8 +174,8 @@ class RecoveryRule:
                     f"round {round}: no retrained model without exactly the clients forgotten so far to judge "
                     f"the recovery of request {request.id} by"
                 )
-            # A model that has diverged has no accuracy, and has not recovered.
-            recovered = metrics.get("validation-accuracy", -math.inf) >= target - self.epsilon
+            # A model that has diverged has no quality, and has not recovered.
+            recovered = metrics.get(f"validation-{self.quality}", -math.inf) >= target - self.epsilon
         if recovered:
             return replace(request, outcome="recovered", ended_round=round)
         return replace(request, outcome="capped", ended_round=round) if at_cap else request

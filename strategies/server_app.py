@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
@@ -48,6 +49,7 @@ def make_strategy(
             epsilon=experiment.recover.epsilon,
             max_rounds=experiment.recover.max_rounds,
             references=references,
+            quality=QUALITY[experiment.data.task],
         ),
         stop_when_recovered=branch.stop_when_recovered,
     )

@@ -1,4 +1,4 @@
-"""What the server measures after every round of a simulated federation, in one pass of logits."""
+"""What the server measures after every round of a simulated federation, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from flwr.app import ArrayRecord, MetricRecord
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, Indices
-from fedunlearn.evaluation.accuracy import accuracy, mean_loss
-from fedunlearn.evaluation.catalogue import Unmeasurable
-from fedunlearn.evaluation.outputs import SplitOutputs, collect
+from fedunlearn.evaluation.accuracy import mean_loss, quality
+from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
+from fedunlearn.evaluation.outputs import collect
+from fedunlearn.evaluation.scored import Scored
 from fedunlearn.federation.payload import unpack
+from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.simulation.branches import Branch
 
 
 class ServerEvaluation:
-    """Accuracy (percent) and loss (nats) of the global model: Flower's ``evaluate_fn``.
+    """Accuracy, or Dice of masks, (percent) and loss (nats) of the global model: Flower's ``evaluate_fn``.
 
     Test and validation data are measured every round. Training data to forget and to retain are measured in
     every round whose weights are kept, and before that in about ten rounds: enough for a curve, and for a large
@@ -41,26 +43,26 @@ class ServerEvaluation:
             if self._looks_at_training_data(server_round)
             else ("validation", "test")
         )
-        outputs = collect(self._model.module, self._data, splits=splits)
-        parts = {"test": outputs.test, "validation": outputs.validation}
+        with naming_shortage(f"evaluation, round {server_round}", "evaluation"):
+            outputs = collect(self._model.module, self._data, splits=splits)
+        parts: dict[str, Scored | None] = {"test": outputs.test, "validation": outputs.validation}
         if outputs.train is not None:
             parts |= {name: outputs.train.take(rows) for name, rows in self._parts.items()}
         record = MetricRecord()
         for name, part in parts.items():
             if part is not None:
-                _measure(record, name, part)
+                self._measure(record, name, part)
         return record
 
     def _looks_at_training_data(self, round: int) -> bool:
         every = max(1, self._branch.last_round // 10)
         return bool(self._parts) and (self._branch.keeps(round) or round % every == 0)
 
-
-def _measure(record: MetricRecord, name: str, part: SplitOutputs) -> None:
-    split, at, entity = name.partition("@")
-    try:
-        values = {"accuracy": accuracy(part), "loss": mean_loss(part)}
-    except Unmeasurable:
-        return
-    for metric, value in values.items():
-        record[f"{split}-{metric}{at}{entity}"] = value
+    def _measure(self, record: MetricRecord, name: str, part: Scored) -> None:
+        split, at, entity = name.partition("@")
+        try:
+            values = {QUALITY[self._data.task]: quality(part), "loss": mean_loss(part)}
+        except Unmeasurable:
+            return
+        for metric, value in values.items():
+            record[f"{split}-{metric}{at}{entity}"] = value

@@ -18,6 +18,7 @@ EXPECTED = {
     "data": {
         *(f"source {name}" for name in named(DataConfig, "source")),
         *(f"partition {name}" for name in named(DataConfig, "partition")),
+        *(f"augmentation {name}" for name in named(DataConfig, "augmentation")),
     },
     "strategies": named(MethodConfig, "name") | {"retrain"},
     "metrics": set(MEASURES),

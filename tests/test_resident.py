@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from fedunlearn import config, resident
+from fedunlearn.data.augmentation import Rot90Flip
 from fedunlearn.errors import ConfigError
+from fedunlearn.training import CLASSIFY, Recipe, dice_cross_entropy
+from tests.clients import sites
 from tests.e2e.tiny import tiny
 
 EXPERIMENT = tiny()
@@ -59,6 +62,13 @@ def test_precision_is_that_of_data_and_model():
         data = resident.data_of(experiment, 1)
         assert resident.dtype_of(experiment) == data.train_images.dtype == dtype
         assert resident.new_model(experiment, data, 1).vector.dtype == dtype
+
+
+def test_a_recipe_is_the_task_s_loss_and_the_file_s_augmentation():
+    assert resident.recipe_of(EXPERIMENT) == CLASSIFY
+    assert resident.recipe_of(sites.experiment()) == Recipe(dice_cross_entropy, None)
+    turned = resident.recipe_of(sites.experiment("data.augmentation=rot90-flip"))
+    assert turned == Recipe(dice_cross_entropy, Rot90Flip())
 
 
 def test_data_are_loaded_once_per_partition_and_for_all_threads():
@@ -122,6 +132,17 @@ def test_a_thread_keeps_one_model_and_no_two_threads_share_it():
     wider = resident.model_of(tiny("model.hidden=[9]"), data)
     assert wider.num_parameters > mine.num_parameters
     assert resident.model_of(EXPERIMENT, data) is not mine, "one at a time: the other took its place"
+
+
+@pytest.mark.parametrize("setting", ["engine.precision=bfloat16", "engine.channels-last=true"])
+def test_a_faster_model_is_another_model(setting):
+    data = resident.data_of(EXPERIMENT, 1)
+    usual = resident.model_of(EXPERIMENT, data)
+    assert usual.forward is usual.module
+    faster = resident.model_of(tiny("numerics=fast", setting), data)
+    assert faster.forward is not faster.module
+    again = resident.model_of(EXPERIMENT, data)
+    assert again.forward is again.module
 
 
 def test_a_workplace_is_whole_and_stays_until_another_is_asked_for(path, tmp_path):

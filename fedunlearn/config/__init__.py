@@ -40,7 +40,7 @@ Name = Annotated[
     str,
     matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
 ]
-SEGMENTED = ("prostate-mri",)
+SEGMENTED = ("prostate-mri", "prostate-phantom")
 """Sources whose targets are masks."""
 ALWAYS = "is always computed; leave this [[method]] out"
 
@@ -49,7 +49,15 @@ ALWAYS = "is always computed; leave this [[method]] out"
 class DataConfig:
     """``[data]``: where images come from and who holds which. Paths are relative to the working directory."""
 
-    source: Literal["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images", "prostate-mri"]
+    source: Literal[
+        "mnist5k",
+        "digits",
+        "cifar10",
+        "cifar100",
+        "synthetic-images",
+        "prostate-mri",
+        "prostate-phantom",
+    ]
     directory: str | None = None  # where cifar10, cifar100 and prostate-mri lie
     partition: Literal["iid", "dirichlet", "pathological", "shards", "file", "site"] = "iid"
     alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
@@ -58,9 +66,10 @@ class DataConfig:
     partition_file: str | None = None  # of "file": JSON {"clients": [[index, …], …]}
     validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
     augmentation: Literal["none", "rotate-crop-flip", "enlarge-crop-flip", "rot90-flip"] = "none"
-    # Of "prostate-mri":
+    # Of "prostate-mri" and "prostate-phantom":
     resize: Annotated[int, at_least(16)] = 384  # height and width of a slice in pixels
     bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used
+    cases: Annotated[int, at_least(3)] = 8  # of "prostate-phantom": patients of each site
     # Of "synthetic-images":
     num_classes: Annotated[int, at_least(2)] = 10
     image_size: Annotated[int, at_least(4)] = 8
@@ -101,6 +110,7 @@ class ModelConfig:
     # Of "unet":
     base_features: Count = 32  # channels of the first level, doubled at each
     levels: Annotated[int, at_least(2)] = 4
+    residual_units: Annotated[int, at_least(0)] = 2  # convolutions per level, with a residual connection
     norm: Literal["batch", "instance"] = "batch"
 
 
@@ -180,6 +190,7 @@ class MeasuresConfig:
     per_client: bool = False
     per_class: bool = False
     mia_samples: Count = 10_000  # most members, and most non-members, that an attack is fitted on
+    pictures: bool = True  # of masks: draw a test slice of every set before and after forgetting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,15 +303,16 @@ def with_engine(
 def digest(experiment: Experiment) -> str:
     """Return the SHA-256 (hex) of everything that can change a result, as far as it is given.
 
-    That is all but the engine's name, its number of workers and its cluster, whether a cache is used, and
-    ``[smoke]``. What a probe will choose does not count until it is chosen: starting such an experiment
-    again gives the same digest, whatever is chosen this time.
+    That is all but the engine's name, its number of workers and its cluster, whether a cache is used, whether
+    pictures are drawn, and ``[smoke]``. What a probe will choose does not count until it is chosen: starting
+    such an experiment again gives the same digest, whatever is chosen this time.
     """
     tree = plain(experiment)
     for key in ("cache", "smoke"):
         tree.pop(key, None)
     for key in ("name", "workers", "ray"):
         tree["engine"].pop(key, None)
+    tree["measures"].pop("pictures", None)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

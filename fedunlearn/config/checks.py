@@ -95,12 +95,16 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
         yield "data.directory", None, f'is required by source = "{data.source}": the folder it lies in'
     segments = data.task == "segmentation"
     if segments != (data.partition == "site"):
-        right = 'must be "site": a site is a client' if segments else f'belongs to "prostate-mri", not "{data.source}"'
-        yield "data.partition", data.partition, right
+        foreign = f'belongs to prostate MRI, not "{data.source}"'
+        yield "data.partition", data.partition, 'must be "site": a site is a client' if segments else foreign
     if segments and data.augmentation not in ("none", "rot90-flip"):
-        yield "data.augmentation", data.augmentation, 'must be "none" or "rot90-flip" where masks follow the image'
+        right = 'must be "none" or "rot90-flip" where masks follow the image'
+        yield "data.augmentation", data.augmentation, right
     if not segments and data.augmentation == "rot90-flip":
-        yield "data.augmentation", data.augmentation, f'belongs to "prostate-mri", not "{data.source}"'
+        yield "data.augmentation", data.augmentation, f'belongs to prostate MRI, not "{data.source}"'
+    if data.augmentation == "enlarge-crop-flip" and experiment.model.name != "mit-b0":
+        right = 'belongs to model.name = "mit-b0", which enlarges whatever it is shown to its input-size'
+        yield "data.augmentation", data.augmentation, right
     if segments != (experiment.model.name == "unet"):
         right = 'must be "unet"' if segments else "must be a classifier"
         yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'
@@ -152,8 +156,14 @@ def _engine(experiment: Experiment) -> Iterator[Contradiction]:
             message = 'must be false with numerics = "exact"; to compile write numerics = "fast"'
             yield "engine.compile", engine.compile, message
         if engine.channels_last:
-            message = 'must be false with numerics = "exact"; for images pixel by pixel write numerics = "fast"'
+            message = (
+                'must be false with numerics = "exact"; for images pixel by pixel write numerics = "fast"'
+            )
             yield "engine.channels-last", engine.channels_last, message
+    if experiment.data.task == "segmentation" and engine.batch_clients > 1:
+        source = experiment.data.source
+        message = f'must be 1 with data.source = "{source}"; only classifiers are trained in stacks'
+        yield "engine.batch-clients", engine.batch_clients, message
     if engine.name != "local" and engine.device == "cuda" and engine.ray.gpus_per_worker == 0:
         message = 'must be > 0 with engine.device = "cuda"; leave it out for one GPU each'
         yield "engine.ray.gpus-per-worker", engine.ray.gpus_per_worker, message

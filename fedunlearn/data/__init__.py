@@ -1,7 +1,8 @@
 """Sources of images → tensors in memory; partitioners → which client holds which rows of them.
 
 `load_federated` is the way in. A new source or partitioner is a function in a file of its own and one line in
-`SOURCES` or `PARTITIONERS`; its parameters are named as the fields of ``DataConfig`` that it reads.
+`SOURCES` or `PARTITIONERS`; its parameters are named as the fields of ``DataConfig`` that it reads. A source hands
+over labelled images (`ImageSource`) or slices of volumes with masks (`SliceSource`).
 """
 
 from collections.abc import Callable
@@ -17,7 +18,12 @@ from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.mnist5k import mnist5k
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.partition_file import from_file
-from fedunlearn.data.partitioners import dirichlet, iid, pathological, shards
+from fedunlearn.data.partitioners import by_site, dirichlet, iid, pathological, shards
+from fedunlearn.data.phantom.source import prostate_phantom
+from fedunlearn.data.prostate import prostate_mri
+from fedunlearn.data.prostate.case_split import split_by_case
+from fedunlearn.data.slice_index import SliceIndex
+from fedunlearn.data.slice_source import SliceSource
 from fedunlearn.data.source import ImageSource, Indices
 from fedunlearn.data.split import validation_split
 from fedunlearn.data.synthetic import synthetic_images
@@ -33,15 +39,19 @@ __all__ = [
     "ImageSource",
     "Indices",
     "Partition",
+    "SliceIndex",
+    "SliceSource",
     "load_federated",
 ]
 
-SOURCES: dict[str, Callable[..., ImageSource]] = {
+SOURCES: dict[str, Callable[..., ImageSource | SliceSource]] = {
     "mnist5k": mnist5k,
     "digits": digits,
     "cifar10": cifar10,
     "cifar100": cifar100,
     "synthetic-images": synthetic_images,
+    "prostate-mri": prostate_mri,
+    "prostate-phantom": prostate_phantom,
 }
 
 PARTITIONERS: dict[str, Callable[..., Partition]] = {
@@ -50,6 +60,7 @@ PARTITIONERS: dict[str, Callable[..., Partition]] = {
     "pathological": pathological,
     "shards": shards,
     "file": from_file,
+    "site": by_site,
 }
 
 
@@ -83,6 +94,19 @@ def load_federated(
         Files that are not there, settings the source cannot satisfy, or a client left without data.
     """
     source = registry.call(SOURCES, config.source, key="data.source", config=config)
+    if isinstance(source, SliceSource):
+        return _federate_slices(source, config, num_clients, seed, torch.device(device), dtype)
+    return _federate_images(source, config, num_clients, seed, torch.device(device), dtype)
+
+
+def _federate_images(
+    source: ImageSource,
+    config: "DataConfig",
+    num_clients: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FederatedData:
     num_rows = len(source.train_labels)
     train, validation = validation_split(num_rows, config.validation, numpy_generator(seed, "validation"))
     dealt: Partition = registry.call(
@@ -95,6 +119,8 @@ def load_federated(
         rng=numpy_generator(seed, "partition"),
         source_rows=train,
         num_source_rows=num_rows,
+        sites=None,
+        site_names=(),
     )
     # Client by client, and last what nobody holds: a client's own data are then neighbours.
     nobodys = np.setdiff1d(np.arange(len(train)), dealt.rows, assume_unique=True)
@@ -109,4 +135,45 @@ def load_federated(
         clients=Partition(np.arange(len(dealt.rows)), dealt.offsets),
         source_rows=rows,
         class_names=source.class_names,
+        origin=source.origin,
+    )
+
+
+def _federate_slices(
+    source: SliceSource,
+    config: "DataConfig",
+    num_clients: int,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> FederatedData:
+    train, validation, test = split_by_case(source.index, source.site_names, config.validation, seed)
+    dealt: Partition = registry.call(
+        PARTITIONERS,
+        config.partition,
+        key="data.partition",
+        config=config,
+        num_clients=num_clients,
+        sites=source.index.site[train],
+        site_names=source.site_names,
+    )
+    rows = {"train": train[dealt.rows], "validation": validation, "test": test}
+    images = {split: source.images(rows[split], dtype).to(device) for split in rows}
+    masks = {split: source.masks[torch.from_numpy(rows[split])].to(device) for split in rows}
+    not_test = np.union1d(train, validation)  # the source's training split
+    return FederatedData(
+        train_images=images["train"],
+        train_labels=masks["train"],
+        validation_images=images["validation"],
+        validation_labels=masks["validation"],
+        test_images=images["test"],
+        test_labels=masks["test"],
+        clients=Partition(np.arange(len(dealt.rows)), dealt.offsets),
+        source_rows=np.searchsorted(not_test, rows["train"]).astype(np.int64),
+        class_names=source.class_names,
+        task="segmentation",
+        origin=source.origin,
+        client_names=source.site_names,
+        slices={split: source.index.take(rows[split]) for split in rows},
+        notes=source.notes,
     )

@@ -1,7 +1,7 @@
 """The data of a whole federation, in memory on the training device."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.data.partition import Partition
+from fedunlearn.data.slice_index import SliceIndex as SliceIndex
 from fedunlearn.data.source import Indices
 
 KEPT_VIEWS = 2048
@@ -21,7 +22,8 @@ class FederatedData:
     """Training, validation and test images, and which training rows belong to which client.
 
     Batches are index slices of these tensors: there are no worker processes and no copies between host and
-    device. Image tensors are normalised, floating point, (n, channels, height, width); labels int64, (n,).
+    device. Image tensors are normalised, floating point, (n, channels, height, width). Labels are int64, (n,);
+    where a class is to be told of every pixel they are masks, uint8, (n, height, width).
 
     Training rows lie client by client, so that a client's own data are a slice of them: 100 000 clients take no
     more memory than one. Where the order of rows matters (a sum, a draw) rows are handed out in the source's
@@ -36,6 +38,16 @@ class FederatedData:
         int64, (n,): each training row's place in the source's training split.
     class_names : tuple of str
         One name per class.
+    task : str
+        "classification", or "segmentation": labels are masks.
+    origin : str
+        What a user must know of where the data are from: "phantom", "synthetic"; "" for real data.
+    client_names : tuple of str
+        One name per client where clients have names (sites), else empty.
+    slices : mapping or None
+        Of medical volumes: "train", "validation" and "test" with the origin of each row.
+    notes : tuple of str
+        What was found and is not in here, such as cases left out, a line each.
     """
 
     train_images: Tensor
@@ -47,6 +59,11 @@ class FederatedData:
     clients: Partition
     source_rows: Indices
     class_names: tuple[str, ...]
+    task: str = "classification"
+    origin: str = ""
+    client_names: tuple[str, ...] = ()
+    slices: Mapping[str, SliceIndex] | None = None
+    notes: tuple[str, ...] = ()
     _views: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,7 +90,7 @@ class FederatedData:
     def content_hash(self) -> str:
         """SHA-256 (hex) over every number in here: two runs with equal hashes saw the same data.
 
-        The device does not enter, the precision does.
+        The device does not enter, the precision does; ``origin`` and ``notes`` are words about the data.
         """
         digest = hashlib.sha256()
         for name in ("train", "validation", "test"):
@@ -86,14 +103,25 @@ class FederatedData:
             digest.update(f"{name} {len(numbers)}\n".encode())
             digest.update(np.ascontiguousarray(numbers, dtype="<i8").data)
         digest.update(repr(self.class_names).encode())
+        if self.task != "classification":
+            digest.update(f"{self.task} {self.client_names!r}\n".encode())
+            for split, index in sorted((self.slices or {}).items()):
+                digest.update(f"{split} {len(index)}\n".encode())
+                for whole in (index.site, index.case, index.slice):
+                    digest.update(np.ascontiguousarray(whole, dtype="<i8").data)
+                digest.update(np.ascontiguousarray(index.spacing, dtype="<f4").data)
         return digest.hexdigest()
 
     def counts(self, clients: Iterable[int] | None = None) -> Indices:
         """Return the number of training rows per client and class, int64, (clients, classes).
 
+        Masks have every class in them: there is one column, of all rows, (clients, 1).
+
         `clients` are those to count, in that order; default: all. The table has a cell for each of their classes.
         """
         counted = self.clients if clients is None else self.clients.select(clients)
+        if self.task == "segmentation":
+            return counted.sizes[:, None]
         labels = self.train_labels.cpu().numpy()[counted.rows]
         cells = np.bincount(
             counted.owners * self.num_classes + labels, minlength=len(counted) * self.num_classes

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedunlearn.data.federated import FederatedData
+from fedunlearn.data.source import Indices
 
 LISTED = 1000
 """Up to so many clients every one is listed; of more, so many."""
@@ -28,21 +29,26 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
         ``classes``: their names. ``num_clients``: all there are. ``clients``: the numbers of those listed: all,
         or above ``LISTED`` those forgotten and others at even distances. ``counts``: of each of them its rows per
         class. ``sizes`` (rows of a client) and ``classes_held`` (classes of a client): ``least``, ``median``,
-        ``most`` and ``total`` over *all* clients.
+        ``most`` and ``total`` over *all* clients. Masks are counted as of one class, "slices". Where
+        there is something to say: ``client_names`` of those listed; ``origin`` of data that are not real; ``notes``
+        of what was left out.
     """
     listed = listed_clients(len(data.clients), forgotten)
-    labels = data.train_labels.cpu().numpy()[data.clients.rows]
-    # One entry per client and class that it holds; a table of all clients and classes could be larger than the data.
-    cells = np.unique(data.clients.owners * data.num_classes + labels)
-    held = np.bincount(cells // data.num_classes, minlength=len(data.clients))
-    return {
-        "classes": list(data.class_names),
+    held: dict[str, Any] = {
+        "classes": list(data.class_names) if data.task == "classification" else ["slices"],
         "num_clients": len(data.clients),
         "clients": listed,
         "counts": data.counts(listed).tolist(),
         "sizes": _spread(data.clients.sizes),
-        "classes_held": _spread(held),
+        "classes_held": _spread(_classes_held(data)),
     }
+    if data.client_names:
+        held["client_names"] = [data.client_names[client] for client in listed]
+    if data.origin:
+        held["origin"] = data.origin
+    if data.notes:
+        held["notes"] = list(data.notes)
+    return held
 
 
 def listed_clients(num_clients: int, forgotten: Iterable[int]) -> list[int]:
@@ -55,6 +61,16 @@ def listed_clients(num_clients: int, forgotten: Iterable[int]) -> list[int]:
             break
         chosen[client] = None
     return sorted(chosen)
+
+
+def _classes_held(data: FederatedData) -> Indices:
+    """Return how many classes each client holds, int64, (clients,)."""
+    if data.task == "segmentation":
+        return (data.clients.sizes > 0).astype(np.int64)
+    labels = data.train_labels.cpu().numpy()[data.clients.rows]
+    # One entry per client and class that it holds; a table of all clients and classes could be larger than the data.
+    cells = np.unique(data.clients.owners * data.num_classes + labels)
+    return np.bincount(cells // data.num_classes, minlength=len(data.clients)).astype(np.int64, copy=False)
 
 
 def _spread(values: np.ndarray[Any, np.dtype[np.integer[Any]]]) -> dict[str, float]:

@@ -98,6 +98,29 @@ def shards(
     )
 
 
+def by_site(num_clients: int, *, sites: Indices | None, site_names: tuple[str, ...]) -> Partition:
+    """One site's data per client; federation.num-clients is the number of sites.
+
+    Parameters
+    ----------
+    num_clients : int
+    sites : ndarray or None
+        int64, (n,): each row's site, None for data without sites.
+    site_names : tuple of str
+        By number of site.
+    """
+    if sites is None:
+        raise ConfigError(
+            "data.partition = 'site': belongs to data with sites, such as prostate-mri; choose another"
+        )
+    if num_clients != len(site_names):
+        raise ConfigError(
+            f"federation.num-clients = {num_clients}: there are {len(site_names)} sites ({', '.join(site_names)}) "
+            f"and each is a client; set it to {len(site_names)}"
+        )
+    return hand_out(sites, num_clients, "data.partition = 'site'", "add cases")
+
+
 def in_turn(n: int, parts: int) -> Indices:
     """Return the part that each of `n` things falls into: consecutive ones together, the first n % parts larger.
 

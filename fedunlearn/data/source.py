@@ -29,6 +29,8 @@ class ImageSource:
         The value of a full pixel.
     mean, std : tuple of float
         Per channel, of pixels divided by `white`.
+    origin : str
+        "synthetic" for images that were made up, "" for others.
     """
 
     train_images: Tensor
@@ -39,6 +41,7 @@ class ImageSource:
     white: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: str = ""
 
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Return uint8 `images` in `dtype`, brought to zero mean and unit variance per channel.

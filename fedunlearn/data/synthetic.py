@@ -71,6 +71,7 @@ def synthetic_images(
         white=255.0,
         mean=(MEAN,) * channels,
         std=(STD,) * channels,
+        origin="synthetic",
     )
 
 

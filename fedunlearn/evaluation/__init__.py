@@ -3,7 +3,10 @@
 Nothing here knows that a federation exists: a model's outputs and index arrays go in, numbers come out.
 
 ``outputs``     one pass of a model over the data; every measure below reads its result
-``accuracy``    accuracy and loss, per class and per client
+                (``forward`` runs it; ``segmentation`` holds what becomes of masks)
+``scored``      what the measures read of such a result, whatever the task
+``accuracy``    quality (accuracy, or Dice) and loss, per class and per client
+``hausdorff``   how far outlines of masks are apart, in millimetres
 ``membership``  do the forgotten data still look like training data? (with ``matching`` and ``roc``)
 ``distance``    how far a model is from the retrained one, in weights and in outputs
 ``measures``    all of the above by name, and ``catalogue``, what each name means

@@ -1,14 +1,12 @@
-"""Accuracy and loss of one model's outputs: overall, per class, per client."""
+"""Quality (accuracy, or Dice of masks) and loss of one model's outputs: overall, per class, per client."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.scored import Floats, Integers, Scored
 
 if TYPE_CHECKING:
     from fedunlearn.evaluation.outputs import SplitOutputs
@@ -22,39 +20,48 @@ def accuracy(split: SplitOutputs) -> float:
     Unmeasurable
         If there is no example.
     """
-    return _percent(split.correct)
+    return quality(split)
 
 
-def mean_loss(split: SplitOutputs) -> float:
-    """Mean cross-entropy in nats. Raises ``Unmeasurable`` if there is no example."""
-    if not len(split):
-        raise Unmeasurable("there is no example")
-    return float(split.losses.mean())
+def quality(split: Scored) -> float:
+    """Mean of what the task calls quality (``catalogue.QUALITY``), in percent (0 to 100).
+
+    Raises
+    ------
+    Unmeasurable
+        If there is no example.
+    """
+    return _mean(split.qualities)
 
 
-def per_class(split: SplitOutputs) -> list[float | None]:
-    """Accuracy in percent on the examples of each class; None for a class without examples."""
-    return [_percent_or_none(split.correct[split.label_array == c]) for c in range(split.num_classes)]
+def mean_loss(split: Scored) -> float:
+    """Mean of the task's loss in nats. Raises ``Unmeasurable`` if there is no example."""
+    return _mean(split.losses)
 
 
-def per_client(split: SplitOutputs, clients: Sequence[npt.NDArray[np.int64]]) -> list[float | None]:
-    """Accuracy in percent on the examples of each client; None for a client without examples.
+def per_class(split: Scored) -> list[float | None]:
+    """Quality in percent on the examples that have each class; None for a class that none has."""
+    return [_mean_or_none(values) for values in split.class_qualities()]
+
+
+def per_client(split: Scored, clients: Sequence[Integers]) -> list[float | None]:
+    """Quality in percent on the examples of each client; None for a client without examples.
 
     Parameters
     ----------
-    split : SplitOutputs
+    split : Scored
         Outputs on the training split.
     clients : sequence of int arrays
         For each client the indices of its examples in that split.
     """
-    return [_percent_or_none(split.correct[indices]) for indices in clients]
+    return [_mean_or_none(split.qualities[indices]) for indices in clients]
 
 
-def _percent(correct: npt.NDArray[np.bool_]) -> float:
-    if not len(correct):
+def _mean(values: Floats) -> float:
+    if not len(values):
         raise Unmeasurable("there is no example")
-    return 100 * int(correct.sum()) / len(correct)
+    return float(values.mean())
 
 
-def _percent_or_none(correct: npt.NDArray[np.bool_]) -> float | None:
-    return _percent(correct) if len(correct) else None
+def _mean_or_none(values: Floats) -> float | None:
+    return _mean(values) if len(values) else None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from fedunlearn.evaluation import accuracy, distance, membership, roc
-from fedunlearn.evaluation.catalogue import MEASURES, Measure, Unmeasurable
+from fedunlearn.evaluation import distance, hausdorff, membership, roc
+from fedunlearn.evaluation.accuracy import mean_loss, quality
+from fedunlearn.evaluation.catalogue import MEASURES, QUALITY, Measure, Unmeasurable
+from fedunlearn.evaluation.scored import Floats, Integers, Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedunlearn.evaluation.outputs import ModelOutputs, SplitOutputs
+    from fedunlearn.evaluation.segmentation import SegmentationOutputs
 
 __all__ = ["MEASURES", "Measure", "Measures", "measure", "to_retrain"]
 
@@ -52,12 +54,13 @@ class Measures(dict[str, float | None]):
 def measure(
     outputs: ModelOutputs,
     *,
-    forget: npt.NDArray[np.int64],
-    retain: npt.NDArray[np.int64],
+    forget: Integers,
+    retain: Integers,
     seed: int,
     mia_samples: int = 10_000,
+    forget_test: Integers | None = None,
 ) -> Measures:
-    """Measure one model: accuracy, loss and membership attacks.
+    """Measure one model: quality, loss and membership attacks.
 
     Parameters
     ----------
@@ -69,11 +72,14 @@ def measure(
         The experiment's; the attacks' draws depend on it and on the labels alone.
     mia_samples : int
         At most this many members, and as many non-members, train the SVC attacks.
+    forget_test : int array, optional
+        Of segmentation: indices of the test slices that are from the sites to forget. Left out, what needs
+        them is null.
 
     Returns
     -------
     Measures
-        Exactly the names of ``MEASURES`` without the distances to retrain, in that order.
+        The names of ``MEASURES`` that the task has, without the distances to retrain, in that order.
 
     Raises
     ------
@@ -82,34 +88,49 @@ def measure(
     """
     if np.intersect1d(forget, retain).size:
         raise ValueError("an example is both to forget and to retain")
+    masks = outputs.task == "segmentation"
 
     @cache  # so that what an attack derives from the logits is derived once
-    def forgotten() -> SplitOutputs:
+    def forgotten() -> Scored:
         return _present(outputs.train, "training").take(forget)
 
     @cache
-    def retained() -> SplitOutputs:
+    def retained() -> Scored:
         return _present(outputs.train, "training").take(retain)
 
-    def test() -> SplitOutputs:
+    def test() -> Scored:
         return _present(outputs.test, "test")
 
-    def validation() -> SplitOutputs:
+    def validation() -> Scored:
         return _present(outputs.validation, "validation")
 
+    def same_sites() -> Integers:
+        if forget_test is None:
+            raise Unmeasurable("which test slices are from the forgotten sites is not known")
+        return forget_test
+
     @cache
-    def scores() -> tuple[membership.Floats, membership.Floats]:
+    def scores() -> tuple[Floats, Floats]:
+        if masks:
+            return membership.site_scores(forgotten(), test(), same_sites())
         return membership.matched_scores(forgotten(), test(), seed=seed)
 
     draws = {"seed": seed, "samples": mia_samples}
+    name = QUALITY[outputs.task]
     values = Measures()
-    values.take("forget_accuracy", lambda: accuracy.accuracy(forgotten()))
-    values.take("retain_accuracy", lambda: accuracy.accuracy(retained()))
-    values.take("test_accuracy", lambda: accuracy.accuracy(test()))
-    values.take("validation_accuracy", lambda: accuracy.accuracy(validation()))
-    values.take("forget_loss", lambda: accuracy.mean_loss(forgotten()))
-    values.take("retain_loss", lambda: accuracy.mean_loss(retained()))
-    values.take("test_loss", lambda: accuracy.mean_loss(test()))
+    values.take(f"forget_{name}", lambda: quality(forgotten()))
+    values.take(f"retain_{name}", lambda: quality(retained()))
+    values.take(f"test_{name}", lambda: quality(test()))
+    values.take(f"validation_{name}", lambda: quality(validation()))
+    if masks:
+        values.take("forget_test_dice", lambda: quality(test().take(same_sites())))
+    values.take("forget_loss", lambda: mean_loss(forgotten()))
+    values.take("retain_loss", lambda: mean_loss(retained()))
+    values.take("test_loss", lambda: mean_loss(test()))
+    if masks:
+        values.take("forget_hausdorff", lambda: hausdorff.mean_distance(_masks(forgotten())))
+        values.take("test_hausdorff", lambda: hausdorff.mean_distance(_masks(test())))
+        values.take("test_missed", lambda: hausdorff.missed(_masks(test())))
     values.take("mia_svc", lambda: membership.mia_svc(forgotten(), retained(), test(), **draws))
     values.take(
         "mia_svc_matched", lambda: membership.mia_svc_matched(forgotten(), retained(), test(), **draws)
@@ -122,7 +143,12 @@ def measure(
 
 
 def to_retrain(
-    outputs: ModelOutputs, retrain_outputs: ModelOutputs, vector: Tensor, retrain_vector: Tensor
+    outputs: ModelOutputs,
+    retrain_outputs: ModelOutputs,
+    vector: Tensor,
+    retrain_vector: Tensor,
+    *,
+    pixel_kl: Callable[[], float] | None = None,
 ) -> Measures:
     """Measure how far a model is from the retrained one: the names in ``catalogue.DISTANCES``.
 
@@ -132,18 +158,31 @@ def to_retrain(
         Of the two models on the same data; the test split is compared.
     vector, retrain_vector : Tensor, shape (parameters,)
         The two models' flat weights.
+    pixel_kl : callable, optional
+        Of segmentation: runs both models again and returns the mean KL over the pixels of the test split, as
+        ``segmentation.mean_pixel_kl`` does, for no outputs keep them. Left out, ``kl_to_retrain`` is null.
     """
+
+    def kl() -> float:
+        mine, theirs = _present(outputs.test, "test"), _present(retrain_outputs.test, "test")
+        if outputs.task != "segmentation":
+            return distance.mean_kl(cast("SplitOutputs", mine), cast("SplitOutputs", theirs))
+        if pixel_kl is None:
+            raise Unmeasurable("the pixels of the two models, which it compares, are not kept")
+        return pixel_kl()
+
     values = Measures()
     values.take("l2_to_retrain", lambda: distance.l2(vector, retrain_vector))
     values.take("cosine_to_retrain", lambda: distance.cosine(vector, retrain_vector))
-    values.take(
-        "kl_to_retrain",
-        lambda: distance.mean_kl(_present(outputs.test, "test"), _present(retrain_outputs.test, "test")),
-    )
+    values.take("kl_to_retrain", kl)
     return values
 
 
-def _present(split: SplitOutputs | None, name: str) -> SplitOutputs:
+def _present(split: Scored | None, name: str) -> Scored:
     if split is None:
         raise Unmeasurable(f"there is no {name} data")
     return split
+
+
+def _masks(split: Scored) -> SegmentationOutputs:
+    return cast("SegmentationOutputs", split)  # the task said so

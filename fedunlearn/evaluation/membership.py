@@ -7,6 +7,9 @@ Papers: Yeom et al., "Privacy Risk in Machine Learning", 2018 (the loss threshol
 Yeom's threshold are those of PUF's public code (Mora et al., arXiv 2504.05822).
 The label-matched versions are a reconstruction: see ``matching``.
 
+An example's confidence is the softmax probability of its true class; a slice's, the mean over its pixels.
+Masks have no label mix, so that the label-matched versions cannot be had of them.
+
 Every draw comes from the generator at (seed, "membership"), afresh in each function: which examples are
 drawn depends on the labels and the seed, never on the model, so that two models of one seed are compared
 on the same examples.
@@ -14,28 +17,19 @@ on the same examples.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.matching import draw, draw_by_label, label_quotas, require_labels
+from fedunlearn.evaluation.scored import Floats, Integers, Scored
 from fedunlearn.randomness import numpy_generator
 
-if TYPE_CHECKING:
-    from fedunlearn.evaluation.outputs import SplitOutputs
 
-Floats = npt.NDArray[np.float64]
-
-
-def mia_svc(
-    forget: SplitOutputs, retain: SplitOutputs, test: SplitOutputs, *, seed: int, samples: int = 10_000
-) -> float:
+def mia_svc(forget: Scored, retain: Scored, test: Scored, *, seed: int, samples: int = 10_000) -> float:
     """Percent of F that a support vector machine, told R from T, calls a member.
 
-    The feature is the softmax probability of the true class. m examples of R are the members, m of T the
-    non-members, m = min(samples, |R|, |T|), drawn without replacement.
+    The feature is the confidence. m examples of R are the members, m of T the non-members,
+    m = min(samples, |R|, |T|), drawn without replacement.
     """
     size = min(samples, len(retain), len(test))
     generator = numpy_generator(seed, "membership")
@@ -45,7 +39,7 @@ def mia_svc(
 
 
 def mia_svc_matched(
-    forget: SplitOutputs, retain: SplitOutputs, test: SplitOutputs, *, seed: int, samples: int = 10_000
+    forget: Scored, retain: Scored, test: Scored, *, seed: int, samples: int = 10_000
 ) -> float:
     """``mia_svc`` with as many members as non-members of every label, mixed as in F.
 
@@ -63,14 +57,14 @@ def mia_svc_matched(
     return _svc(forget, retain.confidences[members], test.confidences[non_members])
 
 
-def mia_yeom(forget: SplitOutputs, retain: SplitOutputs) -> float:
+def mia_yeom(forget: Scored, retain: Scored) -> float:
     """Percent of F with a loss of at most the mean loss over all of R."""
     if not len(retain):
         raise Unmeasurable("there is no retained example")
     return _share_at_most(forget, float(retain.losses.mean()))
 
 
-def mia_yeom_matched(forget: SplitOutputs, retain: SplitOutputs) -> float:
+def mia_yeom_matched(forget: Scored, retain: Scored) -> float:
     """Percent of F with a loss of at most the mean loss of R re-weighted to F's label mix.
 
     The threshold is Σ_c (f_c / |F|) · mean loss of R's label c. That is the mean loss a draw from R in F's
@@ -82,7 +76,7 @@ def mia_yeom_matched(forget: SplitOutputs, retain: SplitOutputs) -> float:
     return _share_at_most(forget, float(np.average(means, weights=counts[counts > 0])))
 
 
-def matched_scores(forget: SplitOutputs, test: SplitOutputs, *, seed: int) -> tuple[Floats, Floats]:
+def matched_scores(forget: Scored, test: Scored, *, seed: int) -> tuple[Floats, Floats]:
     """Scores of F and of T thinned to F's label mix, for ``roc.auc`` and ``roc.tpr_at_fpr``.
 
     The score is the margin log(p / (1 − p)) of the true class's probability p, which ranks as p does.
@@ -92,7 +86,24 @@ def matched_scores(forget: SplitOutputs, test: SplitOutputs, *, seed: int) -> tu
     return forget.margins, test.margins[chosen]
 
 
-def _svc(forget: SplitOutputs, members: Floats, non_members: Floats) -> float:
+def site_scores(forget: Scored, test: Scored, same_sites: Integers) -> tuple[Floats, Floats]:
+    """Scores of F and of the part of T that is from the same sites, for ``roc.auc`` and ``roc.tpr_at_fpr``.
+
+    The counterpart of ``matched_scores`` for slices, which have no labels to match: two sites' scans differ
+    as two labels' images do, and an attack that compares them measures that as well. A correction of ours,
+    no paper's.
+
+    Parameters
+    ----------
+    same_sites : int array
+        Rows of T that are from the sites that F is from.
+    """
+    if not len(same_sites):
+        raise Unmeasurable("the test split has nothing from the forgotten sites")
+    return forget.margins, test.margins[same_sites]
+
+
+def _svc(forget: Scored, members: Floats, non_members: Floats) -> float:
     if not len(forget):
         raise Unmeasurable("there is no forgotten example")
     if not len(members) or not len(non_members):
@@ -107,11 +118,11 @@ def _svc(forget: SplitOutputs, members: Floats, non_members: Floats) -> float:
     return 100 * int(called.sum()) / len(forget)
 
 
-def _share_at_most(forget: SplitOutputs, threshold: float) -> float:
+def _share_at_most(forget: Scored, threshold: float) -> float:
     if not len(forget):
         raise Unmeasurable("there is no forgotten example")
     return 100 * int((forget.losses <= threshold).sum()) / len(forget)
 
 
-def _label_counts(split: SplitOutputs) -> npt.NDArray[np.int64]:
+def _label_counts(split: Scored) -> Integers:
     return np.bincount(split.label_array, minlength=split.num_classes).astype(np.int64)

@@ -1,7 +1,6 @@
 """One pass of a model over the data. Every measure reads what is kept here; none runs the model again."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -12,13 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.forward import batches
+from fedunlearn.evaluation.forward import evaluation_batch as evaluation_batch
+from fedunlearn.evaluation.segmentation import SegmentationOutputs, segment
 
 SPLITS = ("train", "validation", "test")
+
+
+class Spaced(Protocol):
+    """The part of ``fedunlearn.data.SliceIndex`` that an evaluation reads."""
+
+    @property
+    def spacing(self) -> npt.NDArray[np.float32]: ...
 
 
 class Splits(Protocol):
     """The part of ``fedunlearn.data.FederatedData`` that an evaluation reads."""
 
+    @property
+    def task(self) -> str: ...
+    @property
+    def slices(self) -> Mapping[str, Spaced] | None: ...
     @property
     def train_images(self) -> Tensor: ...
     @property
@@ -35,7 +48,7 @@ class Splits(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SplitOutputs:
-    """A model's outputs on one split, in the split's order; moved to the CPU and off the autograd graph.
+    """A classifier's outputs on one split, in the split's order; moved to the CPU and off the autograd graph.
 
     Attributes
     ----------
@@ -106,6 +119,15 @@ class SplitOutputs:
         return values
 
     @cached_property
+    def qualities(self) -> npt.NDArray[np.float64]:
+        """100 where the largest logit is the true class's, else 0, shape (n,)."""
+        return np.where(self.correct, 100.0, 0.0)
+
+    def class_qualities(self) -> list[npt.NDArray[np.float64]]:
+        """Return the qualities of the examples of each class."""
+        return [self.qualities[self.label_array == label] for label in range(self.num_classes)]
+
+    @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether the largest logit is the true class's, shape (n,). Of equal logits the first counts."""
         correct: npt.NDArray[np.bool_] = self.log_probabilities.argmax(axis=1) == self.label_array
@@ -114,15 +136,24 @@ class SplitOutputs:
 
 @dataclass(frozen=True, eq=False)
 class ModelOutputs:
-    """A model's outputs on the splits that were asked for; None for one that was not, or that is empty."""
+    """A model's outputs on the splits that were asked for; None for one that was not, or that is empty.
 
-    train: SplitOutputs | None
-    validation: SplitOutputs | None
-    test: SplitOutputs | None
+    ``task`` says which kind they are of: "classification" or "segmentation".
+    """
+
+    train: SplitOutputs | SegmentationOutputs | None
+    validation: SplitOutputs | SegmentationOutputs | None
+    test: SplitOutputs | SegmentationOutputs | None
+    task: str = "classification"
 
 
 def collect(
-    model: nn.Module, data: Splits, *, splits: Sequence[str] = SPLITS, batch_size: int = 500
+    model: nn.Module,
+    data: Splits,
+    *,
+    splits: Sequence[str] = SPLITS,
+    batch_size: int | None = None,
+    distances: Sequence[str] = (),
 ) -> ModelOutputs:
     """Run the model once over the splits, without augmentation, in evaluation mode and without gradients.
 
@@ -131,13 +162,18 @@ def collect(
     model : nn.Module
         On the same device as the data and of the same dtype.
     data : Splits
-        Anything with ``<split>_images`` (n, channels, height, width) and ``<split>_labels`` (n,).
+        Anything with ``task``, ``<split>_images`` (n, channels, height, width) and ``<split>_labels``: (n,),
+        or masks (n, height, width) where the task is segmentation.
     splits : sequence of str
         Some of "train", "validation", "test".
-    batch_size : int
-        Examples per forward pass. Part of the numerics: another size may change the last bits.
+    batch_size : int, optional
+        Examples per forward pass. Part of the numerics: another size may change the last bits. Default: by
+        ``evaluation_batch``.
+    distances : sequence of str
+        Of segmentation: the splits on which Hausdorff distances are measured, which takes a while. Not where
+        the data have no ``slices``.
     """
-    unknown = set(splits) - set(SPLITS)
+    unknown = {*splits, *distances} - set(SPLITS)
     if unknown:
         raise ValueError(f"splits = {sorted(unknown)}: must be among {list(SPLITS)}")
     sides: dict[str, tuple[Tensor, Tensor]] = {
@@ -145,32 +181,21 @@ def collect(
         "validation": (data.validation_images, data.validation_labels),
         "test": (data.test_images, data.test_labels),
     }
-    return ModelOutputs(
-        **{
-            name: SplitOutputs(predict(model, images, batch_size=batch_size), labels)
-            if name in splits and len(labels)
-            else None
-            for name, (images, labels) in sides.items()
-        }
-    )
+
+    def on(name: str) -> SplitOutputs | SegmentationOutputs:
+        images, labels = sides[name]
+        if data.task != "segmentation":
+            return SplitOutputs(predict(model, images, batch_size=batch_size), labels)
+        spacing = data.slices[name].spacing if data.slices is not None and name in distances else None
+        return segment(model, images, labels, spacing=spacing, batch_size=batch_size)
+
+    asked = {name for name in splits if len(sides[name][1])}
+    return ModelOutputs(**{name: on(name) if name in asked else None for name in SPLITS}, task=data.task)
 
 
-def predict(model: nn.Module, images: Tensor, *, batch_size: int = 500) -> Tensor:
-    """Return the model's logits, shape (n, classes), in evaluation mode and without gradients.
+def predict(model: nn.Module, images: Tensor, *, batch_size: int | None = None) -> Tensor:
+    """Return the model's logits, shape (n, classes), on the processor, in evaluation mode and without gradients.
 
     Each module's training flag is put back afterwards, also when the model raises.
     """
-    with _evaluating(model), torch.no_grad():
-        return torch.cat([model(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Per module, because a model may keep some of its layers (frozen normalisation) in evaluation mode.
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+    return torch.cat([logits.cpu() for _, logits in batches(model, images, batch_size)])

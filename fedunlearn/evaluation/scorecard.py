@@ -99,14 +99,14 @@ class Row:
     metrics, gap, floor : dict of str to float or None
         By name in ``catalogue.MEASURES``; ``gap`` from ``gaps``, ``floor`` from ``floors``.
     recovery_rounds, recovery_rounds_authors : int or None
-        Rounds from the unlearning round, which counts, to recovery by our rule (validation accuracy within
-        epsilon of retrain's) and by the authors' (test accuracy); None when it did not happen.
+        Rounds from the unlearning round, which counts, to recovery by our rule (validation quality within
+        epsilon of retrain's) and by the authors' (test quality); None when it did not happen.
     recovered : bool or None
         None where recovery was not awaited (original, retrain, a superseded request); False is censored.
     reason : str or None
         Why something above is None.
     per_client, per_class : list of float or None
-        Training accuracy on each client's data, test accuracy on each class (%), where the experiment asks.
+        Training quality on each client's data, test quality on each class (%), where the experiment asks.
     """
 
     method: str
@@ -169,9 +169,15 @@ def floors(retrain: Mapping[str, float | None], second: Mapping[str, float | Non
     return {name: None if value is None else abs(value) for name, value in differences.items()}
 
 
-def scorecard(experiment: str, run: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """Return the whole scorecard: every row, and the aggregates over seeds and targets."""
+def scorecard(
+    experiment: str, run: str, rows: Sequence[Row], *, task: str = "classification"
+) -> dict[str, Any]:
+    """Return the whole scorecard: every row, and the aggregates over seeds and targets.
+
+    The key ``"task"`` is there where it is not classification.
+    """
     return {
+        **({} if task == "classification" else {"task": task}),
         "schema": SCHEMA,
         "experiment": experiment,
         "run": run,

@@ -55,7 +55,7 @@ class Answers:
     failed : dict[int, str]
         Client → why its answer is missing or refused (a traceback, or one line).
     losses : dict[int, float]
-        Client → mean training loss it reported (nats).
+        Client → mean training loss it reported: its task's.
     """
 
     retained: BlockSum | list[Contribution]

@@ -13,7 +13,7 @@ from fedunlearn.federation.local import LocalGrid
 from fedunlearn.registry import load_object
 
 CLIENT_APP = "clients.app:app"
-ROUTINE = "clients.classification:routine_of"
+ROUTINE = "clients.tasks:routine_of"
 
 
 def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> AbstractContextManager[Grid]:

@@ -12,6 +12,7 @@ from fedunlearn.federation.routine import RoutineFactory
 from fedunlearn.federation.sums import BlockSum, Contribution, OrderedSum
 from fedunlearn.federation.units import in_placing_order, units_of
 from fedunlearn.federation.worker import Unit, Worker
+from fedunlearn.out_of_memory import stop_if_out_of_memory
 
 
 class LocalTrainer:
@@ -77,11 +78,17 @@ def gathered(work: RoundWork, done: Iterable[tuple[Unit, Answers]]) -> Answers:
     """Put a round's answers together from those of its units, which may be done in any order.
 
     Used alike by every engine: whoever trained a unit, its updates are added up in the same order.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If a client failed for want of memory: the others will, too.
     """
     ordered = OrderedSum(work.train)
     singles: list[Contribution] = []
     answers = Answers(singles if work.individually else ordered.sum)
     for unit, part in done:
+        stop_if_out_of_memory(part.failed, work.config["round"])
         answers.failed |= part.failed
         answers.losses |= part.losses
         if unit.kind == FORGET:

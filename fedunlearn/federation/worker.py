@@ -5,14 +5,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import WARNING
 
 import torch
+from flwr.common.logger import log
 from torch import Tensor
 
 from fedunlearn.federation.answers import FORGET, TRAIN, Answers, RoundWork, unsound
 from fedunlearn.federation.routine import ClientRoutine
 from fedunlearn.federation.sums import BlockSum, Contribution, pieces_of
 from fedunlearn.models.state import ModelState
+from fedunlearn.out_of_memory import is_shortage
 from fedunlearn.training import LocalResult, keep_freed_memory
 
 
@@ -186,7 +189,9 @@ class Worker:
         start = work.state.vector
         try:
             result = self.routine.train_stack(clients, start, work.config)
-        except Exception:
+        except Exception as error:
+            if is_shortage("".join(traceback.format_exception_only(error))):
+                log(WARNING, "no memory for %d clients in one stack, one by one instead", len(clients))
             return None, []  # one of them raised; one by one it will be seen which
         deltas = result.vectors.sub_(start)
         finite = torch.isfinite(deltas.sum(dim=1)).tolist()

@@ -6,7 +6,8 @@ alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or
 
 =====================  =========================================================================
 ``scores``             the scorecard, asked by (label, moment, metric), null-safe
-``run_files``          the files of a run directory
+``quality``            what a task's models are judged by: the one place that decides it
+``run_files``          the files of a run directory; ``picture_index``: its pictures; ``json_file``
 ``series``             ``metrics.jsonl`` → arrays over rounds
 ``panels``             which branches belong into one chart
 ``words``              names, numbers and units as a reader sees them
@@ -14,7 +15,8 @@ alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or
 ``tables``             rich and Markdown tables
 ``palette``, ``svg``   colours that follow the reader's light or dark scheme; figure → inline SVG
 ``plots``              dot plot of gaps; ``heat_map``: who holds which classes
-``trajectories``       accuracy over rounds, with its ``legend``
+``trajectories``       the quality over rounds, with its ``legend``
+``overlay``            one slice with its masks → PNG; ``gallery``: the page's pictures
 ``markup``, ``style``  escaping HTML builder and the page's CSS
 ``sections``           the page's findings and charts; ``listings``: its tables
 ``html``               :func:`~fedunlearn.report.html.write_report`

@@ -11,12 +11,13 @@ from fedunlearn.report.palette import Look, css_variables, looks
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.trajectories import trajectory
+from fedunlearn.report.words import origin_words
 
 MARGIN, LEGEND, GAP = 12.0, 40.0, 14.0
 
 
 def write_figure(run_dir: Path, path: Path, *, number: int = 0) -> Path:
-    """Write the accuracy-over-rounds charts of one target set, forgotten and test data side by side.
+    """Write the quality-over-rounds charts of one target set, forgotten and test data side by side.
 
     Parameters
     ----------
@@ -59,6 +60,13 @@ def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
         x, height = x + w + GAP, max(height, h)
     legend, legend_end = _legend(["original", "retrain", *labels], style)
     width, height = max(x - GAP, legend_end) + MARGIN, LEGEND + height + MARGIN
+    origin = origin_words(run.scores.origin)
+    if origin:
+        legend += (
+            f'<text x="{MARGIN + 6:g}" y="{height + 8:g}" font-size="12" fill="var(--muted)">'
+            f"{escape(origin)}</text>"
+        )
+        height += 8 + MARGIN
     title = escape(f"{run_name}: {panel.title}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedunlearn import __version__
-from fedunlearn.report import listings, sections
+from fedunlearn.report import gallery, listings, sections
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import looks
 from fedunlearn.report.run_files import RunFiles, read_run
@@ -11,6 +11,7 @@ from fedunlearn.report.style import stylesheet
 
 NAVIGATION = {
     "verdict": "Findings",
+    "pictures": "Pictures",
     "rounds": "Rounds",
     "scorecard": "Scorecard",
     "partition": "Data",
@@ -23,8 +24,9 @@ NAVIGATION = {
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a finished run's directory and return its path.
 
-    Reads ``scorecard.json`` and, where they exist, ``metrics.jsonl``, ``branches.json``, ``partition.json``
-    and ``experiment.toml``; a section whose file is absent is left out. The same files give the same bytes.
+    Reads ``scorecard.json`` and, where they exist, ``metrics.jsonl``, ``branches.json``, ``partition.json``,
+    ``pictures/`` and ``experiment.toml``; a section whose file is absent is left out. The same files give the
+    same bytes.
 
     Raises
     ------
@@ -46,6 +48,7 @@ def render(run: RunFiles) -> str:
     seen = looks([*run.scores.methods, *(branch.label for branch in run.branches if branch.kind == "method")])
     parts = {
         "verdict": sections.verdict(run, seen),
+        "pictures": gallery.pictures(run),
         "rounds": sections.rounds(run, seen),
         "scorecard": listings.scorecard(run),
         "partition": sections.partition(run),
@@ -59,7 +62,7 @@ def render(run: RunFiles) -> str:
         tag("meta", charset="utf-8"),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{run.scores.experiment} · federated unlearning report"),
-        tag("style", Markup(stylesheet())),
+        tag("style", Markup(stylesheet(origin=bool(run.scores.origin), pictures=bool(run.pictures)))),
     )
     body = tag(
         "body",

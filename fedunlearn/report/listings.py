@@ -20,8 +20,6 @@ from fedunlearn.report.words import (
     spread,
 )
 
-MAIN = ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_svc", "mia_yeom_matched", "mia_auc")
-"""The measures of the first table; the others unfold."""
 MOST_ROWS = 400
 """So many rows of a table are on the page: a run that forgets a thousand clients in turn has ten thousand."""
 
@@ -35,7 +33,7 @@ def scorecard(run: RunFiles) -> Markup:
     """Return the aggregates in the main measures, then in every measure, then every single row."""
     scores = run.scores
     present = scores.metrics()
-    main = [name for name in MAIN if name in present]
+    main = [name for name in scores.quality.main if name in present]
     words = (
         "Means over seeds and requests. Under each value: |gap| to retraining ± standard deviation, and the "
         "seed-to-seed floor. ✓ marks a gap within its floor; point at a cell for its 95 % bootstrap interval."
@@ -48,7 +46,7 @@ def scorecard(run: RunFiles) -> Markup:
         tag("details", tag("summary", "Every measure"), _aggregates(scores, present))
         if present != main
         else None,
-        tag("details", tag("summary", f"Every row ({len(scores.rows)})"), _rows(scores, present)),
+        tag("details", tag("summary", f"Every row ({len(scores.rows)})"), _rows(run, present)),
     )
 
 
@@ -103,7 +101,8 @@ def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
     return tag("td", measured(metric, value.mean), *parts, title=interval, data_metric=metric)
 
 
-def _rows(scores: Scores, metrics: Sequence[str]) -> Markup:
+def _rows(run: RunFiles, metrics: Sequence[str]) -> Markup:
+    scores = run.scores
     head = [text("method", name="th"), text("at", name="th"), "seed", text("forgets", name="th"), "round"]
     head += [*map(_heading, metrics), "recovery rounds", "authors' rule", text("scale", name="th")]
     body: list[list[str]] = []
@@ -115,7 +114,7 @@ def _rows(scores: Scores, metrics: Sequence[str]) -> Markup:
                 text(str(row["label"]), name="th", scope="row"),
                 text(moment(str(row.get("at") or ""))),
                 number(row.get("seed"), 0),
-                text(clients((row.get("forget") or {}).get("clients") or ())),
+                text(clients((row.get("forget") or {}).get("clients") or (), run.names(row.get("seed")))),
                 number(row.get("round"), 0),
                 *(_single(row, name, reason) for name in metrics),
                 _whole(row.get("recovery_rounds"), "never recovered" if never else reason, never=never),
@@ -171,7 +170,7 @@ def requests(run: RunFiles) -> Markup | None:
                     text(branch.label, name="th", scope="row"),
                     str(branch.seed),
                     text(request.id),
-                    text(clients(request.clients)),
+                    text(clients(request.clients, run.names(branch.seed))),
                     *(number(when, 0) if when is not None else null("has not happened")
                       for when in (request.at_round, request.unlearned_round, request.recovered_round)),
                     text(request.state),

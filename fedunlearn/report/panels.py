@@ -5,7 +5,7 @@ requests made before t; the floor is the distance between that oracle and a seco
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedunlearn.report.run_files import Branch, Request, RunFiles
@@ -41,12 +41,14 @@ class Panel:
     last: int
     start: int
     """The first round worth drawing: the requests are the story, not the training before them."""
+    names: Mapping[int, str]
+    """Of clients that have one."""
 
     @property
     def title(self) -> str:
         """What is forgotten, in words."""
         start = f"Timeline of {len(self.requests)} requests: forget " if len(self.requests) > 1 else "Forget "
-        return start + clients(self.forget)
+        return start + clients(self.forget, self.names)
 
 
 def panels(run: RunFiles) -> list[Panel]:
@@ -78,6 +80,7 @@ def _panel(run: RunFiles, methods: Sequence[Branch]) -> Panel:
         fork=fork,
         last=last,
         start=max(1, fork - max(3, round((last - fork) * 0.3))),
+        names=run.names(first.seed),
     )
 
 
@@ -101,23 +104,24 @@ def _references(requests: Sequence[Request], beside: Sequence[Branch], last: int
 def original_series(run: RunFiles, panel: Panel, split: str) -> Series:
     """Return the original's trajectory up to the fork.
 
-    Its forget accuracy depends on who is forgotten, so no line of its own need have it: it is the mean over
+    Its quality on forgotten data depends on who is forgotten, so no line of its own need have it: it is the mean over
     ``client-k`` lines weighted by their sizes, else the scorecard's one value when the request arrived.
     """
     if panel.original is None:
         return series_of({})
-    name = panel.original.name
+    name, quality = panel.original.name, run.scores.quality
     if split != "forget":
-        return run.metrics.series(name, split).between(0, panel.fork)
+        return run.metrics.series(name, split, quality.measure).between(0, panel.fork)
     partition = run.partitions.get(panel.seed)
     sizes = [partition.size(client) if partition else 1 for client in panel.forget]
     weights = [float(size) for size in sizes if size is not None]
     if len(weights) == len(panel.forget):
-        mean = run.metrics.over_clients(name, "forget", panel.forget, weights).between(0, panel.fork)
+        mean = run.metrics.over_clients(name, "forget", panel.forget, weights, quality.measure)
+        mean = mean.between(0, panel.fork)
         if len(mean):
             return mean
     for row in run.scores.rows_at("original", "request"):
-        value = (row.get("metrics") or {}).get("forget_accuracy")
+        value = (row.get("metrics") or {}).get(quality.of("forget"))
         same = row.get("seed") == panel.seed and _forgotten(row) == set(panel.forget)
         if same and value is not None and row.get("round") == panel.fork:
             return series_of({panel.fork: float(value)})
@@ -130,7 +134,7 @@ def _forgotten(row: Json) -> set[int]:
 
 def method_series(run: RunFiles, panel: Panel, branch: Branch, split: str) -> Series:
     """Return a method's trajectory, beginning at the point of the original from which it forks."""
-    own = run.metrics.series(branch.name, split)
+    own = run.metrics.series(branch.name, split, run.scores.quality.measure)
     before = original_series(run, panel, split).between(panel.fork, panel.fork)
     return before.followed_by(own) if len(own) else own
 
@@ -138,18 +142,19 @@ def method_series(run: RunFiles, panel: Panel, branch: Branch, split: str) -> Se
 def reference_series(run: RunFiles, panel: Panel, reference: Reference, split: str) -> tuple[Series, Series]:
     """Return (the oracle's trajectory, its |distance| to the second retraining), while the oracle counts.
 
-    A forget accuracy is comparable only where it is over the same data: of a timeline's oracles that is the
-    last alone, so it is then returned over all rounds.
+    A value on forgotten data is comparable only where it is over the same data: of a timeline's oracles that is
+    the last alone, so it is then returned over all rounds.
     """
+    measure = run.scores.quality.measure
     first, last = reference.first_round, reference.last_round
     if split == "forget":
         if set(reference.retrain.forget) != set(panel.forget):
             return series_of({}), series_of({})
         first = 0
-    oracle = run.metrics.series(reference.retrain.name, split).between(first, last)
+    oracle = run.metrics.series(reference.retrain.name, split, measure).between(first, last)
     if reference.floor is None:
         return oracle, series_of({})
-    second = run.metrics.series(reference.floor.name, split).between(first, last).as_dict()
+    second = run.metrics.series(reference.floor.name, split, measure).between(first, last).as_dict()
     return oracle, series_of(
         {r: abs(value - second[r]) for r, value in oracle.as_dict().items() if r in second}
     )

@@ -8,7 +8,7 @@ from fedunlearn.report.markup import Markup
 from fedunlearn.report.palette import STAND_INS, Look
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.svg import Drawing, drawing, inline
-from fedunlearn.report.words import clients, is_percentage, metric_title, moment, number
+from fedunlearn.report.words import clients, gap_unit, metric_title, moment, number
 
 SHOWN = ("request", "compare", "cap", "final", "recovered")
 """The moments a dot plot may show; ``recovered`` only where there is no common round to compare at."""
@@ -24,7 +24,7 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
     groups = _groups(scores, metric)
     if not groups:
         return None
-    lines = sum(len(labels) + 1 for _, labels in groups)
+    lines, unit = sum(len(labels) + 1 for _, labels in groups), gap_unit(metric)
     title = f"Gap to retrain in {metric_title(metric)}, a dot per forgotten set and seed"
     with drawing(name, title, width=3.7, height=0.66 + 0.225 * lines) as drawn:
         axes = drawn.axes
@@ -52,7 +52,7 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel("gap to retraining" + (", points" if is_percentage(metric) else ""))
+        axes.set_xlabel(", ".join(filter(None, ("gap to retraining", unit))))
         return inline(drawn)
 
 
@@ -72,9 +72,8 @@ def _gaps(scores: Scores, label: str, at: str, metric: str) -> list[tuple[float,
         gap = (row.get("gap") or {}).get(metric)
         if gap is not None:
             who = clients((row.get("forget") or {}).get("clients") or ())
-            gaps.append(
-                (float(gap), f"{label}, {who}, seed {row.get('seed')}: {number(gap, sign=True)} points")
-            )
+            words = f"{label}, {who}, seed {row.get('seed')}: {number(gap, sign=True)} {gap_unit(metric)}"
+            gaps.append((float(gap), words))
     return gaps
 
 
@@ -97,9 +96,8 @@ def _dots(
         (mean,) = drawn.axes.plot(
             stat.mean, height, marker="|", markersize=13, markeredgewidth=2.6, color=look.ink, zorder=5
         )
-        drawn.note(
-            mean, f"mean {label} {at}", f"{label}, mean of {stat.n}: {number(stat.mean, sign=True)} points"
-        )
+        words = f"{label}, mean of {stat.n}: {number(stat.mean, sign=True)} {gap_unit(metric)}"
+        drawn.note(mean, f"mean {label} {at}", words)
 
 
 def _floor_band(drawn: Drawing, scores: Scores, metric: str, groups: list[tuple[str, list[str]]]) -> None:
@@ -110,4 +108,4 @@ def _floor_band(drawn: Drawing, scores: Scores, metric: str, groups: list[tuple[
         band = drawn.axes.axvspan(
             -floor, floor, color=STAND_INS["retrain"], alpha=0.13, linewidth=0, zorder=1
         )
-        drawn.note(band, "floor", f"seed-to-seed floor: ± {number(floor)} points")
+        drawn.note(band, "floor", f"seed-to-seed floor: ± {number(floor)} {gap_unit(metric)}")

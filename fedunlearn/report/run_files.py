@@ -1,6 +1,5 @@
 """The files of a run directory, read once. Only the scorecard is indispensable."""
 
-import json
 import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -8,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.errors import RunError, UserError
+from fedunlearn.errors import UserError
+from fedunlearn.report.json_file import read_json
+from fedunlearn.report.picture_index import Picture, read_pictures
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.series import Metrics, read_metrics
 
@@ -57,6 +58,10 @@ class Partition:
     sizes, classes_held
         Samples of a client, and classes of a client: ``least``, ``median``, ``most`` and ``total`` over all
         clients; empty where the file does not say.
+    names
+        Listed clients' names by number, such as those of sites; empty where they have none.
+    notes
+        What of the data was left out, a line each.
     """
 
     clients: tuple[int, ...]
@@ -65,6 +70,8 @@ class Partition:
     num_clients: int
     sizes: Mapping[str, float] = field(default_factory=dict)
     classes_held: Mapping[str, float] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def size(self, client: int) -> int | None:
         """Return n_k, None for a client that is not listed."""
@@ -83,6 +90,12 @@ class RunFiles:
     branches: tuple[Branch, ...] = ()
     partitions: Mapping[int, Partition] = field(default_factory=dict)
     toml: str = ""
+    pictures: tuple[Picture, ...] = ()
+
+    def names(self, seed: int | None) -> Mapping[int, str]:
+        """Return the names of clients that have one, by number."""
+        held = None if seed is None else self.partitions.get(seed)
+        return held.names if held else {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,20 +128,21 @@ def read_run(directory: Path) -> RunFiles:
     partition = directory / "partition.json"
     return RunFiles(
         directory=directory,
-        scores=Scores(read_json(card)),
+        scores=Scores(with_origin(read_json(card), directory)),
         metrics=read_metrics(directory / "metrics.jsonl"),
         branches=tuple(_branch(entry) for entry in read_json(branches)) if branches.exists() else (),
         partitions=_partitions(read_json(partition)) if partition.exists() else {},
         toml=toml.read_text(encoding="utf-8") if toml.exists() else "",
+        pictures=read_pictures(directory),
     )
 
 
-def read_json(path: Path) -> Any:
-    """Return the parsed file; RunError naming path and line where it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: not valid JSON ({error})") from error
+def with_origin(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the scorecard with where the run's data are from, as its ``partition.json`` tells, in ``origin``."""
+    path = directory / "partition.json"
+    held = read_json(path) if path.exists() else {}
+    origin = next((entry["origin"] for entry in held.values() if entry.get("origin")), "")
+    return {**card, "origin": origin} if origin else dict(card)
 
 
 def _branch(entry: Mapping[str, Any]) -> Branch:
@@ -169,11 +183,14 @@ def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
 
 def _partition(entry: Mapping[str, Any]) -> Partition:
     counts = tuple(tuple(int(count) for count in row) for row in entry["counts"])
+    clients = tuple(entry.get("clients") or range(len(counts)))  # without numbers: all, in order
     return Partition(
-        clients=tuple(entry.get("clients") or range(len(counts))),  # without numbers: all, in order
+        clients=clients,
         counts=counts,
         classes=tuple(str(name) for name in entry.get("classes") or ()),
         num_clients=int(entry.get("num_clients") or len(counts)),
         sizes=entry.get("sizes") or {},
         classes_held=entry.get("classes_held") or {},
+        names=dict(zip(clients, map(str, entry.get("client_names") or ()), strict=False)),
+        notes=tuple(str(note) for note in entry.get("notes") or ()),
     )

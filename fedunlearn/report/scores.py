@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedunlearn.errors import RunError
+from fedunlearn.report.quality import QUALITIES, Quality
 from fedunlearn.report.words import MOMENTS, metric_order
 
 REFERENCES = ("original", "retrain")
@@ -27,9 +29,29 @@ class Stat:
 
 
 class Scores:
-    """Read-only view of one scorecard dictionary (``scorecard.json``, schema 1)."""
+    """Read-only view of one scorecard dictionary (``scorecard.json``, schema 1).
+
+    Attributes
+    ----------
+    quality : Quality
+        What this task's models are judged by.
+    origin : str
+        What must be known of where the data are from, see :func:`fedunlearn.report.words.origin_words`.
+
+    Raises
+    ------
+    RunError
+        When it is the scorecard of a task that this version does not know.
+    """
 
     def __init__(self, scorecard: Json) -> None:
+        task = str(scorecard.get("task") or "classification")
+        if task not in QUALITIES:
+            raise RunError(
+                f"scorecard.json: task = {task!r}: must be one of {list(QUALITIES)}; update fedunlearn"
+            )
+        self.quality: Quality = QUALITIES[task]
+        self.origin = str(scorecard.get("origin") or "")
         self.experiment = str(scorecard.get("experiment") or "experiment")
         self.run = str(scorecard.get("run") or "")
         self.rows: list[Json] = [row for row in scorecard.get("rows") or [] if row.get("label")]
@@ -85,8 +107,9 @@ class Scores:
         values = [float(value) for value in recorded if value is not None]
         return sum(values) / len(values) if values else None
 
-    def judged_at(self, label: str, metric: str = "forget_accuracy") -> str | None:
-        """Return the fairest moment at which the label's gap in ``metric`` is known."""
+    def judged_at(self, label: str) -> str | None:
+        """Return the fairest moment at which the label's gap on the forgotten data is known."""
+        metric = self.quality.of("forget")
         return next((at for at in JUDGED if self.stat(label, at, "abs_gap", metric).mean is not None), None)
 
     def recovery(self, label: str) -> tuple[Stat, int, int]:

@@ -8,10 +8,11 @@ from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import Look
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.plots import gap_plot
+from fedunlearn.report.quality import Quality
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.trajectories import trajectory
 from fedunlearn.report.verdict import Finding, best_finding, caution, evidence, findings, headline
-from fedunlearn.report.words import MOMENTS, magnitude, moment, number
+from fedunlearn.report.words import MOMENTS, magnitude, moment, number, origin_words
 
 Looks = Mapping[str, Look]
 
@@ -43,9 +44,11 @@ def header(run: RunFiles) -> Markup:
         f"{train['rounds']} rounds" if "rounds" in train else "",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds else "",
     ]
+    origin = origin_words(run.scores.origin)
     return tag(
         "header",
         tag("h1", tag("b", run.scores.experiment), " · federated unlearning report"),
+        tag("p", origin, class_="origin") if origin else None,
         tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
     )
 
@@ -55,29 +58,31 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
     found = findings(run.scores)
     best = best_finding(run.scores)
     warning = caution(run.scores)
-    metrics = ("forget_accuracy", "test_accuracy", "mia_svc")
-    plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in metrics]
+    quality = run.scores.quality
+    plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in quality.plotted]
     return tag(
         "section",
         tag("p", headline(run.scores), class_=f"verdict {best.level if best else 'unknown'}"),
         tag("p", evidence(run.scores), class_="lead"),
         tag("p", warning, class_="caution") if warning else None,
-        tag("div", *(_card(finding, looks[finding.label]) for finding in found), class_="grid"),
+        tag("div", *(_card(finding, looks[finding.label], quality) for finding in found), class_="grid"),
         tag("h2", "Distance to retraining, set by set") if any(plots) else None,
         tag("div", *(tag("figure", plot) for plot in plots if plot), class_="grid"),
-        _how_to_read(),
+        _how_to_read(quality),
         id="verdict",
     )
 
 
-def _card(finding: Finding, look: Look) -> Markup:
+def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
     colour = f"--c:var(--{look.colour})"
     facts = [
         (
             "mean signed gap",
             f"{number(finding.signed, sign=True)} points" if finding.signed is not None else "",
         ),
-        ("test accuracy", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
+        (f"test {quality.word}", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
+        ("test Hausdorff", _beside("mm away", finding.hausdorff_gap, "floor", finding.hausdorff_floor)),
+        ("missed test slices", _beside("%", finding.missed, "retrained", finding.retrain_missed)),
         ("recovery", finding.recovered),
         ("client-epochs", _epochs(finding)),
     ]
@@ -135,13 +140,14 @@ def _meter(finding: Finding, colour: str) -> Markup | None:
     )
 
 
-def _how_to_read() -> Markup:
+def _how_to_read(quality: Quality) -> Markup:
     terms = {
         "Gap": "a model's value minus that of a model retrained from scratch without the forgotten data, in the "
         "same round. The aim is zero: above, the model still remembers; below, it was damaged. |gap| is its size.",
         "Floor": "the |gap| between two retrainings that differ by seed only. A smaller gap is noise.",
-        "Recovered": "the first round whose validation accuracy is within ε of retraining's. Runs that never "
+        "Recovered": f"the first round whose validation {quality.word} is within ε of retraining's. Runs that never "
         "recover are counted, not dropped.",
+        **quality.terms,
         **{short.capitalize(): f"{long}." for short, long in MOMENTS.values()},
     }
     entries = [join(tag("b", f"{term}: "), words) for term, words in terms.items()]
@@ -151,7 +157,8 @@ def _how_to_read() -> Markup:
 
 
 def rounds(run: RunFiles, looks: Looks) -> Markup | None:
-    """Return accuracy over rounds, a pair of charts per target set (or timeline) and seed."""
+    """Return the quality over rounds, a pair of charts per target set (or timeline) and seed."""
+    quality = run.scores.quality
     every = panels(run)
     first = {panel.seed: place for place, panel in reversed(list(enumerate(every)))}
     drawn = [
@@ -165,12 +172,12 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
     undrawn = len(every) - MOST_PANELS
-    words = "On the forgotten data, accuracy should fall to the dashed line; on test data, come back to it."
+    words = f"On the forgotten data, {quality.word} should fall to the dashed line; on test data, come back to it."
     if any(len(panel.requests) > 1 for panel in every):
         words += " −2,3 above a request says that it is to forget clients 2 and 3."
     return section(
         "rounds",
-        "Accuracy over rounds",
+        f"{quality.title} over rounds",
         tag("p", words, class_="lead"),
         legend(run.scores.methods, looks),
         *blocks[:SHOWN_PANELS],
@@ -202,20 +209,23 @@ def _titled(panel: Panel, figures: Markup, several: bool) -> Markup:
 
 def partition(run: RunFiles) -> Markup | None:
     """Return who holds which classes, one heat map per seed."""
-    figures = []
+    figures, samples = [], run.scores.quality.samples
     for seed, held in sorted(run.partitions.items()):
         forgotten = {client for branch in run.branches if branch.seed == seed for client in branch.forget}
-        plot = heat_map(held, forgotten, name=f"partition-{seed}")
+        plot = heat_map(held, forgotten, name=f"partition-{seed}", samples=samples)
         if plot:
-            told = [f"seed {seed}" if len(run.partitions) > 1 else "", shape_of(held)]
+            told = [f"seed {seed}" if len(run.partitions) > 1 else "", shape_of(held, samples)]
             words = "; ".join(part for part in told if part)
             figures.append(tag("figure", plot, tag("figcaption", words) if words else None))
     if not figures:
         return None
-    words = "Training samples by client and class. Framed clients are forgotten in some branch."
+    classless = all(len(held.classes) == 1 for held in run.partitions.values())
+    words = f"Training {samples} by client{'' if classless else ' and class'}. "
+    words += "Framed clients are forgotten in some branch."
     if any(held.num_clients > len(rows_to_draw(held, ())) for held in run.partitions.values()):
         words += " Of very many clients only some are drawn, at even distances."
     rest = figures[2:]
+    notes = list(dict.fromkeys(note for held in run.partitions.values() for note in held.notes))
     return section(
         "partition",
         "Who holds what",
@@ -224,4 +234,6 @@ def partition(run: RunFiles) -> Markup | None:
         tag("details", tag("summary", f"{len(rest)} more seeds"), tag("div", *rest, class_="grid"))
         if rest
         else None,
+        tag("p", "Not in these data:", class_="note") if notes else None,
+        tag("ul", *(tag("li", note, class_="note") for note in notes)) if notes else None,
     )

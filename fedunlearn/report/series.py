@@ -83,10 +83,15 @@ class Metrics:
         return series_of(self._points.get((branch, entity, split, metric), {}))
 
     def over_clients(
-        self, branch: str, split: str, clients: Sequence[int], weights: Sequence[float]
+        self,
+        branch: str,
+        split: str,
+        clients: Sequence[int],
+        weights: Sequence[float],
+        metric: str = "accuracy",
     ) -> Series:
-        """Return the weighted mean accuracy over ``client-k`` entities, in rounds where all were measured."""
-        each = [self.series(branch, split, "accuracy", f"client-{client}").as_dict() for client in clients]
+        """Return the weighted mean over ``client-k`` entities, in rounds where all were measured."""
+        each = [self.series(branch, split, metric, f"client-{client}").as_dict() for client in clients]
         if not each or sum(weights) <= 0:
             return series_of({})
         rounds = set.intersection(*(set(points) for points in each))

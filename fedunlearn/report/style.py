@@ -80,6 +80,22 @@ footer{font-size:.85rem;padding-top:40px;padding-bottom:40px}
 """
 
 
-def stylesheet() -> str:
-    """Return the whole style sheet."""
-    return css_variables() + _RULES
+_ORIGIN = """.origin{display:inline-block;margin:10px 0 2px;padding:3px 12px;border:1px solid var(--fair);
+  border-left-width:5px;border-radius:4px;color:var(--fair);font-weight:600}
+"""
+_PICTURES = """.strip{display:flex;flex-wrap:wrap;gap:14px 26px;align-items:flex-start;margin:10px 0 0}
+.strip>div:not(.shots){display:flex;flex-direction:column;gap:14px}
+.shots{display:flex;flex-wrap:wrap;gap:14px}
+.shots figure{padding:0;border:0;background:none;box-shadow:none;width:192px;max-width:44vw}
+.shots img{display:block;width:100%;height:auto;border-radius:4px}
+.shots figcaption{padding:5px 0 0;line-height:1.35}
+.shots b{display:block;color:var(--ink);font-weight:600}
+.inks{display:flex;flex-wrap:wrap;gap:4px 20px;font-size:.9rem;margin:10px 0;padding:0;list-style:none}
+.inks li{display:flex;align-items:center;gap:8px}
+.inks i{width:22px;height:14px;border-radius:3px;flex:none;background:#4a4a4a}
+"""
+
+
+def stylesheet(*, origin: bool = False, pictures: bool = False) -> str:
+    """Return the whole style sheet; with what a page about made data, or one with pictures, needs besides."""
+    return css_variables() + _RULES + _ORIGIN * origin + _PICTURES * pictures

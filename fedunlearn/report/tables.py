@@ -7,24 +7,28 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.report.quality import QUALITIES
 from fedunlearn.report.scores import Scores, Stat
-from fedunlearn.report.words import MOMENTS, NOTHING, clients, magnitude, metric_title, number, spread
-
-COLUMNS = (
-    ("forget", "forget_accuracy"),
-    ("retain", "retain_accuracy"),
-    ("test", "test_accuracy"),
-    ("MIA", "mia_svc"),
+from fedunlearn.report.words import (
+    MOMENTS,
+    NOTHING,
+    clients,
+    magnitude,
+    metric_title,
+    number,
+    origin_words,
+    spread,
 )
-"""Heading → metric, as the terminal and the Markdown table show them."""
 
-CAPTION = (
+_CAPTION = (
     "means over seeds and requests. |gap|: distance to a model retrained without the forgotten data, ± std "
-    "(green: within its floor). floor: |gap| in forget accuracy between two retrainings. MIA: MIA-SVC, "
+    "(green: within its floor). floor: |gap| in forget {word} between two retrainings. MIA: MIA-SVC, "
     "a membership attack. recovery: rounds until recovered (how many did)"
 )
-LEGEND = (
-    "Percentages; gap: to the model retrained without the forgotten data, in the same round; floor: the same",
+_DISTANCE = ". forget, retain, test: Dice. HD95: 95 % Hausdorff distance on the forgotten data, mm"
+_LEGEND = (
+    "{units}; gap: to the model retrained without the forgotten data, in the same round; floor: the same",
     "between two retrainings of different seeds; ± standard deviation over seeds and requests; recovery: rounds",
     "until recovered (how many did).",
 )
@@ -34,10 +38,16 @@ _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edg
 def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     """Return the scorecard's aggregates as a rich table that fits 100 columns."""
     scores = Scores(scorecard)
-    widths = {metric: _widths(scores, metric) for _, metric in COLUMNS}
-    table = Table(title=scores.experiment, caption=CAPTION, **_LAYOUT)
+    quality = scores.quality
+    widths = {metric: _widths(scores, metric) for _, metric in quality.columns}
+    caption = _CAPTION.format(word=quality.word) + _DISTANCE * ("HD95" in quality.bare)
+    title = "\n".join(filter(None, (scores.experiment, origin_words(scores.origin))))
+    table = Table(title=title, caption=caption, **_LAYOUT)
     table.add_column("\nmethod, at", min_width=13, max_width=16, overflow="fold")
-    for heading, metric in COLUMNS:
+    for heading, metric in quality.columns:
+        if heading in quality.bare:
+            table.add_column(f"{heading}\n{MEASURES[metric].unit}", justify="right")
+            continue
         table.add_column(f"{heading}\n{_fields('%', '|gap|', widths[metric])}", overflow="fold")
         if heading == "forget":
             table.add_column("\nfloor", justify="right")
@@ -51,7 +61,10 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
             table.add_row(Text(label, style="bold"))
             previous = label
         cells = [Text(f"  {at}")]
-        for heading, metric in COLUMNS:
+        for heading, metric in quality.columns:
+            if heading in quality.bare:
+                cells.append(Text(number(scores.stat(label, at, "metrics", metric).mean)))
+                continue
             cells.append(_cell(scores, label, at, metric, widths[metric]))
             if heading == "forget":
                 cells.append(Text(number(scores.stat(label, at, "floor", metric).mean), style="dim"))
@@ -102,29 +115,43 @@ def recovery_cell(scores: Scores, label: str, at: str) -> str:
 
 
 def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
-    """Return several runs side by side: every method at the fairest moment its run offers."""
+    """Return several runs side by side: every method at the fairest moment its run offers.
+
+    Runs of another task than classification say under their name what forget and test are measured in; beside them
+    classification says so, too.
+    """
+    every = [Scores(scorecard) for scorecard in scorecards]
+    spoken = any(scores.quality != QUALITIES["classification"] for scores in every)
     caption = (
         "|gap| to retraining ± std at the moment named; floor: the same between two retrainings; "
         "MIA: MIA-SVC, a membership attack; recovery: rounds (how many recovered); epochs: client-epochs"
     )
+    if spoken:
+        caption += (
+            ". forget, test: in the measure named under the run"
+            + "; points of one measure are not points of another" * (len({s.quality.word for s in every}) > 1)
+        )
     table = Table(title="Runs compared", caption=caption, **_LAYOUT)
     table.add_column("run", min_width=19, max_width=28, overflow="fold")
     table.add_column("method", max_width=16, overflow="fold")
     table.add_column("at", no_wrap=True)
     for heading in ("forget", "floor", "test", "MIA", "recovery", "epochs", "n"):
         table.add_column(heading, justify="right")
-    for scorecard in scorecards:
-        scores = Scores(scorecard)
+    for scores in every:
+        forget = scores.quality.of("forget")
         table.add_section()
         for place, label in enumerate(label for label in scores.labels if label != "retrain"):
             at = scores.judged_at(label) or ("request" if label == "original" else "")
-            gaps = {heading: scores.stat(label, at, "abs_gap", metric) for heading, metric in COLUMNS}
+            gaps = {
+                heading: scores.stat(label, at, "abs_gap", metric)
+                for heading, metric in scores.quality.columns
+            }
             table.add_row(
-                Text(scores.run or scores.experiment if place == 0 else "", style="bold"),
+                _run(scores, spoken) if place == 0 else Text("", style="bold"),
                 Text(label),
                 Text(at),
                 compact(gaps["forget"]),
-                number(scores.stat(label, at, "floor", "forget_accuracy").mean),
+                number(scores.stat(label, at, "floor", forget).mean),
                 compact(gaps["test"]),
                 compact(gaps["MIA"]),
                 recovery_cell(scores, label, at),
@@ -134,20 +161,32 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def _run(scores: Scores, spoken: bool) -> Text:
+    """Return a run's name, with what must be known of its numbers under it."""
+    about = [scores.quality.word] if spoken else []
+    about += [f"{scores.origin} data"] if scores.origin else []
+    name = Text(scores.run or scores.experiment, style="bold")
+    return name.append(f"\n{', '.join(about)}", style="not bold dim") if about else name
+
+
 def markdown(scorecard: Mapping[str, Any]) -> str:
     """Return the scorecard as Markdown: the aggregates, then every row."""
     scores = Scores(scorecard)
     lines = [f"# Scorecard of {_plain(scores.experiment)}", ""]
+    if scores.origin:
+        lines += [f"**{_plain(origin_words(scores.origin))}**", ""]
     if scores.run:
         lines += [f"Run `{scores.run}`.", ""]
-    metrics = [(heading, metric) for heading, metric in COLUMNS if metric in scores.metrics()]
+    quality, present = scores.quality, scores.metrics()
+    told = [metric for _, metric in quality.columns] + list(quality.told)
+    metrics = [metric for metric in told if metric in present]
     head = ["method", "at", "n"]
-    for _, metric in metrics:
+    for metric in metrics:
         head += [metric_title(metric), "\\|gap\\|", "floor"]
     aggregates = []
     for label, at in scores.groups():
         cells = [_plain(label), at, str(scores.count(label, at))]
-        for _, metric in metrics:
+        for metric in metrics:
             value, gap = scores.stat(label, at, "metrics", metric), scores.stat(label, at, "abs_gap", metric)
             cells += [
                 spread(number(value.mean), number(value.std)),
@@ -161,11 +200,12 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
         for at, (_, long) in MOMENTS.items()
         if any(at == seen for _, seen in scores.groups())
     ]
-    lines += ["", *LEGEND, "", "## Every row", ""]
+    legend = [line.format(units=quality.units) for line in _LEGEND]
+    lines += ["", *legend, "", "## Every row", ""]
     rows = [
         [_plain(str(row["label"])), str(row.get("at") or ""), number(row.get("seed"), 0),
          clients((row.get("forget") or {}).get("clients") or ()), number(row.get("round"), 0)]
-        + [_valued(row, metric) for _, metric in metrics]
+        + [_valued(row, metric) for metric in metrics]
         + [_plain(str(row.get("reason") or ""))]
         for row in scores.rows
     ]  # fmt: skip
@@ -175,7 +215,7 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
         "seed",
         "forgets",
         "round",
-        *(metric_title(metric) for _, metric in metrics),
+        *(metric_title(metric) for metric in metrics),
         "note",
     ]
     return "\n".join([*lines, *_grid(head, rows), ""])

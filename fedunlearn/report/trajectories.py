@@ -1,4 +1,4 @@
-"""Accuracy over rounds: the original, the fork of every method, and the retrained model beside them."""
+"""The quality of models over rounds: the original, the fork of every method, and the retrained model beside them."""
 
 from collections.abc import Mapping
 
@@ -14,11 +14,11 @@ from fedunlearn.report.series import Series
 from fedunlearn.report.svg import Drawing, drawing, inline
 from fedunlearn.report.words import clients, few, number
 
-TITLES = {
-    "forget": "Accuracy on the forgotten data",
-    "test": "Accuracy on test data",
-    "retain": "Accuracy on the retained data",
-    "validation": "Accuracy on validation data",
+SPLITS = {
+    "forget": "the forgotten data",
+    "test": "test data",
+    "retain": "the retained data",
+    "validation": "validation data",
 }
 
 
@@ -34,10 +34,13 @@ def trajectory(
     curves = {branch: method_series(run, panel, branch, split) for branch in panel.methods}
     if not any(len(curve) for curve in curves.values()):
         return None
-    title = f"{TITLES.get(split, split)} over rounds; {panel.title.lower()}, seed {panel.seed}"
+    quality = run.scores.quality
+    heading = f"{quality.title} on {SPLITS[split]}" if split in SPLITS else split
+    forgets = panel.title[0].lower() + panel.title[1:]
+    title = f"{heading} over rounds; {forgets}, seed {panel.seed}"
     with drawing(name, title) as drawn:
         axes = drawn.axes
-        axes.set_title(TITLES.get(split, split), pad=19 + 11 * (len(panel.requests) > 1))
+        axes.set_title(heading, pad=19 + 11 * (len(panel.requests) > 1))
         _retrained(drawn, run, panel, split, first)
         original = original_series(run, panel, split).between(first, panel.fork)
         if len(original):
@@ -53,7 +56,7 @@ def trajectory(
         _pad(axes)
         _requests(drawn, panel)
         axes.set_xlabel("round")
-        axes.set_ylabel("accuracy, %")
+        axes.set_ylabel(f"{quality.word}, %")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=2))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", visible=False)
@@ -103,7 +106,7 @@ def _retrained(drawn: Drawing, run: RunFiles, panel: Panel, split: str, first: i
             linewidth=1.5,
             zorder=2,
         )
-        words = f"retrained without {clients(sorted(reference.retrain.forget))}: "
+        words = f"retrained without {clients(sorted(reference.retrain.forget), panel.names)}: "
         drawn.note(line, "retrain", f"{words}{number(float(shown.values[-1]))} % in round {shown.rounds[-1]}")
 
 

@@ -1,7 +1,8 @@
 """The findings in words: did it forget, is the model still good, what did it cost.
 
-Every sentence is arithmetic on the scorecard's aggregates. With |gap| the mean absolute gap to retrain in
-forget accuracy and the floor the same between two retrainings, a method
+Every sentence is arithmetic on the scorecard's aggregates. With |gap| the mean absolute gap to retrain on the
+forgotten data, in accuracy or whatever else the task is judged by, and the floor the same between two
+retrainings, a method
 
 - *forgot* (``good``) when |gap| ≤ floor: it cannot be told from a retrained model by this measure;
 - *forgot in part* (``fair``) when |gap| is below the original's and below natural forgetting's;
@@ -30,11 +31,17 @@ class Finding:
     words: str
     gap: float | None = None
     signed: float | None = None
-    """The mean gap, negative when the model is less accurate on the forgotten data than a retrained one."""
+    """The mean gap, negative when the model is worse on the forgotten data than a retrained one."""
     floor: float | None = None
     original_gap: float | None = None
     test_gap: float | None = None
     test_floor: float | None = None
+    hausdorff_gap: float | None = None
+    """On the test split, mm; None where masks are not what is learned."""
+    hausdorff_floor: float | None = None
+    missed: float | None = None
+    """Test slices in which nothing was found, percent."""
+    retrain_missed: float | None = None
     recovered: str = ""
     client_epochs: float | None = None
     retraining_epochs: float | None = None
@@ -52,16 +59,18 @@ def _finding(scores: Scores, label: str) -> Finding:
         return Finding(
             label, None, "unknown", "its gap to retrain was not measured", recovered=recovery(scores, label)
         )
-    gap = scores.stat(label, at, "abs_gap", "forget_accuracy").mean
-    floor = scores.stat(label, at, "floor", "forget_accuracy").mean
+    forget, test = (scores.quality.of(split) for split in ("forget", "test"))
+    gap = scores.stat(label, at, "abs_gap", forget).mean
+    floor = scores.stat(label, at, "floor", forget).mean
     original = original_gap(scores)
-    natural = scores.stat("natural", at, "abs_gap", "forget_accuracy").mean if label != "natural" else None
+    natural = scores.stat("natural", at, "abs_gap", forget).mean if label != "natural" else None
     assert gap is not None  # judged_at chose a moment where it is known
-    signed = scores.stat(label, at, "gap", "forget_accuracy").mean
+    signed = scores.stat(label, at, "gap", forget).mean
     if label == "natural":
         level, words = _waiting(gap, floor, original)
     else:
-        level, words = _judge(gap, floor, original, natural, too_far=signed is not None and signed < 0)
+        too_far = signed is not None and signed < 0
+        level, words = _judge(gap, floor, original, natural, too_far=too_far, word=scores.quality.word)
     spent_at = "recovered" if scores.cost(label, "recovered", "client_epochs") is not None else at
     spent = scores.cost(label, spent_at, "client_epochs")
     retraining = scores.cost("retrain", "request", "client_epochs")
@@ -74,8 +83,12 @@ def _finding(scores: Scores, label: str) -> Finding:
         signed=signed,
         floor=floor,
         original_gap=original,
-        test_gap=scores.stat(label, at, "abs_gap", "test_accuracy").mean,
-        test_floor=scores.stat(label, at, "floor", "test_accuracy").mean,
+        test_gap=scores.stat(label, at, "abs_gap", test).mean,
+        test_floor=scores.stat(label, at, "floor", test).mean,
+        hausdorff_gap=scores.stat(label, at, "abs_gap", "test_hausdorff").mean,
+        hausdorff_floor=scores.stat(label, at, "floor", "test_hausdorff").mean,
+        missed=scores.stat(label, at, "metrics", "test_missed").mean,
+        retrain_missed=scores.stat("retrain", at, "metrics", "test_missed").mean,
         recovered=recovery(scores, label),
         client_epochs=spent,
         retraining_epochs=retraining,
@@ -83,10 +96,16 @@ def _finding(scores: Scores, label: str) -> Finding:
 
 
 def _judge(
-    gap: float, floor: float | None, original: float | None, natural: float | None, *, too_far: bool
+    gap: float,
+    floor: float | None,
+    original: float | None,
+    natural: float | None,
+    *,
+    too_far: bool,
+    word: str,
 ) -> tuple[str, str]:
     if floor is not None and gap <= floor:
-        return "good", "forgot, by forget accuracy: as close to retraining as a second retraining is"
+        return "good", f"forgot, by forget {word}: as close to retraining as a second retraining is"
     if original is not None and gap >= original and too_far:
         return "poor", "forgot too much: further from retraining than the original, on the other side"
     if original is not None and gap >= original:
@@ -111,8 +130,8 @@ def _waiting(gap: float, floor: float | None, original: float | None) -> tuple[s
 
 
 def original_gap(scores: Scores) -> float | None:
-    """Return the original's mean |gap| in forget accuracy: how much there was to forget."""
-    return scores.stat("original", "request", "abs_gap", "forget_accuracy").mean
+    """Return the original's mean |gap| on the forgotten data: how much there was to forget."""
+    return scores.stat("original", "request", "abs_gap", scores.quality.of("forget")).mean
 
 
 def recovery(scores: Scores, label: str) -> str:
@@ -145,11 +164,12 @@ def evidence(scores: Scores) -> str:
     best = best_finding(scores)
     if best is None or best.at is None:
         return "Without it nothing can be said about forgetting."
-    parts = [f"On the forgotten data its accuracy is {number(best.gap)} points from a retrained model's"]
+    word = scores.quality.word
+    parts = [f"On the forgotten data its {word} is {number(best.gap)} points from a retrained model's"]
     parts[0] += f", {moment(best.at)}."
     if best.original_gap is not None:
         parts.append(f"Before: {number(best.original_gap)}.")
-    natural = scores.stat("natural", best.at, "abs_gap", "forget_accuracy").mean
+    natural = scores.stat("natural", best.at, "abs_gap", scores.quality.of("forget")).mean
     if natural is not None and best.label != "natural":
         parts.append(f"Natural forgetting, in the same round: {number(natural)}.")
     floor = (
@@ -163,7 +183,7 @@ def evidence(scores: Scores) -> str:
 def caution(scores: Scores) -> str | None:
     """Return a warning when there was too little to forget for the comparison to tell, else None."""
     gap = original_gap(scores)
-    floor = scores.stat("original", "request", "floor", "forget_accuracy").mean
+    floor = scores.stat("original", "request", "floor", scores.quality.of("forget")).mean
     if gap is None or floor is None or gap >= TELLING * floor:
         return None
     return (

@@ -1,7 +1,7 @@
 """Names, numbers and units as a reader sees them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedunlearn.evaluation.catalogue import MEASURES
 
@@ -23,6 +23,14 @@ METRICS: dict[str, str] = {
     "retain_accuracy": "retain accuracy",
     "test_accuracy": "test accuracy",
     "validation_accuracy": "validation accuracy",
+    "forget_dice": "forget Dice",
+    "forget_test_dice": "forget Dice, test slices",
+    "retain_dice": "retain Dice",
+    "test_dice": "test Dice",
+    "validation_dice": "validation Dice",
+    "forget_hausdorff": "forget Hausdorff, mm",
+    "test_hausdorff": "test Hausdorff, mm",
+    "test_missed": "missed test slices, %",
     "mia_svc": "MIA-SVC",
     "mia_svc_matched": "MIA-SVC, label-matched",
     "mia_yeom": "MIA-Yeom",
@@ -37,6 +45,21 @@ METRICS: dict[str, str] = {
     "kl_to_retrain": "KL(retrain ‖ model)",
 }
 """Metric name → title, in the order of display. Unknown names are shown as they are."""
+
+
+ORIGINS = {
+    "phantom": "Phantom data: synthetic, not patients.",
+    "synthetic": "Synthetic data: made by a program, not real images.",
+}
+"""Where the data of a run are from → what stands at the top of everything that is shown of it."""
+
+DIGITS = {"%": 1, "mm": 1}
+"""Unit → decimals; all else has three."""
+
+
+def origin_words(origin: str) -> str:
+    """Return what must be said of where the data are from; empty for real data."""
+    return ORIGINS.get(origin, f"Data: {origin}." if origin else "")
 
 
 def moment(at: str) -> str:
@@ -74,6 +97,13 @@ def is_percentage(name: str) -> bool:
     return name in MEASURES and MEASURES[name].unit == "%"
 
 
+def gap_unit(name: str) -> str:
+    """Return what a metric's gap is counted in: ``points``, ``mm``, or nothing."""
+    if is_percentage(name):
+        return "points"
+    return "mm" if name in MEASURES and MEASURES[name].unit == "mm" else ""
+
+
 def metric_help(name: str) -> str | None:
     """Return what a metric measures and where it should be, None for an unknown one."""
     found = MEASURES.get(name)
@@ -81,8 +111,8 @@ def metric_help(name: str) -> str | None:
 
 
 def measured(name: str, value: float | None, *, sign: bool = False) -> str:
-    """Return a metric's value in its own precision: percentages one decimal, all else three."""
-    return number(value, 1 if is_percentage(name) else 3, sign=sign)
+    """Return a metric's value in its own precision: percentages and millimetres one decimal, all else three."""
+    return number(value, DIGITS.get(MEASURES[name].unit, 3) if name in MEASURES else 3, sign=sign)
 
 
 def spread(mean: str, std: str) -> str:
@@ -116,16 +146,18 @@ def few(numbers: Sequence[int], named: int = 3) -> str:
     return ", ".join([*map(str, numbers[:named]), *["…"] * (len(numbers) > named)])
 
 
-def clients(numbers: Sequence[int]) -> str:
+def clients(numbers: Sequence[int], names: Mapping[int, str] | None = None) -> str:
     """Return ``client 3``, ``clients 2 and 3``, ``clients 1, 2 and 3``; ``no client`` for none.
 
-    More than ``NAMED`` are counted instead: ``1,000 clients (3, 17, 29, …)``.
+    More than ``NAMED`` are counted instead: ``1,000 clients (3, 17, 29, …)``. Where clients have names, they
+    stand behind the numbers: ``client 3 (UCL)``.
     """
+    named = names or {}
     if not numbers:
         return "no client"
     if len(numbers) > NAMED:
         return f"{len(numbers):,} clients ({few(numbers)})"
-    names = [str(number) for number in numbers]
-    if len(names) == 1:
-        return f"client {names[0]}"
-    return f"clients {', '.join(names[:-1])} and {names[-1]}"
+    each = [f"{number} ({named[number]})" if number in named else str(number) for number in numbers]
+    if len(each) == 1:
+        return f"client {each[0]}"
+    return f"clients {', '.join(each[:-1])} and {each[-1]}"

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ COMMON_SOURCES = (
     "fedunlearn/simulation/branches.py",
     "fedunlearn/data",
     "fedunlearn/evaluation/accuracy.py",
+    "fedunlearn/evaluation/forward.py",
     "fedunlearn/evaluation/outputs.py",
+    "fedunlearn/evaluation/segmentation.py",
     "fedunlearn/federation/answers.py",
     "fedunlearn/federation/payload.py",
     "fedunlearn/federation/sums.py",
@@ -89,7 +92,7 @@ def digest_of(content: Any) -> str:
 def numerics(experiment: Experiment) -> dict[str, Any]:
     """Return what decides the bits of a computation besides its inputs and its source."""
     device = resident.device_of(experiment)
-    return {
+    found: dict[str, Any] = {
         "numerics": experiment.numerics,
         "precision": experiment.engine.precision,
         "batch_clients": experiment.engine.batch_clients,
@@ -99,6 +102,11 @@ def numerics(experiment: Experiment) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+    if experiment.engine.channels_last:
+        found["channels_last"] = True
+    if experiment.data.task == "segmentation":
+        found["monai"] = version("monai")  # network, loss and Dice
+    return found
 
 
 def _processor() -> str:

@@ -35,7 +35,7 @@ class RunDirectory:
     Use :meth:`open`. The directory holds ``experiment.toml`` (resolved, reruns as is), ``metrics.jsonl``,
     ``requests.sqlite`` (one ledger, every branch under its name), ``checkpoints/``, ``begun.json`` (the key of
     every branch computed here), ``branches.json`` (finished branches), ``partition.json``, and at the end
-    ``scorecard.json``, ``scorecard.md`` and ``report.html``.
+    ``pictures/`` (of masks), ``scorecard.json``, ``scorecard.md`` and ``report.html``.
     """
 
     def __init__(self, path: Path) -> None:

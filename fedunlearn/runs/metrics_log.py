@@ -27,7 +27,8 @@ class Metric:
     split
         ``test``, ``validation``, ``forget``, ``retain`` or ``train``.
     metric
-        ``accuracy`` (percent), ``loss`` (nats), ``coefficient`` (the factor on a forgotten client's update).
+        ``accuracy`` or, of masks, ``dice`` (percent), ``loss`` (nats), ``coefficient`` (the factor on a forgotten
+        client's update).
     value
     seconds
         Duration of the whole round, evaluation included.

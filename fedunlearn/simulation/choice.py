@@ -179,7 +179,8 @@ class _Trials:
         experiment = self._experiment
         if experiment.engine.given_batch_clients is not None:
             return ()
-        if why_not_stackable(resident.new_model(experiment, self._data, seed=0).module):
+        module = resident.new_model(experiment, self._data, seed=0).module
+        if why_not_stackable(module, recipe=resident.recipe_of(experiment)):
             return ()
         step = self.simplest.seconds * experiment.train.batch_size
         if self.device.type == "cpu" and step > LONG_STEP:
@@ -201,6 +202,7 @@ class _Trials:
                 experiment.train,
                 lr=experiment.train.lr,
                 generator=torch_generator(0, "probe", 0, client),
+                recipe=resident.recipe_of(experiment),
             )
 
     def _stacked(self, experiment: Experiment, clients: Sequence[int]) -> None:
@@ -214,6 +216,7 @@ class _Trials:
             experiment.train,
             lr=experiment.train.lr,
             generators=[torch_generator(0, "probe", 0, client) for client in clients],
+            recipe=resident.recipe_of(experiment),
         )
 
     def _client(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

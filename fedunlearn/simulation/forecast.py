@@ -9,12 +9,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fedunlearn import resident
+from fedunlearn import models, resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import Indices
 from fedunlearn.randomness import torch_generator
 from fedunlearn.registry import load_object
 from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.memory import Memory, memory_of
+from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
 
 PLANS = "strategies.server_app:plans"
@@ -65,6 +67,12 @@ class Forecast:
         Clients per round.
     seconds_per_example : float
         Of local training on one worker, from a probe of about a second.
+    memory : Memory
+        What is needed of the device at once.
+    origin : str
+        Where the initial weights are from, if there is a choice.
+    notes : tuple of str
+        What is there of the data and is not used.
     """
 
     experiment: Experiment
@@ -73,6 +81,9 @@ class Forecast:
     model_bytes: int
     slots: int
     seconds_per_example: float
+    memory: Memory
+    origin: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -105,6 +116,9 @@ def forecast(experiment: Experiment) -> Forecast:
         model_bytes=sum(t.numel() * t.element_size() for t in tensors),
         slots=slots,
         seconds_per_example=_probe(experiment),
+        memory=memory_of(experiment),
+        origin=models.origin_of(experiment.model, data.num_classes),
+        notes=data.notes,
     )
 
 
@@ -139,14 +153,22 @@ def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
     """Return the seconds that local training takes per example: the first client's, for about a second."""
     torch.set_num_threads(experiment.engine.threads_per_client)
     data = resident.data_of(experiment, experiment.seeds[0])
-    model = resident.new_model(experiment, data, seed=0)
+    model, recipe = resident.new_model(experiment, data, seed=0), resident.recipe_of(experiment)
     images, labels = data.client(0)
     few = slice(0, 8 * experiment.train.batch_size)
     images, labels = images[few], labels[few]
 
     def step() -> None:
         generator = torch_generator(0, "batches")
-        train_local(model, images, labels, experiment.train, lr=experiment.train.lr, generator=generator)
+        train_local(
+            model,
+            images,
+            labels,
+            experiment.train,
+            lr=experiment.train.lr,
+            generator=generator,
+            recipe=recipe,
+        )
 
     step()  # first calls allocate and choose kernels
     began, steps = time.perf_counter(), 0
@@ -194,14 +216,39 @@ def show(plan: Forecast, console: Console) -> None:
     console.print(table)
     model = plan.experiment.model.name
     one_way = plan.slots * plan.model_bytes
+    start = f"start      {plan.origin}\n" if plan.origin else ""
     console.print(
         f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
+        f"{start}"
         f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
         f"disk       {size(plan.disk_bytes)} of checkpoints\n"
+        f"memory     {_memory(plan.memory)}\n"
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
         "           branches in the cache take none, evaluation comes on top",
         highlight=False,
+        markup=False,
+    )
+    if not plan.memory.fits:
+        advice = what_would_fit(plan.experiment, plan.memory)
+        console.print(f"[bold red]memory     too little: {advice}[/]", highlight=False)
+    for note in plan.notes:
+        console.print(f"data       {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _memory(need: Memory) -> str:
+    """Return how much memory is needed, and what for."""
+    rows = need.rows()
+    batches = f"a batch of {rows}" if need.models == 1 else f"{need.models} batches of {rows}"
+    parts = [f"activations of {batches} {size(need.training())}"]
+    evaluation = f"of an evaluation of {need.evaluated} {size(need.evaluation)}"
+    if need.apart:
+        parts.append(evaluation)
+    elif need.evaluation > need.training():  # they take turns, so that the larger counts
+        parts = [f"activations {evaluation}"]
+    return (
+        f"about {size(need.total())} of the {size(need.here)} here: data {size(need.data)}, weights and sums "
+        f"{size(need.weights)},\n           {', '.join(parts)}; by a probe"
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.simulation.branches import Branch
 
 NAMED = 12
@@ -90,6 +91,11 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     return ", ".join(words)
 
 
+def _qualities(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
+    """Return what the task calls quality and its value on test data; nothing where that was not measured."""
+    return [(name, metrics[f"test-{name}"]) for name in QUALITY.values() if f"test-{name}" in metrics]
+
+
 class PlainProgress(Progress):
     """One line per branch, and one every few seconds while a branch is computed; for logs and pipes."""
 
@@ -121,8 +127,7 @@ class PlainProgress(Progress):
         now = time.monotonic()
         if now - self._last >= self._every:
             self._last = now
-            accuracy = metrics.get("test-accuracy")
-            shown = "" if accuracy is None else f", test accuracy {accuracy:.1f} %"
+            shown = "".join(f", test {name} {value:.1f} %" for name, value in _qualities(metrics))
             self._say(f"{branch.name}: round {round}/{branch.last_round}{shown}, {self._clock.left} left")
 
     def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
@@ -131,7 +136,7 @@ class PlainProgress(Progress):
         self._say(f"{branch.name}: {_summary(record, reused=reused)}")
 
     def measuring(self) -> None:
-        self._say("measuring: accuracy, membership attacks, distances to the retrained models")
+        self._say("measuring: quality, membership attacks, distances to the retrained models")
 
 
 class LiveProgress(Progress):
@@ -159,6 +164,9 @@ class LiveProgress(Progress):
         self._bars.update(self._all, total=self._clock.total)
         self._bars.start()
 
+    def note(self, text: str) -> None:
+        self._bars.console.print(f"  {text}", highlight=False, markup=False)
+
     def branch_begins(self, branch: Branch) -> None:
         self._done_here = 0
         self._bars.reset(self._one, total=branch.rounds, description=branch.name, visible=True, note="")
@@ -168,8 +176,7 @@ class LiveProgress(Progress):
             return
         self._clock.round()
         self._done_here += 1
-        accuracy = metrics.get("test-accuracy")
-        note = "" if accuracy is None else f"test {accuracy:.1f} %"
+        note = "".join(f"test {value:.1f} %" for _, value in _qualities(metrics))
         self._bars.update(self._one, completed=round - branch.first_round, note=note)
         self._bars.update(self._all, completed=self._clock.done, note=f"{self._clock.left} left")
 

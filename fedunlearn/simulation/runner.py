@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from flwr.serverapp import Grid
 
-from fedunlearn import config, resident
+from fedunlearn import config, models, resident
 from fedunlearn.config import Experiment
 from fedunlearn.data.holdings import holdings
-from fedunlearn.errors import UserError
+from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
+from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.engines import open_grid
+from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
 from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash, write_durably
@@ -26,8 +28,10 @@ from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch, branches
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
+from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.scoring import SeedScoring
+from fedunlearn.simulation.shortage import remedy
 
 if TYPE_CHECKING:
     from strategies.base import RoundReport
@@ -66,14 +70,20 @@ def simulate(
     UserError
         The data cannot be had or dealt out, or the run directory cannot be used as asked.
     RunError
-        A round missed its quorum.
+        A round missed its quorum, or memory ran out; then with what to try.
     """
     for seed in experiment.seeds:
-        resident.data_of(experiment, seed)  # what is wrong with the data is said before a run is begun
+        # What is wrong with the data, or with a model for them, is said before a run is begun.
+        resident.new_model(experiment, resident.data_of(experiment, seed), seed)
     progress = progress or Progress()
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
+    simulation = _Simulation(experiment, run, out, progress)
     try:
-        _Simulation(experiment, run, out, progress).play()
+        with naming_shortage("measuring the finished branches"):
+            simulation.play()
+    except OutOfMemoryError as error:
+        advice = remedy(simulation.experiment, error)
+        raise OutOfMemoryError(f"{error}; {advice}", during=error.during) from error
     finally:
         run.close()
     return run.path
@@ -95,6 +105,12 @@ class _Simulation:
             self._settle()  # what is chosen is in the keys
         plans = {seed: branches(self.experiment, seed) for seed in self.experiment.seeds}
         self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
+        first = resident.data_of(self.experiment, self.experiment.seeds[0])
+        for note in first.notes:  # the same for every seed
+            self.progress.note(note)
+        num_classes = first.num_classes
+        if origin := models.origin_of(self.experiment.model, num_classes):
+            self.progress.note(origin)
         partition = {}
         for seed, plan in plans.items():
             data = resident.data_of(self.experiment, seed)
@@ -110,7 +126,8 @@ class _Simulation:
             for seed in self.experiment.seeds
             for row in SeedScoring(self.experiment, self.run, seed, self.cache).rows()
         ]
-        card = scorecard.scorecard(self.experiment.name, self.run.name, rows)
+        draw_pictures(self.experiment, self.run, rows)
+        card = scorecard.scorecard(self.experiment.name, self.run.name, rows, task=self.experiment.data.task)
         write_durably(self.run.path / SCORECARD, scorecard.dumps(card).encode())
         self.progress.end()
 
@@ -128,7 +145,8 @@ class _Simulation:
         else:
             self.run.begin_branch(branch.name, key)
             self.progress.branch_begins(branch)
-            outcome = self._compute(branch, self._grid(branch.seed, stack))
+            with naming_shortage(branch.name):
+                outcome = self._compute(branch, self._grid(branch.seed, stack))
         record = {**_description(branch), **outcome, "cached": cached, "key": key}
         self.run.finish_branch(record)
         if self.cache is not None and not cached:
@@ -197,14 +215,15 @@ class _Simulation:
         }
 
     def _references(self, branch: Branch) -> Mapping[frozenset[int], Any]:
-        """Return the retrained accuracies that the branch's recovery is judged by."""
+        """Return the retrained models' qualities, by which the branch's recovery is judged."""
+        quality = QUALITY[self.experiment.data.task]
         make = load_object(REFERENCE)
         references = {}
         by_name = {b.name: b for b in branches(self.experiment, branch.seed)}
         for name in branch.oracles:
             log = self.run.metrics.of(name).values()
-            validation = {m.round: m.value for m in log if (m.split, m.metric) == ("validation", "accuracy")}
-            test = {m.round: m.value for m in log if (m.split, m.metric) == ("test", "accuracy")}
+            validation = {m.round: m.value for m in log if (m.split, m.metric) == ("validation", quality)}
+            test = {m.round: m.value for m in log if (m.split, m.metric) == ("test", quality)}
             references[frozenset(by_name[name].excluded)] = make(
                 validation=validation, test_at_end=test.get(self.experiment.train.rounds)
             )

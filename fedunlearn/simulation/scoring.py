@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from fedunlearn import resident
@@ -15,6 +16,9 @@ from fedunlearn.evaluation.accuracy import per_class, per_client
 from fedunlearn.evaluation.measures import Measures, measure, to_retrain
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
 from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, floors, gaps
+from fedunlearn.evaluation.scored import Integers
+from fedunlearn.evaluation.segmentation import mean_pixel_kl
+from fedunlearn.models.flat import FlatModel
 from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
@@ -184,15 +188,34 @@ class SeedScoring:
         """Return how many models' outputs stay in memory: a row's own and its two oracles', and what fits."""
         data = self._data
         rows = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
-        # Logits, their float64 softmax, and a handful of numbers per example.
+        # Logits, their float64 softmax, and a handful of numbers per example; of masks even less is kept.
         size = rows * (data.num_classes * (self._model.vector.element_size() + 8) + 64)
         return max(4, min(128, OUTPUT_BYTES // size))
 
     def _run_model(self, branch: str, round: int) -> tuple[Tensor, ModelOutputs]:
+        vector = self._load(self._model, branch, round)
+        return vector, collect(self._model.module, self._data, distances=("train", "test"))
+
+    def _load(self, model: FlatModel, branch: str, round: int) -> Tensor:
+        """Load a checkpoint into a model, and return its weights as they are on disk."""
         snapshot = self._run.checkpoints(branch).load(round)
-        vector = snapshot.vector.to(self._model.vector.device)
-        self._model.load(vector, snapshot.buffers)
-        return snapshot.vector, collect(self._model.module, self._data)
+        model.load(snapshot.vector.to(model.vector.device), snapshot.buffers)
+        return snapshot.vector
+
+    @cached_property
+    def _second_model(self) -> FlatModel:
+        return resident.new_model(self._experiment, self._data, seed=0)
+
+    def _pixel_kl(self, branch: str, retrain: str, round: int) -> float:
+        """Run two models side by side over the test slices: their pixels would fill the memory of many."""
+        self._load(self._model, branch, round)
+        self._load(self._second_model, retrain, round)
+        return mean_pixel_kl(self._model.module, self._second_model.module, self._data.test_images)
+
+    def _test_rows_from(self, clients: tuple[int, ...]) -> Integers | None:
+        """Return the test slices that are from these clients' sites; None where nobody knows."""
+        slices = self._data.slices
+        return None if slices is None else np.flatnonzero(np.isin(slices["test"].site, clients))
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one instance per seed and run
     def _weights_hash(self, branch: str, round: int) -> str:
@@ -234,8 +257,15 @@ class SeedScoring:
                 retain=self._data.all_but(forgotten),
                 seed=self._seed,
                 mia_samples=self._experiment.measures.mia_samples,
+                forget_test=self._test_rows_from(clients),
             ),
-            to_retrain(outputs, retrain_outputs, vector, retrain_vector),
+            to_retrain(
+                outputs,
+                retrain_outputs,
+                vector,
+                retrain_vector,
+                pixel_kl=partial(self._pixel_kl, branch.name, retrain.name, round),
+            ),
         ]
         values: Values = {**found[0], **found[1]}
         reason = "; ".join(m.reason for m in found if m.reason) or None
@@ -244,7 +274,7 @@ class SeedScoring:
         return values, reason
 
     def _breakdown(self, branch: Branch, round: int) -> dict[str, Any]:
-        """Return accuracy per client and per class, where the experiment asks for it."""
+        """Return the quality per client and per class, where the experiment asks for it."""
         wanted = self._experiment.measures
         found: dict[str, Any] = {}
         if wanted.per_client or wanted.per_class:

@@ -7,6 +7,7 @@ from fedunlearn.training.acceleration import accelerate
 from fedunlearn.training.feed import Feed
 from fedunlearn.training.heap import keep_freed_memory
 from fedunlearn.training.local import LocalResult, learning_rate, train_local
+from fedunlearn.training.losses import LOSSES, dice_cross_entropy
 from fedunlearn.training.many import train_many
 from fedunlearn.training.optimizers import FlatSGD, make_optimizer
 from fedunlearn.training.recipe import CLASSIFY, Recipe
@@ -16,6 +17,7 @@ from fedunlearn.training.stacked import StackResult, StackTrainer, train_stack
 
 __all__ = [
     "CLASSIFY",
+    "LOSSES",
     "Feed",
     "FlatSGD",
     "LocalResult",
@@ -24,6 +26,7 @@ __all__ = [
     "StackResult",
     "StackTrainer",
     "accelerate",
+    "dice_cross_entropy",
     "keep_freed_memory",
     "learning_rate",
     "make_optimizer",

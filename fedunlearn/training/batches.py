@@ -22,18 +22,23 @@ class Batch(NamedTuple):
         (models,): how many of them count.
     share : Tensor or None
         (models, width): 1 / size, 0 where filled up. None: all batches are equally long.
+    places : Tensor
+        int64, (models, width): each row's place in the sequence of all rows that a model sees in all its epochs,
+        those of model after model in the order given. Of no meaning where ``Batches.whole``.
     """
 
     rows: Tensor
     sizes: Tensor
     share: Tensor | None
+    places: Tensor
 
 
 class Batches:
     """The batches of a stack: per model those of :func:`train_local`, laid side by side step by step.
 
     The data of all models lie in one tensor, model by model. In every epoch a model sees its own in the order
-    ``torch.randperm(n, generator=…)``. Whose rows fit into one batch needs no order: nothing is drawn.
+    ``torch.randperm(n, generator=…)``. Whose rows fit into one batch needs no order, unless ``ordered``: nothing
+    is drawn.
 
     Models are ranked by their number of rows, most first, so that at every step those that still have one are
     the first of the stack, and nothing is computed for the others.
@@ -48,6 +53,8 @@ class Batches:
         One per model; taken from the iterable one after the other, each used up before the next is taken.
     rows : Tensor of int64, or None
         Where in the data each model's rows are, model by model; None: there they lie model by model themselves.
+    ordered
+        Whether a row's place within its batch matters, as it does where each place has draws of its own.
 
     Attributes
     ----------
@@ -64,6 +71,8 @@ class Batches:
         epochs: int,
         generators: Iterable[torch.Generator],
         rows: Tensor | None = None,
+        *,
+        ordered: bool = False,
     ) -> None:
         self._batch_size = batch_size
         self._counts = np.array(counts)
@@ -72,9 +81,9 @@ class Batches:
         self._first = np.cumsum(self._counts) - self._counts
         self._epoch = 0  # from one epoch of a model to its next, over its rows: 0 where all are alike
         self._rows = rows
-        self.whole = max(counts) <= batch_size
+        self.whole = max(counts) <= batch_size and not ordered
         if not self.whole:
-            orders = _orders(counts, batch_size, epochs, generators)
+            orders = _orders(counts, 0 if ordered else batch_size, epochs, generators)
             places = torch.cat(orders).add_(torch.from_numpy(np.repeat(self._first, self._counts * epochs)))
             self._rows = places if rows is None else rows.index_select(0, places)
             self._first, self._epoch = self._first * epochs, 1
@@ -111,19 +120,19 @@ class Batches:
             else:
                 where = at[:, None] + np.minimum(place, sizes[:, None] - 1)
                 share = torch.from_numpy((place < sizes[:, None]) / sizes[:, None])
-            rows = torch.from_numpy(where)
+            rows = places = torch.from_numpy(where)
             if self._rows is not None:
-                rows = self._rows.index_select(0, rows.view(-1)).view(left, width)
-            yield Batch(rows, torch.from_numpy(sizes), share)
+                rows = self._rows.index_select(0, places.view(-1)).view(left, width)
+            yield Batch(rows, torch.from_numpy(sizes), share, places)
 
 
 def _orders(
-    counts: Sequence[int], batch_size: int, epochs: int, generators: Iterable[torch.Generator]
+    counts: Sequence[int], few: int, epochs: int, generators: Iterable[torch.Generator]
 ) -> list[Tensor]:
-    """Return per model the orders of all its epochs, one after the other."""
+    """Return per model the orders of all its epochs, one after the other; up to ``few`` rows stay as they lie."""
     orders = []
     for n, generator in zip(counts, generators, strict=True):
-        if n <= batch_size:
+        if n <= few:
             orders.append(torch.arange(n).repeat(epochs))
         elif epochs == 1:
             orders.append(torch.randperm(n, generator=generator))

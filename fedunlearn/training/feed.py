@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
+from fedunlearn.data.augmentation import Augmentation
 from fedunlearn.training.batches import Batch, Batches
+from fedunlearn.training.stack_augmentation import StackAugmentation, shape_fed
 
 KEPT_BYTES = 8 << 20
 """What never changes is kept for the next round if a stack's images take no more than this."""
@@ -50,12 +52,17 @@ class Feed:
         Batch size and epochs count.
     generators
         Each model's own, on the processor, for the order of its batches; an iterable may yield the same
-        object seeded anew. Not drawn from where all rows fit into one batch, whose order does not matter.
+        object seeded anew. Not drawn from where all rows fit into one batch, whose order does not matter,
+        unless there is an augmentation: then it does.
     rows : Tensor of int64 on the processor, or None
         If given, ``images[rows]`` are the data of all, model by model. Models may share rows.
+    augmentation
+        Changes every batch anew, by what is drawn beside each model's own generator; None: nothing is changed.
 
     Attributes
     ----------
+    image_shape : tuple of int
+        Of an image as it is fed, (channels, height, width).
     stays : bool
         Whether all batches are the same whenever they are drawn, and small enough to be kept.
     """
@@ -68,11 +75,24 @@ class Feed:
         settings: TrainConfig,
         generators: Iterable[torch.Generator],
         rows: Tensor | None = None,
+        *,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.counts = list(counts)
         self.epochs = settings.local_epochs
-        self.image_shape = tuple(images.shape[1:])
-        self.batches = Batches(self.counts, settings.batch_size, self.epochs, generators, rows)
+        self._augmentation: StackAugmentation | None = None
+        if augmentation is not None:
+            self._augmentation = StackAugmentation(augmentation, self.counts, settings)
+            generators = self._augmentation.beside(generators)
+        self.batches = Batches(
+            self.counts,
+            settings.batch_size,
+            self.epochs,
+            generators,
+            rows,
+            ordered=augmentation is not None,
+        )
+        self.image_shape = shape_fed(images, labels, augmentation)
         self._images, self._labels = images, labels
         self._kept: dict[tuple[int, int], Step] = {}
         self.stays = self.batches.whole and images[0].nbytes * sum(self.counts) <= KEPT_BYTES
@@ -91,8 +111,15 @@ class Feed:
     def _gathered(self, batch: Batch) -> Step:
         rows = batch.rows.to(self._images.device)
         models, width = rows.shape
-        images = self._images.index_select(0, rows.t().reshape(-1)).view(width, models, *self.image_shape)
-        labels = self._labels.index_select(0, rows.view(-1)).view(models, width)
+        by_place = rows.t().reshape(-1)  # the models' first samples, then their second ones, …
+        images = self._images.index_select(0, by_place)
+        if self._augmentation is None:
+            labels = self._labels.index_select(0, rows.view(-1)).view(models, width)
+        else:
+            labels = self._labels.index_select(0, by_place)
+            images, labels = self._augmentation.apply(images, labels, batch.places.t().reshape(-1))
+            labels = labels.view(width, models).t().contiguous()
+        images = images.view(width, models, *self.image_shape)
         share = None if batch.share is None else batch.share.to(images)
         return Step(images, labels, batch.sizes.to(images), share)
 
@@ -114,8 +141,11 @@ class Feeds:
         labels: Sequence[Tensor],
         settings: TrainConfig,
         generators: Iterable[torch.Generator],
+        augmentation: Augmentation | None = None,
     ) -> Feed:
         """Return a feed of these clients' data, each of which is in tensors of its own."""
+        if augmentation is not None:  # every round is fed something else
+            return _feed(images, labels, settings, generators, augmentation)
         parts = [*images, *labels]
         # These tensors are kept alive here, so that no other can have the identity of one of them.
         key = (settings.batch_size, settings.local_epochs, *map(id, parts))
@@ -124,13 +154,25 @@ class Feeds:
             _, seen, feed = self._kept[key]
             if seen == versions:
                 return feed
-        counts = [len(mine) for mine in labels]
-        feed = Feed(joined(images), torch.cat(list(labels)), counts, settings, generators)
+        feed = _feed(images, labels, settings, generators)
         if feed.stays:
             if len(self._kept) == self.KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = parts, versions, feed
         return feed
+
+
+def _feed(
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    settings: TrainConfig,
+    generators: Iterable[torch.Generator],
+    augmentation: Augmentation | None = None,
+) -> Feed:
+    counts = [len(mine) for mine in labels]
+    return Feed(
+        joined(images), torch.cat(list(labels)), counts, settings, generators, augmentation=augmentation
+    )
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,8 @@ from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training.feed import Feed
 from fedunlearn.training.local import train_local
+from fedunlearn.training.recipe import CLASSIFY, Recipe
+from fedunlearn.training.stack_augmentation import shape_fed
 from fedunlearn.training.stackable import why_not_stackable
 from fedunlearn.training.stacked import StackResult, StackTrainer
 
@@ -26,17 +28,19 @@ def train_many(
     generators: Sequence[torch.Generator],
     lr: float | None = None,
     at_once: int | None = None,
+    recipe: Recipe = CLASSIFY,
 ) -> StackResult:
     """Train one model on each set of rows, for ``settings.local_epochs`` epochs.
 
     Model ``k`` ends in what
 
         model.load(start[k])
-        train_local(model, images[rows[k]], labels[rows[k]], settings, lr=lr, generator=generators[k])
+        train_local(model, images[rows[k]], labels[rows[k]], settings, lr=lr, generator=generators[k],
+                    recipe=recipe)
 
     leaves, with the same batches in the same order: up to rounding where models are trained side by side, bit
-    for bit where they are trained one by one. That is where the architecture is not stackable
-    (:func:`why_not_stackable`), or too large for two at a time to be of use.
+    for bit where they are trained one by one. That is where architecture or loss are not stackable
+    (:func:`why_not_stackable`), or the model is too large for two at a time to be of use.
 
     Parameters
     ----------
@@ -57,6 +61,8 @@ def train_many(
         Constant learning rate; None: ``settings.lr``.
     at_once
         How many models to train side by side; None: what fits memory and caches, see :func:`stack_size`.
+    recipe
+        Loss and augmentation.
 
     Returns
     -------
@@ -65,14 +71,15 @@ def train_many(
         buffers, if it has any.
     """
     lr = settings.lr if lr is None else lr
-    trainer, image_shape = StackTrainer(model), tuple(images.shape[1:])
+    trainer, image_shape = StackTrainer(model), shape_fed(images, labels, recipe.augmentation)
     if at_once is None:
         at_once = trainer.good_size(image_shape, settings)
-    if at_once > 1 and not why_not_stackable(model.module, image_shape):
+    if at_once > 1 and not why_not_stackable(model.module, image_shape, recipe):
         counts = [len(mine) for mine in rows]
-        feed = Feed(images, labels, counts, settings, generators, torch.cat(list(rows)))
+        together = torch.cat(list(rows))
+        feed = Feed(images, labels, counts, settings, generators, together, augmentation=recipe.augmentation)
         return trainer.train(start, feed, settings, lr=lr, at_once=at_once)
-    return _one_by_one(model, start, images, labels, rows, settings, generators, lr)
+    return _one_by_one(model, start, images, labels, rows, settings, generators, lr, recipe)
 
 
 def _one_by_one(
@@ -84,6 +91,7 @@ def _one_by_one(
     settings: TrainConfig,
     generators: Sequence[torch.Generator],
     lr: float,
+    recipe: Recipe,
 ) -> StackResult:
     before, buffers = model.vector.clone(), model.buffers()
     vectors = start.new_empty((len(rows), start.shape[-1]))
@@ -92,7 +100,9 @@ def _one_by_one(
         for k, (mine, generator) in enumerate(zip(rows, generators, strict=True)):
             model.load(start if start.dim() == 1 else start[k], buffers)
             mine = mine.to(labels.device)
-            result = train_local(model, images[mine], labels[mine], settings, lr=lr, generator=generator)
+            result = train_local(
+                model, images[mine], labels[mine], settings, lr=lr, generator=generator, recipe=recipe
+            )
             vectors[k] = model.vector
             num_examples.append(result.num_examples)
             losses.append(result.loss)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
 from fedunlearn.training.grouped import Grouped, can_group
 from fedunlearn.training.hollow import fill, hollow
+from fedunlearn.training.recipe import CLASSIFY, Recipe
 
 TOLERANCE = 1e-3
 """Largest difference between logits, over the largest logit, that is rounding and not another computation."""
@@ -53,7 +55,9 @@ class Vmapped:
         return self._all(self._weights, images).transpose(1, 2)
 
 
-def why_not_stackable(module: nn.Module, image_shape: Sequence[int] | None = None) -> str:
+def why_not_stackable(
+    module: nn.Module, image_shape: Sequence[int] | None = None, recipe: Recipe = CLASSIFY
+) -> str:
     """Return in one line why many of these models cannot be trained at once, or an empty string if they can.
 
     Parameters
@@ -63,7 +67,11 @@ def why_not_stackable(module: nn.Module, image_shape: Sequence[int] | None = Non
     image_shape
         Of one image, (channels, height, width). If given, stacks of two models are tried out as well, which
         finds out about layers that nobody thought of.
+    recipe
+        What they are to be trained with.
     """
+    if reason := why_not_this_loss(recipe):
+        return reason
     for name, layer in module.named_modules():
         where = f"layer {name!r} ({type(layer).__name__})" if name else f"the model ({type(layer).__name__})"
         for buffer, value in layer.named_buffers(recurse=False):
@@ -81,6 +89,14 @@ def why_not_stackable(module: nn.Module, image_shape: Sequence[int] | None = Non
         except NotStackableError as error:
             return str(error)
     return ""
+
+
+def why_not_this_loss(recipe: Recipe) -> str:
+    """Return in one line why a stack cannot be trained with the recipe's loss, or an empty string if it can."""
+    if recipe.loss is F.cross_entropy:
+        return ""
+    name = getattr(recipe.loss, "__name__", type(recipe.loss).__name__)
+    return f"the loss {name!r} is not cross-entropy, the only one that a stack computes"
 
 
 def stack_forward(module: nn.Module, image_shape: Sequence[int]) -> StackForward:
@@ -122,7 +138,10 @@ def _agrees(forward: StackForward, module: nn.Module, image_shape: Sequence[int]
     alone = []
     for i in (0, 1):
         fill(slots, [values[i] for values in weights])
-        alone.append(twin(images[:, i]).t())
+        logits = twin(images[:, i])
+        if logits.dim() != 2:
+            raise NotStackableError("only classifiers do, and it gives an image more than a logit per class")
+        alone.append(logits.t())
     expected = torch.stack(alone)
     forward.load(weights)
     found = forward(torch.cat([images, images[-1:]]))[:, :, :3]

@@ -17,8 +17,14 @@ from fedunlearn.training.feed import Feed, Feeds, Step
 from fedunlearn.training.flat_stack import FlatStack
 from fedunlearn.training.heap import keep_freed_memory
 from fedunlearn.training.optimizers import keep_first, make_optimizer
+from fedunlearn.training.recipe import CLASSIFY, Recipe
 from fedunlearn.training.stack_size import stack_size
-from fedunlearn.training.stackable import StackForward, stack_forward
+from fedunlearn.training.stackable import (
+    NotStackableError,
+    StackForward,
+    stack_forward,
+    why_not_this_loss,
+)
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def train_stack(
     *,
     lr: float,
     generators: Iterable[torch.Generator],
+    recipe: Recipe = CLASSIFY,
 ) -> StackResult:
     """Train many clients at once, each on data of its own, with the trainer that stays with ``model``.
 
@@ -163,6 +170,8 @@ def train_stack(
         Learning rate of this round, after decay.
     generators
         Each client's own; see :class:`Feed`.
+    recipe
+        Augmentation; the loss must be cross-entropy.
 
     Returns
     -------
@@ -172,9 +181,12 @@ def train_stack(
     Raises
     ------
     NotStackableError
-        If the architecture cannot be trained in a stack.
+        If the architecture cannot be trained in a stack, or not with this loss.
     """
+    if reason := why_not_this_loss(recipe):
+        raise NotStackableError(reason)
     trainer = _trainers.get(model)
     if trainer is None or trainer.autocast != model.autocast:
         trainer = _trainers[model] = StackTrainer(model)
-    return trainer.train(start, trainer.feeds.of(images, labels, settings, generators), settings, lr=lr)
+    feed = trainer.feeds.of(images, labels, settings, generators, recipe.augmentation)
+    return trainer.train(start, feed, settings, lr=lr)

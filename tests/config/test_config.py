@@ -229,6 +229,7 @@ CHANGES_NOTHING = {
     "engine.ray.cpus_per_worker",
     "cache",
     "smoke",
+    "measures.pictures",
 }
 
 

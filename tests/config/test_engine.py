@@ -159,3 +159,22 @@ def test_what_a_worker_takes_of_a_cluster() -> None:
         0.25,
         0.25,
     )
+
+
+def test_stacks_are_refused_where_masks_are_learnt() -> None:
+    text = """\
+name = "masks"
+targets = "each"
+numerics = "fast"
+data = { source = "prostate-mri", directory = "x", partition = "site" }
+model.name = "unet"
+train = { rounds = 4, lr = 1 }
+method = [{ name = "puf" }]
+"""
+    assert loads(text, overrides=["engine.batch-clients=1"]).engine.batch_clients == 1
+    with pytest.raises(ConfigError) as refused:
+        loads(text, overrides=["engine.batch-clients=4"])
+    assert str(refused.value) == (
+        "engine.batch-clients = 4 (--set engine.batch-clients=4): must be 1 with data.source = "
+        '"prostate-mri"; only classifiers are trained in stacks'
+    )

@@ -123,14 +123,25 @@ BROKEN = [
         'partition = "dirichlet"',
         'partition = "dirichelt"',
         'data.partition = "dirichelt" (x.toml): must be one of "iid", "dirichlet", "pathological", "shards", '
-        '"file"; did you mean "dirichlet"?',
+        '"file", "site"; did you mean "dirichlet"?',
     ),
     (
         'name = "small-cnn"',
-        'name = "vit"',
-        'model.name = "vit" (x.toml): must be one of "mlp", "small-cnn", "resnet18"',
+        'name = "vgg"',
+        'model.name = "vgg" (x.toml): must be one of "mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet"',
     ),
-    ("validation = 0.1", 'augmentation = "crop"', 'data.augmentation = "crop" (x.toml): must be "none"'),
+    (
+        "validation = 0.1",
+        'augmentation = "crop"',
+        'data.augmentation = "crop" (x.toml): must be one of "none", "rotate-crop-flip", "enlarge-crop-flip", '
+        '"rot90-flip"',
+    ),
+    (
+        "validation = 0.1",
+        'augmentation = "enlarge-crop-flip"',
+        'data.augmentation = "enlarge-crop-flip" (x.toml): belongs to model.name = "mit-b0", which enlarges '
+        "whatever it is shown to its input-size",
+    ),
     # Not yet, and never
     (
         'until = "retrain-accuracy"',

@@ -223,6 +223,23 @@ def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> No
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+def test_phantoms_are_written_once_and_wrong_numbers_refused(tmp_path: Path) -> None:
+    result = fedunlearn("data", "phantom", "--out", "a set", "--cases", "1", "--size", "32", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-2:] == ["UCL: 1 case", "phantoms: a set"]
+    assert len(list((tmp_path / "a set").glob("*/Case00*.nii.gz"))) == 12
+    for arguments, line in (
+        (["--out", "a set", "--cases", "1"], "error: a set: is not empty; name a new or empty folder"),
+        (["--out", "new", "--cases", "0"], "error: --cases 0: must be at least 1"),
+        (["--out", "new", "--cases", "1", "--size", "4"], "error: --size 4: must be from 32"),
+    ):
+        result = fedunlearn("data", "phantom", *arguments, cwd=tmp_path)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert result.stderr.startswith(line)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_help_of_run_names_the_engines(tmp_path: Path) -> None:
     assert "local|ray|auto" in fedunlearn("run", "--help", cwd=tmp_path).stdout
 
@@ -238,4 +255,5 @@ def test_help_is_quick_and_loads_no_torch() -> None:
     assert " torch" not in result.stderr
     assert " flwr" not in result.stderr
     assert " ray" not in result.stderr
+    assert " nibabel" not in result.stderr
     assert min(seconds) <= 1.0

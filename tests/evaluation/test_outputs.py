@@ -22,6 +22,8 @@ class Data:
     validation_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
+    task: str = "classification"
+    slices: None = None
 
 
 def data(train=13, validation=5, test=7):
@@ -100,6 +102,15 @@ def test_predict_is_what_collect_keeps():
     logits = predict(net, given_data.test_images)
     assert torch.equal(logits, collect(net, given_data).test.logits)
     assert not logits.requires_grad
+
+
+def test_predictions_leave_the_device_batch_by_batch(monkeypatch):
+    """So that an accelerator holds the outputs of one batch, however many images there are."""
+    left = []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: left.append(len(tensor)) or tensor)
+    images = data().test_images
+    predict(model(), images, batch_size=3)
+    assert left == [3] * (len(images) // 3) + [len(images) % 3] * bool(len(images) % 3)
 
 
 def test_outputs_hold_no_graph():

@@ -145,3 +145,9 @@ def test_two_runs_agree_but_for_seconds_and_nothing_else():
     assert texts[0] == texts[1] != texts[2]
     assert dumps(cards[0]) != dumps(cards[1])
     assert cards[0]["rows"][0]["cost"]["seconds"] == 3.0  # the card itself is left whole
+
+
+def test_the_task_is_said_where_it_is_not_classification():
+    assert scorecard("e", "r", []).keys().isdisjoint({"task"})
+    assert scorecard("e", "r", [], task="classification") == scorecard("e", "r", [])
+    assert scorecard("e", "r", [], task="segmentation") == {**scorecard("e", "r", []), "task": "segmentation"}

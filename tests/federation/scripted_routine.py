@@ -13,6 +13,7 @@ from fedunlearn.randomness import torch_generator
 from fedunlearn.training import LocalResult, StackResult
 
 SIZE = 7
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.64 GiB."
 
 
 def start_state(*, buffers=False, size=SIZE):
@@ -45,7 +46,11 @@ class _Module(nn.Module):
 
 @dataclass
 class ScriptedRoutine:
-    """``faults``: client → "raise", "nan", "none" (no examples), or "stack" (raises only in a stack)."""
+    """``faults``: client → what goes wrong.
+
+    "raise"; "nan"; "none" (no examples); "memory" (an accelerator's is full), "allocate" (really asks for too much);
+    "stack" and "stack memory" (raise only in a stack).
+    """
 
     faults: Mapping[int, str] = field(default_factory=dict)
     buffers: bool = False
@@ -63,6 +68,10 @@ class ScriptedRoutine:
             buffer += client if name == "batches" else 0.1 * client
         if fault == "raise":
             raise RuntimeError(f"client {client} is on fire")
+        if fault == "memory":
+            raise torch.OutOfMemoryError(FULL)
+        if fault == "allocate":
+            torch.empty(1 << 50, dtype=torch.uint8)
         if fault == "nan":
             self.model.vector[client % self.size] = float("nan")
         return LocalResult(0 if fault == "none" else examples_of(client), 1 / (1 + client))
@@ -73,6 +82,8 @@ class ScriptedRoutine:
             fault = self.faults.get(client)
             if fault in ("raise", "stack"):
                 raise RuntimeError("somebody in this stack is on fire")
+            if fault in ("memory", "stack memory"):
+                raise torch.OutOfMemoryError(FULL)
             rows.append(trained(start, client, config["round"]))
             if fault == "nan":
                 rows[-1][0] = float("inf")

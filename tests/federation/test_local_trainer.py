@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.sums import BlockSum, Contribution
 from tests.federation.contributions import bits
@@ -189,3 +190,23 @@ def test_a_stack_that_cannot_be_trained_as_one_is_trained_one_by_one():
     assert not answers.failed
     exact = BlockSum.of(expected(work).values())
     torch.testing.assert_close(answers.retained.mean(), exact.mean(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("fault", ["memory", "allocate"])
+@pytest.mark.parametrize("asked", [{"clients": range(9)}, {"clients": [0, 1], "forget": [4]}])
+def test_a_client_without_memory_ends_the_run_and_is_no_failed_client(fault, asked, workers):
+    work = round_of(**asked, number=5)
+    with pytest.raises(OutOfMemoryError, match=r"^client 4, round 5: out of memory \(asked for"):
+        answers_of(work, workers=workers, faults={4: fault})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stack_without_memory_is_trained_one_by_one_with_a_warning(workers, caplog):
+    work = round_of(range(9))
+    answers = answers_of(work, workers=workers, batch_clients=8, faults={4: "stack memory"})
+    assert not answers.failed
+    assert list(answers.losses) == list(range(9))
+    assert sum("no memory for" in record.message for record in caplog.records) == 1
+    with pytest.raises(OutOfMemoryError, match=r"^client 4, round 1"):
+        answers_of(work, workers=workers, batch_clients=8, faults={4: "memory"})

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray._private.internal_api import node_stats
 
+from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.ray import RayGrid
 from fedunlearn.federation.sums import BlockSum
@@ -145,3 +146,11 @@ def test_impossible_sizes_are_refused():
             RayGrid("x:y", **{"num_clients": 3, wrong: 0})
     with pytest.raises(ValueError, match="cpus_per_worker must be more than 0"):
         RayGrid("x:y", 3, cpus_per_worker=0)
+
+
+@pytest.mark.parametrize("fault", ["memory", "allocate"])
+def test_a_client_without_memory_ends_the_run_and_its_worker_lives_on(engine, fault):
+    trainer, _, buffers = engine
+    with pytest.raises(OutOfMemoryError, match=r"^client 4, round 1: out of memory \(asked for"):
+        trainer.train_round(round_of(range(9), buffers=buffers, faults={4: fault}))
+    assert not trainer.train_round(round_of(range(9), buffers=buffers)).failed

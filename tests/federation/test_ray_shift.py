@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.exceptions import ActorDiedError
+from ray.exceptions import OutOfMemoryError as RayOutOfMemoryError
 
 from fedunlearn.federation.ray_engine import shift
 from fedunlearn.federation.ray_engine.shift import ATTEMPTS, Lost, Shift, Slot, in_one_line
+from fedunlearn.out_of_memory import is_shortage
 
 
 class Actors:
@@ -114,3 +116,8 @@ def test_the_first_suspect_is_tried_at_once_and_the_likely_killer_last(no_ray):
 )
 def test_what_ray_says_in_one_line(many, one):
     assert in_one_line(RuntimeError(many)) == one
+
+
+def test_that_ray_ended_a_worker_to_save_the_machine_is_a_lack_of_memory():
+    line = in_one_line(RayOutOfMemoryError("Task was killed due to the node running low on memory.\nmore"))
+    assert is_shortage(Lost(3, line).while_they("trained client 4"))

@@ -72,6 +72,9 @@ class ExampleRun:
     ``write`` puts its files into a directory; change ``rows``, ``branches`` or ``lines`` first for odd cases.
     """
 
+    METRIC = "accuracy"
+    measures = staticmethod(metrics_of)
+
     name: str = "quickstart"
     seeds: tuple[int, ...] = (1,)
     targets: tuple[tuple[int, ...], ...] = ((0,), (2,), (7,))
@@ -100,12 +103,16 @@ class ExampleRun:
     def write(self, directory: Path) -> Path:
         """Write every file of the run and return the directory."""
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "scorecard.json").write_text(dumps(scorecard(self.name, directory.name, self.rows)))
+        (directory / "scorecard.json").write_text(dumps(self.card(directory.name)))
         (directory / "branches.json").write_text(json.dumps(self.branches))
         (directory / "partition.json").write_text(json.dumps(self.counts))
         (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         (directory / "experiment.toml").write_text(self.toml)
         return directory
+
+    def card(self, run: str) -> Json:
+        """Return the scorecard."""
+        return scorecard(self.name, run, self.rows)
 
     # -- trajectories -------------------------------------------------------------------------------------
 
@@ -114,7 +121,7 @@ class ExampleRun:
 
     def _log(self, branch: str, round: int, **accuracies: float) -> Point:
         point = {split: min(100.0, max(0.0, value)) for split, value in accuracies.items()}
-        line = {"branch": branch, "round": round, "entity": "server", "metric": "accuracy", "seconds": 0.8}
+        line = {"branch": branch, "round": round, "entity": "server", "metric": self.METRIC, "seconds": 0.8}
         self.lines += [{**line, "split": split, "value": value} for split, value in point.items()]
         return point
 
@@ -228,9 +235,9 @@ class ExampleRun:
 
     def _measure(self, row: Row, point: Point, oracle: dict[int, Point], second: dict[int, Point]) -> None:
         """Add the row with its metrics, gaps and floors filled in."""
-        reference = metrics_of(oracle[row.round])
-        mine = reference if row.label == "retrain" else metrics_of(point)
-        floor = floors(reference, metrics_of(second[row.round]))
+        reference = self.measures(oracle[row.round])
+        mine = reference if row.label == "retrain" else self.measures(point)
+        floor = floors(reference, self.measures(second[row.round]))
         self.rows.append(replace(row, metrics=mine, gap=gaps(mine, reference), floor=floor))
 
     def _describe(

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from fedunlearn.evaluation.catalogue import MEASURES
 from fedunlearn.report import markup, words
 from fedunlearn.report.markup import join, tag
-from fedunlearn.report.words import METRICS, clients, magnitude, measured, metric_order, number
+from fedunlearn.report.words import (
+    METRICS,
+    clients,
+    gap_unit,
+    magnitude,
+    measured,
+    metric_order,
+    number,
+    origin_words,
+)
 
 
 @pytest.mark.parametrize("module", [words, markup])
@@ -58,7 +67,8 @@ def test_a_magnitude_reads_back_to_three_figures(value, unit):
 def test_every_measure_has_a_title_and_its_unit_decides_its_digits():
     assert set(METRICS) == set(MEASURES)
     for name, measure in MEASURES.items():
-        assert measured(name, 12.3456) == ("12.3" if measure.unit == "%" else "12.346")
+        assert measured(name, 12.3456) == ("12.3" if measure.unit in ("%", "mm") else "12.346")
+        assert gap_unit(name) == {"%": "points", "mm": "mm"}.get(measure.unit, "")
 
 
 @given(st.lists(st.sampled_from([*METRICS, "something_new", "another"])))
@@ -76,6 +86,19 @@ def test_clients_in_words():
         "clients 2 and 3",
         "clients 1, 2 and 3",
     ]
+
+
+def test_clients_with_names():
+    names = {0: "BIDMC", 5: "UCL"}
+    assert clients([0], names) == "client 0 (BIDMC)"
+    assert clients([0, 3, 5], names) == "clients 0 (BIDMC), 3 and 5 (UCL)"
+
+
+def test_where_data_are_from_is_said_of_all_but_real_data():
+    assert origin_words("") == ""
+    assert "not patients" in origin_words("phantom")
+    assert "not real" in origin_words("synthetic")
+    assert "moon" in origin_words("moon"), "also where this version does not know it"
 
 
 @given(st.text())

@@ -16,6 +16,7 @@ from fedunlearn.runs.checkpoints import Snapshot
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch, branches
+from tests.clients import sites
 from tests.e2e.tiny import TIMELINE, TINY, tiny
 
 REGULAR = '[[method]]\nname = "puf"\nmode = "regular"\n'
@@ -69,6 +70,14 @@ def test_what_changes_bits_is_in_the_key_and_nothing_else_is(change, changed):
     # By place: a label or a scale gives a branch another name.
     moved = {name for name, new in zip(before, after.values(), strict=True) if before[name] != new}
     assert moved == changed
+
+
+def test_the_order_of_images_in_memory_is_in_the_key_where_it_is_not_the_usual():
+    usual, pixel_by_pixel = (
+        tiny("numerics=fast", f"engine.channels-last={given}") for given in ("false", "true")
+    )
+    assert module.numerics(pixel_by_pixel) == {**module.numerics(usual), "channels_last": True}
+    assert set(keys(usual).values()).isdisjoint(keys(pixel_by_pixel).values())
 
 
 def test_data_and_initial_weights_are_in_every_key():
@@ -159,6 +168,14 @@ def test_torch_device_and_processor_are_in_the_key(monkeypatch):
     assert len({key for by_name in found for key in by_name.values()}) == 4 * len(found[0])
 
 
+def test_monai_is_in_the_keys_of_segmentation_alone(monkeypatch):
+    monkeypatch.setattr(module, "version", {"monai": "1.0"}.__getitem__)
+    classes, masks = keys(tiny()), keys(sites.experiment())
+    monkeypatch.setattr(module, "version", {"monai": "2.0"}.__getitem__)
+    assert keys(tiny()) == classes
+    assert set(keys(sites.experiment()).values()).isdisjoint(masks.values())
+
+
 # -- the source in a key --------------------------------------------------------------------------------------
 
 
@@ -196,7 +213,11 @@ def test_the_source_of_a_method_is_in_the_keys_of_that_method_alone(sources):
     [
         "strategies/base.py",
         "clients/classification.py",
+        "clients/segmentation.py",
+        "fedunlearn/data/augmentation/geometry.py",
+        "fedunlearn/evaluation/segmentation.py",
         "fedunlearn/training/local.py",
+        "fedunlearn/training/losses.py",
         "fedunlearn/models/mlp.py",
     ],
 )
@@ -223,6 +244,7 @@ def test_a_renamed_file_is_other_source(sources):
 UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/__init__.py": "the version",
     "fedunlearn/errors.py": "words",
+    "fedunlearn/out_of_memory.py": "words",
     "fedunlearn/registry.py": "chooses data and models, which are in the key by content",
     "fedunlearn/config": "settings are in the key by value",
     "fedunlearn/evaluation": "measures of finished branches have keys of their own",
@@ -236,14 +258,20 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/federation/ray_engine": "an engine changes no bit",
     "fedunlearn/federation/routine.py": "an interface",
     "fedunlearn/federation/units.py": "how a round is cut changes no bit",
+    "fedunlearn/report": "what is shown",
     "fedunlearn/runs/__init__.py": "empty",
     "fedunlearn/runs/cache.py": "makes the key",
     "fedunlearn/runs/directory.py": "where files lie",
     "fedunlearn/simulation/__init__.py": "empty",
     "fedunlearn/simulation/choice.py": "what it chooses is in the key by value",
     "fedunlearn/simulation/forecast.py": "what is shown",
+    "fedunlearn/simulation/activations.py": "what is shown",
+    "fedunlearn/simulation/free_memory.py": "what is shown",
+    "fedunlearn/simulation/memory.py": "what is shown",
+    "fedunlearn/simulation/pictures.py": "reads finished branches",
     "fedunlearn/simulation/progress.py": "what is shown",
     "fedunlearn/simulation/scoring.py": "reads finished branches",
+    "fedunlearn/simulation/shortage.py": "words",
     "strategies/__init__.py": "empty",
     "strategies/natural.py": "a method, in the keys of its branches",
     "strategies/puf.py": "a method, in the keys of its branches",
@@ -261,6 +289,16 @@ def test_whatever_a_run_imports_is_in_the_key_or_named_here_as_unable_to_change_
         f for f in imported if not within(f, COMMON_SOURCES) and not within(f, UNABLE_TO_CHANGE_A_BRANCH)
     ]
     assert undecided == []
+
+
+def test_whatever_measures_a_round_is_in_the_key():
+    """By what is measured round by round a federation stops; other measures come when it has stopped."""
+    imported = closure("strategies/server_evaluation.py", "clients/tasks.py")
+    measuring = {file for file in imported if file.startswith("fedunlearn/evaluation/")}
+    words_types_and_distances = ("__init__.py", "catalogue.py", "scored.py", "hausdorff.py")
+    never_asked = {f"fedunlearn/evaluation/{name}" for name in words_types_and_distances}
+    assert measuring - set(COMMON_SOURCES) <= never_asked
+    assert {file for file in COMMON_SOURCES if file.startswith("fedunlearn/evaluation/")} <= measuring
 
 
 def closure(*files):

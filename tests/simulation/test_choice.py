@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 
-from fedunlearn import config
+from fedunlearn import config, resident
 from fedunlearn.simulation import choice
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.runner import simulate
+from tests.clients import sites
 from tests.e2e.tiny import everything, tiny
 
 CORES = 4
@@ -70,6 +71,25 @@ def test_a_long_step_is_not_tried_in_stacks_on_a_processor(tried):
     seconds[1, 1] = choice.LONG_STEP / 8 * 1.01  # batches of 8
     assert engine("numerics=fast").batch_clients == 1
     assert {stack for _, stack in asked} == {1}
+
+
+def test_segmentation_is_not_tried_in_stacks(tried, monkeypatch):
+    """Not even with a network that could be stacked, as one without BatchNorm's buffers."""
+    seconds, asked = tried
+    seconds.update({(w, s): 1e-3 / s for w in (1, 4) for s in (1, sites.NUM_CLIENTS)})
+    place = sites.workplace("model.norm=instance")
+    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    auto = sites.experiment("model.norm=instance", "engine.name=auto", "numerics=fast")
+    assert choose(auto).experiment.engine.batch_clients == 1
+    assert asked == [(1, 1), (4, 1)]
+
+
+def test_segmentation_is_tried_with_its_own_loss(monkeypatch):
+    place = sites.workplace()
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    auto = sites.experiment("engine.name=auto", "engine.workers=1")
+    assert choose(auto, seconds=0.01).experiment.engine.workers == 1
 
 
 def test_what_the_file_says_is_kept(tried):

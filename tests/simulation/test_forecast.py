@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,7 +13,9 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation import forecast as module
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.forecast import duration, forecast, show, size
+from fedunlearn.simulation.memory import WORKSPACE
 from strategies.server_app import plans
+from tests.clients import sites
 from tests.e2e.tiny import tiny
 from tests.simulation.scripted import TARGETS, TIMELINE
 
@@ -134,6 +137,13 @@ def test_the_probe_is_of_real_training_and_leaves_no_trace(monkeypatch):
     assert seconds == pytest.approx(1.0 / (2 * seen[0][0]))
 
 
+def test_the_probe_trains_with_the_loss_of_the_task(monkeypatch):
+    """Cross-entropy of whole images would not even take masks."""
+    place = sites.workplace()
+    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    assert probe(place.experiment, seconds=0.01) > 0
+
+
 def test_the_plan_as_it_is_shown():
     output = io.StringIO()
     show(forecast(TARGETS), Console(file=output, width=100))
@@ -156,8 +166,63 @@ def test_the_plan_as_it_is_shown():
     assert "model      mlp, 556 parameters, 2.2 kB on the wire" in text
     assert "round      5 clients, 11.1 kB down and 11.1 kB up" in text
     assert "disk       77.8 kB of checkpoints" in text
+    assert "too little" not in text
     seconds = duration(forecast(TARGETS).seconds)
     assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
+
+
+def test_what_the_data_are_left_without_is_told():
+    output = io.StringIO()
+    note = (
+        "left out sites/HK/Case00_segmentation.nii.gz: is empty: no voxel is labelled [0 of 3 538 944 voxels]"
+    )
+    show(replace(forecast(TARGETS), notes=(note,)), Console(file=output, width=60))
+    assert f"data       {note}\n" in output.getvalue()
+
+
+def shown(**memory):
+    """Return the plan's words with other needs, in one line."""
+    plan = forecast(tiny("train.batch-size=64"))
+    output = io.StringIO()
+    show(replace(plan, memory=replace(plan.memory, **memory)), Console(file=output, width=100))
+    assert all(len(line) <= 100 for line in output.getvalue().splitlines())
+    return " ".join(output.getvalue().split())
+
+
+NEED = {
+    "data": 2 * 10**9,
+    "weights": 10**9,
+    "constant": 0,
+    "per_image": 1e8 / WORKSPACE,
+    "evaluation": 10**9,
+    "evaluated": 500,
+    "most_rows": 1000,
+}
+
+
+def test_memory_as_it_is_shown():
+    text = shown(**NEED, here=24 * 10**9)
+    assert (
+        "memory about 9.4 GB of the 24.0 GB here: data 2.0 GB, weights and sums 1.0 GB, activations of a batch of 64 "
+        "6.4 GB; by a probe" in text
+    )
+    assert "too little" not in text
+    several = shown(**NEED, here=24 * 10**9, models=3)
+    assert "about 22.2 GB of the 24.0 GB here" in several
+    assert "activations of 3 batches of 64 19.2 GB;" in several
+    evaluation = shown(**{**NEED, "evaluation": 7 * 10**9}, here=24 * 10**9)
+    assert "about 10.0 GB" in evaluation
+    assert "activations of an evaluation of 500 7.0 GB;" in evaluation
+    apart = shown(**NEED, here=24 * 10**9, apart=True)
+    assert "about 10.4 GB" in apart
+    assert "activations of a batch of 64 6.4 GB, of an evaluation of 500 1.0 GB;" in apart
+
+
+def test_too_little_memory_is_said_with_the_batch_size_to_try():
+    text = shown(**NEED, here=5 * 10**9)
+    assert "about 9.4 GB of the 5.0 GB here" in text
+    assert "memory too little: train.batch-size = 64: try 16" in text
+    assert "memory too little: no train.batch-size fits" in shown(**NEED, here=10**9)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """What a run shows while it runs: lines in a pipe, bars on a terminal, and an honest guess at what is left."""
 
 import io
+import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from fedunlearn import resident
 from fedunlearn.simulation import progress as module
 from fedunlearn.simulation.branches import Branch
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, Progress, progress_for
@@ -71,8 +74,22 @@ def test_plain_lines_from_the_first_to_the_last(clock):
         "original-s1: round 4/4, test accuracy 40.0 %, 18 s left",
         "original-s1: done",
         "puf-0-s1: cached, client 3 recovered after 2 rounds",
-        "measuring: accuracy, membership attacks, distances to the retrained models",
+        "measuring: quality, membership attacks, distances to the retrained models",
     ]
+
+
+def test_masks_have_their_dice_shown(clock):
+    out = console()
+    progress = PlainProgress(out)
+    progress.begin(RUN, [ORIGINAL])
+    progress.round_done(ORIGINAL, 1, {"test-dice": 71.26, "test-loss": 0.3})
+    assert lines(out)[1] == "original-s1: round 1/4, test dice 71.3 %, 0 s left"
+    bars = LiveProgress(console(terminal=True))
+    bars.begin(RUN, [ORIGINAL])
+    bars.branch_begins(ORIGINAL)
+    bars.round_done(ORIGINAL, 1, {"test-dice": 71.26})
+    assert bars._bars.tasks[1].fields["note"] == "test 71.3 %"
+    bars.close()
 
 
 def test_a_line_every_so_many_seconds_however_quick_the_rounds(clock):
@@ -204,6 +221,16 @@ def test_a_run_that_needs_no_branch_and_one_that_never_began():
     LiveProgress(console(terminal=True)).close()
 
 
+@pytest.mark.parametrize("display", [PlainProgress, LiveProgress])
+def test_notes_are_shown_as_they_are(display):
+    out = console(terminal=display is LiveProgress)
+    progress = display(out)
+    progress.begin(RUN, [])
+    progress.note("left out HK/Case00.nii.gz: [bold] it is empty")
+    progress.close()
+    assert "left out HK/Case00.nii.gz: [bold] it is empty" in out.file.getvalue()
+
+
 def test_bars_on_a_terminal_and_lines_elsewhere():
     assert isinstance(progress_for(console(terminal=True)), LiveProgress)
     assert isinstance(progress_for(console()), PlainProgress)
@@ -258,3 +285,22 @@ def test_what_a_run_tells_and_what_a_live_display_makes_of_it(tmp_path):
     simulate(experiment, out=tmp_path, progress=display)
     display.close()
     assert display._clock.done == display._clock.total == 14
+
+
+def test_a_run_tells_what_its_data_were_left_without_and_keeps_it(tmp_path, monkeypatch):
+    class Notes(Progress):
+        told: tuple[str, ...] = ()
+
+        def note(self, text):
+            self.told = (*self.told, text)
+
+    load, notes = resident.load_federated, ("left out a.nii: is empty", "left out b.nii: is damaged")
+    monkeypatch.setattr(resident, "load_federated", lambda *a, **how: replace(load(*a, **how), notes=notes))
+    resident._load_data.cache_clear()
+    try:
+        progress = Notes()
+        run = simulate(tiny("train.rounds=1", "recover.max-rounds=1"), out=tmp_path, progress=progress)
+    finally:
+        resident._load_data.cache_clear()
+    assert progress.told == notes
+    assert json.loads((run / "partition.json").read_text())["1"]["notes"] == list(notes)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import OutOfMemoryError, RunError
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -94,6 +94,19 @@ def test_when_everybody_fails_the_run_stops_whatever_the_quorum():
     made = federation(lambda *_: raising(OSError("no network")), settings=settings(quorum=0.01))
     with pytest.raises(RunError, match=r"6 of 6 clients failed \(0, 1, 2, 3, 4, 5\).*client 0: "):
         made.run(Retrain, 1)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
+@pytest.mark.parametrize("forgetting", [False, True])
+def test_a_client_without_memory_stops_the_run_whatever_the_quorum(error, forgetting, tmp_path):
+    """The same settings would fail again, and nothing is held against the client: another batch size will do."""
+    made = federation(only(raising(error), client=2, rounds=[2]), checkpoints=Checkpoints(tmp_path, "tiny"))
+    if forgetting:
+        made.submit("r", [2], 1)
+    with pytest.raises(OutOfMemoryError, match=r"^client 2, round 2: out of memory$"):
+        made.run(PUF, 3, mode="special", scale=2.0)
+    assert made.checkpoints.rounds() == [1]
+    assert made.ledger.plan("tiny", 2).failed == {}
 
 
 @pytest.mark.parametrize(

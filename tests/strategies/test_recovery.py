@@ -90,6 +90,16 @@ def test_before_it_is_unlearned_nothing_is_judged():
     assert follow(RecoveryRule(until="retrain-accuracy"), [waiting], [99.0, 99.0]) == (waiting,)
 
 
+def test_what_is_judged_is_the_task_s_own_quality():
+    masks = rule(test_at_end=85.0, quality="dice")
+    (r,) = masks.judge([asked()], 11, {"validation-accuracy": 99.0, "test-accuracy": 99.0})
+    assert (r.outcome, r.recovered_round_authors) == (None, None)
+    (r,) = masks.judge([asked()], 11, {"validation-dice": 80.0, "test-dice": 85.0})
+    assert (r.outcome, r.recovered_round_authors) == ("recovered", 11)
+    (r,) = rule().judge([asked()], 11, {"validation-dice": 99.0, "test-dice": 99.0})
+    assert r.outcome is None
+
+
 # -- to the cap ------------------------------------------------------------------------------------------
 
 

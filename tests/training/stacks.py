@@ -5,7 +5,7 @@ import torch
 from fedunlearn import models
 from fedunlearn.config import ModelConfig, TrainConfig
 from fedunlearn.models.flat import FlatModel
-from fedunlearn.training import train_local
+from fedunlearn.training import CLASSIFY, train_local
 
 CLASSES = 4
 OPTIMIZERS = {
@@ -32,11 +32,11 @@ def generators(count):
     return [generator(100 + k) for k in range(count)]
 
 
-def network(name="small-cnn", *, seed=0, dtype=torch.float32, size=8, channels=1, **shape):
+def network(name="small-cnn", *, seed=0, dtype=torch.float32, size=8, channels=1, classes=CLASSES, **shape):
     """Return a flat model; ``seed`` decides its weights."""
     module = models.build(
         ModelConfig(name=name, **shape),
-        num_classes=CLASSES,
+        num_classes=classes,
         in_channels=channels,
         image_size=size,
         seed=seed,
@@ -53,11 +53,12 @@ def clients(counts, *, dtype=torch.float32, size=8, channels=1, seed=1):
     return images, [torch.randint(CLASSES, (n,), generator=draw) for n in counts]
 
 
-def one_by_one(model, start, images, labels, config, *, lr):
+def one_by_one(model, start, images, labels, config, *, lr, recipe=CLASSIFY):
     """Train each with ``train_local`` and return the weights, a row each, and the losses."""
     vectors, losses = [], []
     for k, draw in enumerate(generators(len(images))):
         model.load(start if start.dim() == 1 else start[k])
-        losses.append(train_local(model, images[k], labels[k], config, lr=lr, generator=draw).loss)
+        result = train_local(model, images[k], labels[k], config, lr=lr, generator=draw, recipe=recipe)
+        losses.append(result.loss)
         vectors.append(model.vector.clone())
     return torch.stack(vectors), losses

@@ -23,7 +23,7 @@ def seen(batches, count, size):
     ranking = range(count) if batches.ranking is None else batches.ranking.tolist()
     found = {k: [] for k in ranking}
     for first, last in batches.windows(size):
-        for rows, sizes, share in batches.steps(first, last):
+        for rows, sizes, share, _ in batches.steps(first, last):
             assert len(rows) == len(sizes) <= last - first
             for at, (mine, n) in enumerate(zip(rows.tolist(), sizes.tolist(), strict=True)):
                 found[ranking[first + at]].append(mine[:n])
@@ -39,21 +39,38 @@ def seen(batches, count, size):
     epochs=st.integers(1, 3),
     size=st.integers(1, 7),
     apart=st.booleans(),
+    ordered=st.booleans(),
 )
-def test_every_model_sees_the_batches_it_would_see_alone(counts, batch_size, epochs, size, apart):
+def test_every_model_sees_the_batches_it_would_see_alone(counts, batch_size, epochs, size, apart, ordered):
     first = [sum(counts[:k]) for k in range(len(counts))]
     rows = torch.randperm(1000, generator=generator(0))[: sum(counts)] if apart else None
     places = torch.arange(sum(counts)) if rows is None else rows
-    batches = Batches(counts, batch_size, epochs, generators(len(counts)), rows)
+    batches = Batches(counts, batch_size, epochs, generators(len(counts)), rows, ordered=ordered)
     found = seen(batches, len(counts), size)
     for k, draw in enumerate(generators(len(counts))):
         expected = [
             places[first[k] + torch.tensor(batch)].tolist()
             for batch in alone(counts[k], batch_size, epochs, draw)
         ]
-        if counts[k] <= batch_size:  # a batch of everything: in whatever order
+        if counts[k] <= batch_size and not ordered:  # a batch of everything: in whatever order
             found[k], expected = ([sorted(batch) for batch in each] for each in (found[k], expected))
         assert found[k] == expected
+
+
+@given(
+    counts=st.lists(st.integers(1, 20), min_size=1, max_size=6),
+    batch_size=st.integers(1, 24),
+    epochs=st.integers(1, 3),
+)
+def test_places_count_what_each_model_sees_in_turn(counts, batch_size, epochs):
+    batches = Batches(counts, batch_size, epochs, generators(len(counts)), ordered=True)
+    ranking = range(len(counts)) if batches.ranking is None else batches.ranking.tolist()
+    places = {k: [] for k in ranking}
+    for _, sizes, _, where in batches.steps(0, len(counts)):
+        for at, n in enumerate(sizes.tolist()):
+            places[ranking[at]] += where[at, :n].tolist()
+    in_turn = [place for k in range(len(counts)) for place in places[k]]
+    assert in_turn == list(range(epochs * sum(counts)))
 
 
 @given(counts=st.lists(st.integers(1, 50), min_size=1, max_size=9), size=st.integers(1, 12))

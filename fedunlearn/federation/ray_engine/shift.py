@@ -170,6 +170,8 @@ def in_one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(details)]
     line = (telling or lines or [type(error).__name__])[0]
+    if isinstance(error, OutOfMemoryError):
+        return f"out of memory, says Ray: {line}"
     crash, among_others, _ = line.partition(" Some common causes include")
     _, found, detail = crash.partition("Worker exit detail: ")
     if found:

@@ -1,9 +1,4 @@
-"""Augmentation as batched tensor transforms, with parameters per sample from a generator of our own.
-
-A torchvision v2 transform called on a batch draws one set of parameters for the whole batch, and draws it from
-the global generator. Here drawing is one step and applying another: the numbers that a sample is changed by are a
-row of a table, so that the same draws give the same images wherever, and in whatever company, they are computed.
-"""
+"""What an augmentation is: drawing numbers is one step, changing images by them another."""
 
 from __future__ import annotations
 
@@ -22,6 +17,8 @@ class Augmentation(Protocol):
 
     def apply(self, images: Tensor, targets: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Return the samples changed by their rows of ``parameters``, as new tensors on their device.
+
+        A sample and its row give the same result, to the last bit, whatever else is in the batch.
 
         Parameters
         ----------

@@ -1,0 +1,95 @@
+"""What clients of every task have in common: a resident model and data, and local training on them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedunlearn import resident
+from fedunlearn.evaluation.accuracy import mean_loss, quality
+from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.scored import Scored
+from fedunlearn.federation.answers import Config
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.randomness import torch_generator
+from fedunlearn.training import LocalResult, StackResult, train_local, train_stack
+
+Metrics = dict[str, int | float | list[int] | list[float]]
+"""What a client's evaluation answers, of the type that a Flower ``MetricRecord`` takes."""
+
+
+class Routine(ABC):
+    """A worker's resident model and data: a :class:`~fedunlearn.federation.routine.ClientRoutine`.
+
+    Loss and augmentation are the experiment's; what to keep of a model's outputs, the task says.
+    """
+
+    task: ClassVar[str]
+    """Its name, as ``DataConfig.task`` has it."""
+
+    def __init__(self, place: resident.Workplace) -> None:
+        self._place = place
+        self._recipe = resident.recipe_of(place.experiment)
+
+    @property
+    def model(self) -> FlatModel:
+        """The resident model; its weights are whatever was loaded last."""
+        return self._place.model
+
+    def train(self, client: int, kind: str, config: Config) -> LocalResult:
+        """Train the model in place on the client's data.
+
+        PUF asks a client it forgets to train exactly as usual (the server negates), so both kinds are one.
+        """
+        images, targets = self._place.data.client(client)
+        return train_local(
+            self.model,
+            images,
+            targets,
+            self._place.experiment.train,
+            lr=float(config["lr"]),
+            generator=_generator(config, client),
+            recipe=self._recipe,
+        )
+
+    def train_stack(self, clients: Sequence[int], start: Tensor, config: Config) -> StackResult:
+        """Train many clients in one stack, each on its own data and in its own order of batches.
+
+        Raises
+        ------
+        NotStackableError
+            If the model, or the task's loss, can only be computed for one client at a time.
+        """
+        rows = [self._place.data.client(client) for client in clients]
+        return train_stack(
+            self.model,
+            start,
+            [images for images, _ in rows],
+            [targets for _, targets in rows],
+            self._place.experiment.train,
+            lr=float(config["lr"]),
+            generators=(_generator(config, client) for client in clients),  # few are drawn from
+            recipe=self._recipe,
+        )
+
+    def evaluate(self, client: int) -> Metrics:
+        """Return ``num-examples``, and quality (percent) and loss of the model on the client's own training data."""
+        images, targets = self._place.data.client(client)
+        outputs = self._outputs(images, targets)
+        return {
+            "num-examples": len(targets),
+            QUALITY[self.task]: quality(outputs),
+            "loss": mean_loss(outputs),
+        }
+
+    @abstractmethod
+    def _outputs(self, images: Tensor, targets: Tensor) -> Scored:
+        """Return what the model makes of these data, without augmentation."""
+
+
+def _generator(config: Config, client: int) -> torch.Generator:
+    return torch_generator(int(config["seed"]), "batches", int(config["round"]), client)

@@ -1,0 +1,29 @@
+"""Every task's routine, and the one place where it is chosen: by the experiment's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clients.classification import Classification
+from clients.routine import Routine
+from clients.segmentation import Segmentation
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+
+TASKS: Mapping[str, type[Routine]] = {kind.task: kind for kind in (Classification, Segmentation)}
+"""By the name of the task."""
+
+
+def routine_at(path: str, seed: int) -> Routine:
+    """Return this thread's routine for the experiment in a file, with the data that ``seed`` deals out."""
+    return _routine(resident.workplace(path, seed))
+
+
+def routine_of(experiment: Experiment, seed: int) -> Routine:
+    """Return a worker's routine for an experiment, wherever the worker is."""
+    data = resident.data_of(experiment, seed)
+    return _routine(resident.Workplace(experiment, data, resident.model_of(experiment, data)))
+
+
+def _routine(place: resident.Workplace) -> Routine:
+    return TASKS[place.experiment.data.task](place)

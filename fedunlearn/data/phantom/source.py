@@ -1,0 +1,51 @@
+"""Phantoms as a source of their own: drawn when they are first asked for, and read like real files."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from fedunlearn.data.array_cache import arrays_folder
+from fedunlearn.data.prostate import prostate_mri
+from fedunlearn.data.slice_source import SliceSource
+
+COARSEST = 64
+"""Pixels of the largest site's matrix, however small the slices are that a model sees."""
+
+
+def prostate_phantom(cases: int, resize: int) -> SliceSource:
+    """Made-up prostate MRI of six sites, data.cases each: phantoms that need no directory.
+
+    They are those of ``fedunlearn data phantom --seed 0``, kept in the folder of cached arrays, and go through
+    the reader of ``prostate-mri``.
+
+    Parameters
+    ----------
+    cases : int
+        Of each site.
+    resize : int
+        Height and width of a slice in pixels; the matrix of the largest site is as large, or 64.
+    """
+    from fedunlearn.data.phantom.writer import VERSION  # lazily: slow to import, and only needed here
+
+    size = max(COARSEST, resize)
+    folder = arrays_folder().parent / "phantoms" / f"v{VERSION}-{cases}-cases-{size}-pixels"
+    if not folder.is_dir():
+        _write(folder, cases, size)
+    return prostate_mri(str(folder), resize, "refuse")
+
+
+def _write(folder: Path, cases: int, size: int) -> None:
+    """Write the set beside its place and move it there: others find all of it or nothing."""
+    from fedunlearn.data.phantom.writer import write_phantoms
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".staging-"))
+    try:
+        write_phantoms(staging, cases=cases, size=size)
+        with suppress(OSError):  # another process was first; its files are the same
+            staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

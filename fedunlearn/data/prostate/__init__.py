@@ -1,0 +1,101 @@
+"""Prostate MRI of six sites, from NIfTI files to slices with masks.
+
+``layout`` finds the files, ``volumes`` reads one case, ``slices`` cuts it, ``prepared`` keeps what was cut, and
+``case_split`` says which cases train, validate and test.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fedunlearn.data.prostate.bad_case import BadCaseError
+from fedunlearn.data.prostate.layout import read_layout
+from fedunlearn.data.prostate.prepared import Prepared
+from fedunlearn.data.prostate.slices import CaseSlices
+from fedunlearn.data.slice_index import SliceIndex
+from fedunlearn.data.slice_source import SliceSource
+from fedunlearn.data.source import Indices
+from fedunlearn.errors import ConfigError
+
+CLASSES = ("background", "prostate")
+NAMED = 5
+"""So many bad cases are named beside the first."""
+
+
+def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSource:
+    """Prostate MRI of up to six sites from data.directory (NIfTI), slices of data.resize pixels with masks.
+
+    Parameters
+    ----------
+    directory : str
+        Holds a folder per site, under either public naming scheme.
+    resize : int
+        Height and width of a slice in pixels.
+    bad_cases : str
+        "refuse" or "skip" a case that cannot be used; either way it is named.
+
+    Raises
+    ------
+    ConfigError
+        No site, one twice, or no case that can be used; with "refuse", a case that cannot.
+    """
+    layout = read_layout(directory)
+    prepared = Prepared(resize)
+    slices: list[CaseSlices] = []
+    owners: list[tuple[int, int]] = []
+    bad: list[BadCaseError] = []
+    for site, cases in enumerate(layout.cases.values()):
+        for number, case in enumerate(cases):
+            try:
+                if isinstance(case, BadCaseError):
+                    raise case
+                slices.append(prepared.slices_of(case))
+                owners.append((site, number))
+            except BadCaseError as error:
+                bad.append(error)
+    if bad and (bad_cases == "refuse" or not slices):
+        raise ConfigError(_refusal(bad, may_skip=bool(slices)))
+    if not slices:
+        raise ConfigError(
+            f"data.directory = {directory!r}: no site's folder holds a NIfTI file; unpack them there"
+        )
+    return SliceSource(
+        planes=torch.from_numpy(np.concatenate([case.planes for case in slices])),
+        neighbours=torch.from_numpy(_neighbours(slices)),
+        masks=torch.from_numpy(np.concatenate([case.masks for case in slices])),
+        index=_index(slices, owners),
+        class_names=CLASSES,
+        site_names=tuple(layout.cases),
+        origin=layout.origin,
+        notes=(*layout.notes, *(f"left out {case.path}: {case.what}" for case in bad), *prepared.notes),
+    )
+
+
+def _refusal(bad: list[BadCaseError], *, may_skip: bool) -> str:
+    """Say what is wrong with the first case and name others, in one line."""
+    text = str(bad[0])
+    if may_skip:
+        text += ', or set data.bad-cases = "skip" to leave it out'
+    if others := bad[1:]:
+        named = ", ".join(str(case.path) for case in others[:NAMED])
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        text += f" (nor can be used: {named}{more})"
+    return text
+
+
+def _neighbours(slices: list[CaseSlices]) -> Indices:
+    """Return each slice's planes, counted through all cases: (n, 3)."""
+    before = np.cumsum([0, *(len(case.planes) for case in slices[:-1])])
+    return np.concatenate([case.neighbours + first for case, first in zip(slices, before, strict=True)])
+
+
+def _index(slices: list[CaseSlices], owners: list[tuple[int, int]]) -> SliceIndex:
+    sizes = [len(case.slices) for case in slices]
+    sites, numbers = np.repeat(np.array(owners, dtype=np.int64), sizes, axis=0).T
+    return SliceIndex(
+        site=np.ascontiguousarray(sites),
+        case=np.ascontiguousarray(numbers),
+        slice=np.concatenate([case.slices for case in slices]),
+        spacing=np.repeat(np.stack([case.spacing for case in slices]), sizes, axis=0),
+    )

@@ -1,0 +1,62 @@
+"""What to try where memory is too little: before a run, by the estimate, and after it ran out."""
+
+from __future__ import annotations
+
+import torch
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.errors import OutOfMemoryError
+from fedunlearn.simulation.memory import Memory, memory_of, workers_on_one_device
+
+SMALLER = "a smaller model or smaller images are left to try"
+
+
+def what_would_fit(experiment: Experiment, memory: Memory) -> str:
+    """Say what to try where an experiment needs more memory than there is, in one line."""
+    fitting, workers = memory.smaller_batch(), workers_on_one_device(experiment)
+    advice = (
+        f"train.batch-size = {memory.batch_size}: try {fitting}" if fitting else "no train.batch-size fits"
+    )
+    if workers > 1:
+        return f"{advice}; fewer than engine.workers = {workers} change no result"
+    return advice if fitting else f"{advice}; {SMALLER}"
+
+
+def remedy(experiment: Experiment, error: OutOfMemoryError) -> str:
+    """Return what to try after memory ran out, in one line.
+
+    Parameters
+    ----------
+    error
+        What it ran out at. Where it cannot be said any more what an experiment needs, a quarter of the batch
+        is a guess.
+    """
+    workers, stack = workers_on_one_device(experiment), experiment.engine.batch_clients
+    advice = _advice(experiment.train.batch_size, _measured(experiment), error.during)
+    if stack > 1:
+        advice += f"; or engine.batch-clients = {stack}: try {stack // 2}, likewise"
+    if workers > 1:
+        advice += f"; or engine.workers = {workers}: try {workers // 2}, with which --resume goes on"
+    return advice
+
+
+def _advice(batch_size: int, memory: Memory | None, during: str) -> str:
+    if during == "evaluation" and (memory is None or memory.evaluation >= memory.training()):
+        return f"no setting makes an evaluation take fewer images at once; {SMALLER}"
+    if not during and (memory is None or memory.fits):
+        return SMALLER
+    if batch_size == 1:
+        return f"train.batch-size = 1 is as small as a batch can be; {SMALLER}"
+    fitting = (memory.smaller_batch() if memory is not None else None) or max(1, batch_size // 4)
+    return f"train.batch-size = {batch_size}: try {fitting}, which is another experiment and starts anew"
+
+
+def _measured(experiment: Experiment) -> Memory | None:
+    """Return the estimate, if there is memory enough left to make it."""
+    if resident.device_of(experiment).type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        return memory_of(experiment)
+    except Exception:  # whatever a lack of memory may still raise: the advice is the lesser thing to lose
+        return None
