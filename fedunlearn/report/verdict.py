@@ -4,7 +4,8 @@ Every sentence is arithmetic on the scorecard's aggregates. With |gap| the mean 
 forgotten data, in accuracy or whatever else the task is judged by, and the floor the same between two
 retrainings, a method
 
-- *forgot* (``good``) when |gap| ≤ floor: it cannot be told from a retrained model by this measure;
+- *forgot* (``good``) when |gap| ≤ floor: it cannot be told from a retrained model by this measure. Where the
+  original cannot be told from one either, before anything is forgotten, nothing is said (``unknown``);
 - *forgot in part* (``fair``) when |gap| is below the original's and below natural forgetting's;
 - otherwise *did no better than waiting* (``poor``).
 
@@ -18,6 +19,10 @@ from fedunlearn.report.words import moment, number
 
 TELLING = 3.0
 """The original's gap should be this many floors wide before any method can be told from another."""
+
+NOTHING_TO_TELL = (
+    "nothing can be told: even the original model is as close to retraining as a second retraining is"
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,16 @@ def _finding(scores: Scores, label: str) -> Finding:
             label, None, "unknown", "its gap to retrain was not measured", recovered=recovery(scores, label)
         )
     forget, test = (scores.quality.of(split) for split in ("forget", "test"))
+    little = nothing_to_tell(scores)
     gap = scores.stat(label, at, "abs_gap", forget).mean
     floor = scores.stat(label, at, "floor", forget).mean
     original = original_gap(scores)
     natural = scores.stat("natural", at, "abs_gap", forget).mean if label != "natural" else None
     assert gap is not None  # judged_at chose a moment where it is known
     signed = scores.stat(label, at, "gap", forget).mean
-    if label == "natural":
+    if little and floor is not None and gap <= floor:
+        level, words = "unknown", NOTHING_TO_TELL
+    elif label == "natural":
         level, words = _waiting(gap, floor, original)
     else:
         too_far = signed is not None and signed < 0
@@ -134,6 +142,13 @@ def original_gap(scores: Scores) -> float | None:
     return scores.stat("original", "request", "abs_gap", scores.quality.of("forget")).mean
 
 
+def nothing_to_tell(scores: Scores) -> bool:
+    """Whether even the original, asked to forget, is as close to retraining as a second retraining is."""
+    gap = original_gap(scores)
+    floor = scores.stat("original", "request", "floor", scores.quality.of("forget")).mean
+    return gap is not None and floor is not None and gap <= floor
+
+
 def recovery(scores: Scores, label: str) -> str:
     """Return a recovery in words, e.g. ``3 of 4 recovered, after 4.3 rounds``; empty when unknown."""
     stat, never, asked = scores.recovery(label)
@@ -154,6 +169,8 @@ def headline(scores: Scores) -> str:
     best = best_finding(scores)
     if best is None:
         return "No gap to a retrained model was measured"
+    if best.words == NOTHING_TO_TELL:
+        return f"Of {best.label} {NOTHING_TO_TELL}"
     if best.label == "natural":
         return f"{best.words[0].upper()}{best.words[1:]}"
     return f"{best.label} {best.words}"

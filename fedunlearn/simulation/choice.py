@@ -147,7 +147,9 @@ class _Trials:
         if best is self.simplest:
             other = min((t for t in self.found if t is not best), key=lambda t: t.seconds)
             return f"{_rate(best)}; {other} takes {other.seconds / best.seconds:.2f} times as long"
-        return f"{_rate(best)}, {self.simplest.seconds / best.seconds:.2f} times as many as {self.simplest}"
+        alike = (best.stack, best.precision) == (self.simplest.stack, self.simplest.precision)
+        simplest = f"with {self.simplest.workers} worker(s)" if alike else str(self.simplest)
+        return f"{_rate(best)}, {self.simplest.seconds / best.seconds:.2f} times as many as {simplest}"
 
     def why_ray(self, best: Trial, examples: Callable[[], int] | None) -> str:
         """Say why worker processes are worth their start, or return an empty string."""

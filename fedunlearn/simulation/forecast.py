@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from rich.console import Console
@@ -19,6 +19,8 @@ from fedunlearn.simulation.memory import Memory, memory_of
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
 
+PROBE_BATCH = 64
+"""Most examples that the probe trains on at once."""
 PLANS = "strategies.server_app:plans"
 KIND_NAMES = {
     "original": "original, trained once per seed",
@@ -155,7 +157,9 @@ def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
     data = resident.data_of(experiment, experiment.seeds[0])
     model, recipe = resident.new_model(experiment, data, seed=0), resident.recipe_of(experiment)
     images, labels = data.client(0)
-    few = slice(0, 8 * experiment.train.batch_size)
+    # Large batches take as long per example, and memory that there may not be: that is estimated, not tried.
+    train = replace(experiment.train, batch_size=min(experiment.train.batch_size, PROBE_BATCH))
+    few = slice(0, 8 * train.batch_size)
     images, labels = images[few], labels[few]
 
     def step() -> None:
@@ -164,7 +168,7 @@ def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
             model,
             images,
             labels,
-            experiment.train,
+            train,
             lr=experiment.train.lr,
             generator=generator,
             recipe=recipe,

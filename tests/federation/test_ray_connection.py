@@ -47,6 +47,15 @@ def test_an_address_where_nobody_listens():
     assert not ray.is_initialized()
 
 
+def test_auto_where_the_ray_that_runs_does_not_answer(monkeypatch):
+    """As one that another program has started for itself: Ray would go on trying for minutes."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{closed.getsockname()[1]}")
+        with pytest.raises(UserError, match=r'^engine.ray.address = "auto": .+ another program'):
+            RayGrid("x:y", 3, workers=1, address="auto")
+
+
 def test_an_address_where_somebody_else_listens(monkeypatch):
     monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as other:

@@ -7,7 +7,6 @@ loading and once every client has been asked for its data; with a folder also th
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -89,10 +88,13 @@ def noise(
     )
 
 
-def megabytes() -> float:
-    """Return the memory that this process holds now."""
+def megabytes(line: str = "VmRSS") -> float:
+    """Return the memory that this process holds now, or with "VmHWM" the most it has held.
+
+    That is not ``ru_maxrss``, which in a new process begins with what its parent held.
+    """
     status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return int(status.partition(f"{line}:")[2].split()[0]) / 1024
 
 
 def main(clients: int, folder: str | None) -> None:
@@ -111,7 +113,7 @@ def main(clients: int, folder: str | None) -> None:
         began = time.perf_counter()
         simulate(experiment, out=Path(folder))
         measured["simulate_seconds"] = time.perf_counter() - began
-        measured["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        measured["peak"] = megabytes("VmHWM")
     print(json.dumps(measured))
 
 

@@ -129,7 +129,9 @@ def test_a_resumed_run_keeps_what_decides_its_bits(tried):
 def test_the_reason_is_one_line_with_the_choice_and_a_figure(tried):
     tried[0].update({(1, 1): 1e-3, (4, 1): 2.5e-4})
     why = choose(tiny("engine.name=auto")).why
-    assert why == ("engine local, one by one, 4 workers: 4 000 examples/s, 4.00 times as many as one by one")
+    assert why == (
+        "engine local, one by one, 4 workers: 4 000 examples/s, 4.00 times as many as with 1 worker(s)"
+    )
 
 
 def test_a_real_probe_is_short_and_changes_no_bit(tmp_path, monkeypatch):

@@ -193,13 +193,16 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 def most_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss: that of a new process begins with what its parent held.
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 experiment = config.loads(Path(sys.argv[1]).read_text())
 data = resident.data_of(experiment, 1)
 told = memory_of(experiment)
 model = resident.model_of(experiment, data)
 images, labels = (tensor[:experiment.train.batch_size] for tensor in data.client(0))
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = resident_bytes()
 if sys.argv[2] == "training":
     train_local(model, images, labels, experiment.train, lr=1e-3, generator=torch_generator(0, "x"),

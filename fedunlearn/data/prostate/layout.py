@@ -72,7 +72,10 @@ def read_layout(directory: str | None) -> Layout:
     try:
         folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
     except OSError as error:
-        raise ConfigError(f"{setting}: cannot be read ({error.strerror}); name the sites' folder") from error
+        raise ConfigError(
+            f"{setting}: cannot be read ({error.strerror}); name the sites' folder, or write phantoms there with "
+            "`fedunlearn data phantom`"
+        ) from error
     found: dict[str, Path] = {}
     notes = []
     for folder in folders:

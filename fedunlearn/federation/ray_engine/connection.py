@@ -67,9 +67,11 @@ def connect(address: str) -> None:
         )
     try:
         with _no_advice():
-            if address == "auto" or _answers(address):
+            if _answers(address):
                 ray.init(address, **QUIET)
                 return
+            if address == "auto":
+                raise ConnectionError("the Ray that runs here is another program's own")
             # A cluster that listens on the loopback interface alone is not to be had by the machine's name.
             with _named_localhost():
                 if not _answers(address):

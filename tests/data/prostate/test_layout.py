@@ -90,7 +90,8 @@ def test_sites_one_level_deeper_are_pointed_to(tmp_path):
 def test_no_folder(tmp_path):
     missing = tmp_path / "none"
     assert error(missing) == (
-        f"data.directory = '{missing}': cannot be read (No such file or directory); name the sites' folder"
+        f"data.directory = '{missing}': cannot be read (No such file or directory); name the sites' folder, "
+        "or write phantoms there with `fedunlearn data phantom`"
     )
     with pytest.raises(ConfigError, match=r"data\.directory is missing"):
         read_layout(None)
