@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fedunlearn.config import TrainConfig
+from fedunlearn.config import TrainConfig, slots_of
 from strategies.recovery import RecoveryRule
 
 
@@ -41,4 +41,4 @@ class Settings:
     @property
     def slots(self) -> int:
         """Clients per round."""
-        return max(1, round(self.participation * self.num_clients))
+        return slots_of(self.num_clients, self.participation)

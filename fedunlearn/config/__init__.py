@@ -84,6 +84,11 @@ class DataConfig:
         return "segmentation" if self.source in SEGMENTED else "classification"
 
 
+def slots_of(num_clients: int, participation: float) -> int:
+    """Return how many clients a round asks: their share of all, at least one."""
+    return max(1, round(participation * num_clients))
+
+
 @dataclass(frozen=True, kw_only=True)
 class FederationConfig:
     """``[federation]``: how many clients there are, and how many of them a round needs."""
@@ -91,6 +96,11 @@ class FederationConfig:
     num_clients: Annotated[int, at_least(2)] = 10
     participation: Share = 1.0  # share of all clients that a round asks
     quorum: Share = 1.0  # share of a round's clients that must answer
+
+    @property
+    def slots(self) -> int:
+        """Clients per round."""
+        return slots_of(self.num_clients, self.participation)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -186,6 +186,12 @@ def segment(
     )
 
 
+def of_logits(logits: Tensor, masks: Tensor) -> SegmentationOutputs:
+    """Return the same of logits at hand, (n, classes, height, width), and masks (n, height, width)."""
+    overlap, predicted, true, loss, confidence, doubt, _ = _reduced(logits, masks.long(), None)
+    return SegmentationOutputs(overlap, predicted, true, loss, confidence, doubt)
+
+
 def mean_pixel_kl(
     model: nn.Module, reference: nn.Module, images: Tensor, *, batch_size: int | None = None
 ) -> float:

@@ -30,7 +30,6 @@ def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> Abstra
     """
     engine = experiment.engine
     num_clients = experiment.federation.num_clients
-    slots = max(1, round(experiment.federation.participation * num_clients))  # no use for more workers
     run_config: dict[str, bool | float | int | str] = {"experiment": experiment_path, "seed": seed}
     routine = partial(load_object(ROUTINE), experiment, seed)
     if engine.name == "local":
@@ -50,7 +49,8 @@ def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> Abstra
             CLIENT_APP,
             num_clients,
             run_config=run_config,
-            workers=engine.given_workers and min(engine.given_workers, slots),
+            # More than a round has clients would only take memory and time to start.
+            workers=engine.given_workers and min(engine.given_workers, experiment.federation.slots),
             threads_per_client=engine.threads_per_client,
             routine=routine,
             batch_clients=engine.batch_clients,

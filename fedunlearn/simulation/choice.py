@@ -115,7 +115,7 @@ class _Trials:
         self._seconds = seconds
         self._data = resident.data_of(experiment, experiment.seeds[0])
         self.device = resident.device_of(experiment)
-        self._slots = max(1, round(experiment.federation.participation * experiment.federation.num_clients))
+        self._slots = experiment.federation.slots
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         fit = max(1, min(cores // experiment.engine.threads_per_client, self._slots))
         given = experiment.engine.given_workers

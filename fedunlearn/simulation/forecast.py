@@ -101,7 +101,6 @@ class Forecast:
 
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
-    slots = max(1, round(experiment.federation.participation * experiment.federation.num_clients))
     found = []
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
@@ -116,7 +115,7 @@ def forecast(experiment: Experiment) -> Forecast:
         branches=tuple(found),
         parameters=model.num_parameters,
         model_bytes=sum(t.numel() * t.element_size() for t in tensors),
-        slots=slots,
+        slots=experiment.federation.slots,
         seconds_per_example=_probe(experiment),
         memory=memory_of(experiment),
         origin=models.origin_of(experiment.model, data.num_classes),

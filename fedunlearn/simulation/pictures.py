@@ -16,8 +16,10 @@ from torch import Tensor
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
+from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches
 from fedunlearn.evaluation.scorecard import Row
+from fedunlearn.evaluation.segmentation import of_logits
 from fedunlearn.report.overlay import overlay
 from fedunlearn.report.picture_index import FOLDER, INDEX
 from fedunlearn.runs.checkpoints import write_durably
@@ -86,22 +88,6 @@ def choose_slice(data: FederatedData, clients: Sequence[int]) -> tuple[int, int]
     return None
 
 
-def dice(prediction: Tensor, truth: Tensor, num_classes: int = 2) -> float:
-    """Return the mean hard Dice of one slice over all classes, background included, in percent.
-
-    Parameters
-    ----------
-    prediction, truth : Tensor of integers, shape (height, width)
-        The class of each pixel. A class that is in neither counts 100.
-    """
-    each = []
-    for number in range(num_classes):
-        ours, theirs = prediction == number, truth == number
-        pixels = int(ours.sum() + theirs.sum())
-        each.append(200 * int((ours & theirs).sum()) / pixels if pixels else 100.0)
-    return sum(each) / len(each)
-
-
 class _Seed:
     """The pictures of one experiment seed."""
 
@@ -129,9 +115,8 @@ class _Seed:
     ) -> Iterator[dict[str, Any]]:
         data = self._data
         truth = data.test_labels[row].cpu()
-        image = (
-            data.test_images[row, data.in_channels // 2].float().cpu().numpy()
-        )  # the middle one is the slice
+        middle = data.in_channels // 2  # the slice itself, between its neighbours
+        image = data.test_images[row, middle].float().cpu().numpy()
         start = f"s{self._seed}-{request}"
         assert data.slices is not None  # a slice of them was chosen
         index = data.slices["test"]
@@ -149,19 +134,14 @@ class _Seed:
         yield {**about, "label": "truth", "at": "truth", "round": None, "dice": None, "file": file}
         done: dict[tuple[str, int], dict[str, Any]] = {}
         for scene in shown:
-            if (
-                scene.label,
-                scene.round,
-            ) not in done:  # recovered at once: the unlearned model is the recovered one
+            model = scene.label, scene.round
+            if model not in done:  # recovered at once: the unlearned model is the recovered one
                 logits = self._logits(target, scene, row)
-                predicted = logits.argmax(dim=0)
                 file = f"{start}-{scene.label}-r{scene.round:04d}.png"
-                self._write(file, overlay(image, truth.numpy() > 0, predicted.numpy() > 0))
-                numbers = bool(logits.isfinite().all())  # a model that has diverged has no Dice
-                found = {"dice": round(dice(predicted, truth), 6) if numbers else None, "file": file}
-                done[scene.label, scene.round] = found
+                self._write(file, overlay(image, truth.numpy() > 0, logits.argmax(dim=0).numpy() > 0))
+                done[model] = {"dice": _dice(logits, truth), "file": file}
             moment = {"label": scene.label, "at": scene.at, "round": scene.round}
-            yield {**about, **moment, **done[scene.label, scene.round]}
+            yield {**about, **moment, **done[model]}
 
     def _logits(self, target: int, scene: Scene, row: int) -> Tensor:
         """Return the model's logits of one test slice, (classes, height, width)."""
@@ -174,3 +154,11 @@ class _Seed:
     def _write(self, name: str, content: bytes) -> str:
         write_durably(self._run.path / FOLDER / name, content)
         return name
+
+
+def _dice(logits: Tensor, truth: Tensor) -> float | None:
+    """Return the scorecard's Dice of one slice; None of a model that has diverged."""
+    try:
+        return round(float(of_logits(logits[None], truth[None]).qualities[0]), 6)
+    except Unmeasurable:
+        return None

@@ -3,7 +3,7 @@
 import pytest
 
 from fedunlearn.report.scores import Scores
-from fedunlearn.report.verdict import caution, evidence, findings, headline, recovery
+from fedunlearn.report.verdict import NOTHING_TO_TELL, caution, evidence, findings, headline, recovery
 
 TOO_MUCH = "forgot too much: further from retraining than the original, on the other side"
 
@@ -92,6 +92,16 @@ def test_too_little_to_forget_is_said():
     assert warning is not None
     assert "only 5.9 points" in warning
     assert "3 × the floor of 2.0" in warning
+
+
+@pytest.mark.parametrize("method", ["puf", "natural"])
+def test_where_even_the_original_is_within_the_floor_nothing_is_claimed(method):
+    """However near a method comes; but one that ends beyond the floor has done harm."""
+    scores = card(original=2.0, floor=2.0, **{method: 1.9})
+    assert findings(scores)[0].level == "unknown"
+    assert headline(scores) == f"Of {method} {NOTHING_TO_TELL}"
+    assert findings(card(original=2.0, floor=2.0, puf=2.1))[0].level == "poor"
+    assert findings(card(original=2.1, floor=2.0, puf=1.9))[0].level == "good"
 
 
 def test_methods_are_judged_at_the_fairest_moment():

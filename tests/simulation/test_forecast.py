@@ -137,6 +137,22 @@ def test_the_probe_is_of_real_training_and_leaves_no_trace(monkeypatch):
     assert seconds == pytest.approx(1.0 / (2 * seen[0][0]))
 
 
+def test_the_probe_of_a_large_batch_stays_small(monkeypatch):
+    """Whether a batch fits is estimated; trying it could end the command, or the machine."""
+    monkeypatch.setattr(module, "PROBE_BATCH", 4)
+    sizes = []
+    train = module.train_local
+
+    def counted(model, images, labels, settings, **others):
+        sizes.append((settings.batch_size, len(labels)))
+        return train(model, images, labels, settings, **others)
+
+    monkeypatch.setattr(module, "train_local", counted)
+    assert probe(tiny("train.batch-size=1000"), seconds=0.01) > 0
+    assert {size for size, _ in sizes} == {4}
+    assert max(rows for _, rows in sizes) <= 8 * 4
+
+
 def test_the_probe_trains_with_the_loss_of_the_task(monkeypatch):
     """Cross-entropy of whole images would not even take masks."""
     place = sites.workplace()

@@ -9,13 +9,9 @@ from safetensors.torch import load_file
 
 from clients.classification import Classification
 from fedunlearn import resident
-from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.directory import RunDirectory
-from fedunlearn.simulation import scoring
-from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.runner import read_scorecard, simulate
-from fedunlearn.simulation.scoring import SeedScoring
-from tests.e2e.tiny import TINY, tiny
+from tests.e2e.tiny import tiny
 from tests.simulation.scripted import NEVER, TARGETS, TIMELINE, scripted
 
 MODEL_BYTES = 4 * (64 * 8 + 8 + 8 * 4 + 4)  # 8 × 8 pixels, 8 hidden units, 4 classes, float32
@@ -354,62 +350,6 @@ def test_a_request_that_had_to_wait_and_clients_that_failed(tmp_path, monkeypatc
     (original,) = (row for row in rows if row["label"] == "original")
     assert original["cost"]["client_epochs"] == 4 + 3 + 4
     assert not {row["at"] for row in rows if row["label"] == "natural"} & {"recovered"}
-
-
-# -- the cache ------------------------------------------------------------------------------------------------
-
-
-def test_measures_are_kept_by_all_that_they_depend_on(timeline_run, tmp_path):
-    """Model, retrained model, round, whose request, and who is forgotten by then: each changes the values."""
-    plan = {b.name: b for b in branches(TIMELINE, 1)}
-    puf, natural = plan[f"{PUF}-timeline-s1"], plan[f"{NATURAL}-timeline-s1"]
-    retrain, floor = plan["retrain-2-s1"], plan["floor-2-s1"]
-    questions = [
-        (puf, retrain, 6, (5,), (0, 1, 2, 4, 5)),
-        (natural, retrain, 6, (5,), (0, 1, 2, 4, 5)),
-        (puf, floor, 6, (5,), (0, 1, 2, 4, 5)),
-        (puf, retrain, 7, (5,), (0, 1, 2, 4, 5)),
-        (puf, retrain, 6, (1,), (0, 1, 2, 4, 5)),
-        (puf, retrain, 6, (5,), (0, 1, 2, 3, 4, 5)),
-    ]
-    run = RunDirectory(timeline_run)
-    anew = SeedScoring(TIMELINE, run, 1, cache=None)
-    expected = [anew._measured(*question) for question in questions]
-    for _ in range(2):
-        kept = SeedScoring(TIMELINE, run, 1, Cache(tmp_path))
-        assert [kept._measured(*question) for question in questions] == expected
-    run.close()
-    assert len({str(values) for values, _ in expected}) == len(questions)
-
-
-def test_what_was_measured_once_is_not_measured_again_and_cached_seconds_are_flagged(tmp_path, monkeypatch):
-    measured = []
-    measure = scoring.measure
-    monkeypatch.setattr(
-        scoring, "measure", lambda *a, **k: measured.append(k["mia_samples"]) or measure(*a, **k)
-    )
-    first = read_scorecard(simulate(tiny("cache=true"), out=tmp_path))["rows"]
-    assert not any(row["cost"]["cached"] for row in first)
-    models = len(measured)
-    assert models > 5
-    more = tiny("cache=true", text=TINY + '[[method]]\nname = "puf"\nscale = 1.0\n')
-    second = read_scorecard(simulate(more, out=tmp_path))["rows"]
-    assert {row["label"]: row["cost"]["cached"] for row in second} == {
-        "original": True,
-        "retrain": True,
-        "puf-special-2": True,
-        "natural": True,
-        "puf-special-1": False,
-    }
-    assert [row["metrics"] for row in second if row["cost"]["cached"]] == [row["metrics"] for row in first]
-    new = [row for row in second if not row["cost"]["cached"]]
-    oracle = {row["round"] for row in first} - {row["round"] for row in new}
-    assert len(measured) - models <= 3 * len(new) + len(oracle), "the new method and its references alone"
-    before = len(measured)
-    simulate(more, out=tmp_path)
-    assert len(measured) == before
-    simulate(tiny("cache=true", "measures.mia-samples=10"), out=tmp_path)
-    assert measured[before:] == [10] * models, "another measure is taken anew"
 
 
 def test_a_fixed_number_of_recovery_rounds_is_not_judged(tmp_path):
