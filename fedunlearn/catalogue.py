@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
+Kind = Literal["models", "data", "strategies", "metrics"]
 
-def catalogue(what: Literal["models", "data", "strategies", "metrics"]) -> Iterator[tuple[str, str]]:
-    """Yield name and one line for everything of a kind."""
+
+def catalogue(what: Kind) -> Iterator[tuple[str, str]]:
+    """Yield name and one line of plain text for everything of a kind."""
+    for name, text in _entries(what):
+        yield name, plain(text)
+
+
+def plain(text: str) -> str:
+    """Return a docstring's line without its markup.
+
+    >>> plain("As :class:`~some.module.Thing` without ``excluded`` (extra `vit`).")
+    'As Thing without excluded (extra vit).'
+    """
+    text = re.sub(r":[a-z:]+:`~(?:[^`]*\.)?([^`]+)`", r"\1", text)
+    return re.sub(r"(?::[a-z:]+:)?(`+)(.*?)\1", r"\2", text)
+
+
+def _entries(what: Kind) -> Iterator[tuple[str, str]]:
     from fedunlearn import data, models, registry
     from fedunlearn.data.augmentation import AUGMENTATIONS
     from fedunlearn.evaluation.catalogue import MEASURES

@@ -32,13 +32,20 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as train.lr=0.05; repeatable."),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine", metavar="local|ray|auto", help="Engine to run on, instead of the file's engine.name."
+    ),
+]
 Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's smoke table: the same, in little.")]
 
 
-def _load(file: Path, overrides: list[str] | None, smoke: bool) -> Any:
+def _load(file: Path, overrides: list[str] | None, engine: str | None, smoke: bool) -> Any:
     from fedunlearn import config
 
-    return config.load(file, overrides=overrides or (), smoke=smoke)
+    sets = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+    return config.load(file, overrides=sets, smoke=smoke)
 
 
 def _version(asked: bool) -> None:
@@ -61,10 +68,7 @@ def run(
     file: ExperimentFile,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
-    engine: Annotated[
-        str | None,
-        typer.Option(metavar="local|ray|auto", help="Engine to run on, instead of the file's engine.name."),
-    ] = None,
+    engine: Engine = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete this experiment's run and start over.")
@@ -74,8 +78,7 @@ def run(
     """Run an experiment: train, forget, recover, compare with retraining, and write a report."""
     if resume and fresh:
         raise UserError("--resume and --fresh: choose one; --resume continues the run, --fresh deletes it")
-    sets = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    experiment = _load(file, sets, smoke)
+    experiment = _load(file, overrides, engine, smoke)
 
     from fedunlearn.simulation.progress import progress_for
     from fedunlearn.simulation.runner import simulate
@@ -95,9 +98,11 @@ def run(
 
 
 @app.command()
-def check(file: ExperimentFile, overrides: Overrides = None, smoke: Smoke = False) -> None:
+def check(
+    file: ExperimentFile, overrides: Overrides = None, engine: Engine = None, smoke: Smoke = False
+) -> None:
     """Show what an experiment would do and cost, without running it."""
-    experiment = _load(file, overrides, smoke)
+    experiment = _load(file, overrides, engine, smoke)
 
     from fedunlearn.simulation.forecast import forecast, show
 

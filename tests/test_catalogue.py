@@ -4,7 +4,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from fedunlearn.catalogue import catalogue
+from fedunlearn.catalogue import catalogue, plain
 from fedunlearn.config import DataConfig, MethodConfig, ModelConfig
 from fedunlearn.evaluation.catalogue import MEASURES
 
@@ -40,6 +40,24 @@ def test_every_entry_has_a_line_of_its_own(what):
         assert text == text.strip()
         assert "\n" not in text
     assert len(set(texts)) == len(texts)
+
+
+@pytest.mark.parametrize("what", EXPECTED)
+def test_lines_are_plain_text(what):
+    assert not [text for _, text in catalogue(what) if "`" in text]
+
+
+@pytest.mark.parametrize(
+    ("marked", "text"),
+    [
+        ("leaves out ``excluded``, or `vit`", "leaves out excluded, or vit"),
+        (":class:`Thing` and :py:func:`~some.module.function`", "Thing and function"),
+        ("a label: :math:`n` times", "a label: n times"),
+        ("{a: b}, one ` alone", "{a: b}, one ` alone"),
+    ],
+)
+def test_markup_is_taken_off(marked, text):
+    assert plain(marked) == text
 
 
 def test_metrics_name_their_unit_and_what_is_better():

@@ -222,6 +222,7 @@ class Experiment:
     engine: EngineConfig = field(default_factory=EngineConfig)
     measures: MeasuresConfig = MeasuresConfig()
     smoke: dict[str, Any] = field(default_factory=dict, hash=False)  # dotted key → value; see ``load``
+    smoke_run: bool = False  # what is left of ``smoke`` once it was applied: the numbers mean nothing
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.settled(self.numerics))
@@ -314,11 +315,11 @@ def digest(experiment: Experiment) -> str:
     """Return the SHA-256 (hex) of everything that can change a result, as far as it is given.
 
     That is all but the engine's name, its number of workers and its cluster, whether a cache is used, whether
-    pictures are drawn, and ``[smoke]``. What a probe will choose does not count until it is chosen: starting
-    such an experiment again gives the same digest, whatever is chosen this time.
+    pictures are drawn, ``[smoke]``, and the word that it was applied. What a probe will choose does not count until
+    it is chosen: starting such an experiment again gives the same digest, whatever is chosen this time.
     """
     tree = plain(experiment)
-    for key in ("cache", "smoke"):
+    for key in ("cache", "smoke", "smoke-run"):
         tree.pop(key, None)
     for key in ("name", "workers", "ray"):
         tree["engine"].pop(key, None)

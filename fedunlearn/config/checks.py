@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 Contradiction = tuple[str, Any, str]
 """Path of the value, the value (None: absent, or too long to show), what would be right."""
 
+IN_A_DIRECTORY = ("cifar10", "cifar100", "prostate-mri")
+"""Sources that are read from ``data.directory``."""
+
 _NOBODY_LEFT = "nobody would be left to learn from; leave at least one client"
 
 
@@ -91,8 +94,11 @@ def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[
 
 def _data(experiment: Experiment) -> Iterator[Contradiction]:
     data = experiment.data
-    if data.source in ("cifar10", "cifar100", "prostate-mri") and data.directory is None:
+    if data.source in IN_A_DIRECTORY and data.directory is None:
         yield "data.directory", None, f'is required by source = "{data.source}": the folder it lies in'
+    elif data.directory is not None and data.source not in IN_A_DIRECTORY and not experiment.smoke_run:
+        # A smoke run may leave the directory of the data that it stands in for.
+        yield "data.directory", data.directory, f'is not read by source = "{data.source}"; leave it out'
     segments = data.task == "segmentation"
     if segments != (data.partition == "site"):
         foreign = f'belongs to prostate MRI, not "{data.source}"'

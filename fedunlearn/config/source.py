@@ -68,6 +68,8 @@ def with_overrides(
             tree = _replaced(tree, _steps(path), value)
         except ValueError as error:
             raise ConfigError(f"{path} ({place}): {error}") from None
+    if smoke:
+        tree["smoke-run"] = True
     return tree, Origin(
         f"{file} with [smoke]" if smoke else file, {path: place for path, _, place in overrides}
     )

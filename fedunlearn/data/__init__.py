@@ -121,6 +121,7 @@ def _federate_images(
         num_source_rows=num_rows,
         sites=None,
         site_names=(),
+        other_folders=(),
     )
     # Client by client, and last what nobody holds: a client's own data are then neighbours.
     nobodys = np.setdiff1d(np.arange(len(train)), dealt.rows, assume_unique=True)
@@ -156,6 +157,7 @@ def _federate_slices(
         num_clients=num_clients,
         sites=source.index.site[train],
         site_names=source.site_names,
+        other_folders=source.other_folders,
     )
     rows = {"train": train[dealt.rows], "validation": validation, "test": test}
     images = {split: source.images(rows[split], dtype).to(device) for split in rows}

@@ -98,7 +98,13 @@ def shards(
     )
 
 
-def by_site(num_clients: int, *, sites: Indices | None, site_names: tuple[str, ...]) -> Partition:
+def by_site(
+    num_clients: int,
+    *,
+    sites: Indices | None,
+    site_names: tuple[str, ...],
+    other_folders: tuple[str, ...] = (),
+) -> Partition:
     """One site's data per client; federation.num-clients is the number of sites.
 
     Parameters
@@ -108,15 +114,18 @@ def by_site(num_clients: int, *, sites: Indices | None, site_names: tuple[str, .
         int64, (n,): each row's site, None for data without sites.
     site_names : tuple of str
         By number of site.
+    other_folders : tuple of str
+        What lies beside the sites and is not known as one: perhaps the one that is missed.
     """
     if sites is None:
         raise ConfigError(
             "data.partition = 'site': belongs to data with sites, such as prostate-mri; choose another"
         )
     if num_clients != len(site_names):
+        unknown = f"; no site is known by the name {' or '.join(other_folders)}" if other_folders else ""
         raise ConfigError(
             f"federation.num-clients = {num_clients}: there are {len(site_names)} sites ({', '.join(site_names)}) "
-            f"and each is a client; set it to {len(site_names)}"
+            f"and each is a client; set it to {len(site_names)}{unknown}"
         )
     return hand_out(sites, num_clients, "data.partition = 'site'", "add cases")
 

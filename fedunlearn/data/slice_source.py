@@ -40,6 +40,8 @@ class SliceSource:
         "phantom" for volumes that were made up, "" for others.
     notes : tuple of str
         A line for all that was found and is not used, and for whatever else a user should know.
+    other_folders : tuple of str
+        What lies beside the sites' folders and is none of theirs.
     """
 
     planes: Tensor
@@ -50,6 +52,7 @@ class SliceSource:
     site_names: tuple[str, ...]
     origin: str
     notes: tuple[str, ...]
+    other_folders: tuple[str, ...] = ()
 
     def images(self, rows: Indices, dtype: torch.dtype) -> Tensor:
         """Return the images of these rows in [0, 1], (rows, 3, size, size); made on the processor."""

@@ -62,7 +62,7 @@ class MixTransformer(nn.Module):
         except ImportError as error:
             raise ConfigError(
                 'model.name = "mit-b0": needs transformers, which the extra "vit" brings: '
-                'pip install "fedunlearn[vit]"'
+                "in the clone, pip install -e '.[vit]' -c constraints.txt"
             ) from error
         settings = SegformerConfig(
             num_channels=in_channels,

@@ -89,6 +89,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         forget = tuple(config.ForgetConfig(clients=(client,), at_round=draw(at_rounds)) for client in order)
     numerics: Literal["exact", "fast"] = draw(st.sampled_from(["exact", "fast"]))
     optimizer: Literal["sgd", "adam"] = draw(st.sampled_from(["sgd", "adam"]))
+    source = draw(st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]))
     return Experiment(
         name=draw(names),
         seeds=tuple(draw(st.lists(st.integers(0, 2**63), min_size=1, max_size=3, unique=True))),
@@ -98,8 +99,8 @@ def experiments(draw: st.DrawFn) -> Experiment:
         data=draw(
             st.builds(
                 config.DataConfig,
-                source=st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]),
-                directory=text,
+                source=st.just(source),
+                directory=text if source.startswith("cifar") else st.none(),
                 partition=st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]),
                 partition_file=text,
                 alpha=positive,
@@ -129,6 +130,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
                 [{}, {"train.lr-decay": 0.5, "method[1].label": "label-of-a-smoke-run"}, {"seeds": [1, 2]}]
             )
         ),
+        smoke_run=draw(st.booleans()),
     )
 
 
@@ -192,6 +194,7 @@ def test_overrides_are_toml_values_or_words_and_the_last_one_wins() -> None:
         "method[1].scale=3",
         "method[2].label='left-out'",
         "seeds[1]=7",
+        "data.source=cifar10",
         "data.directory=/a/b c",
         "engine.workers=2",
     ]
@@ -215,6 +218,20 @@ def test_smoke_applies_only_when_asked_and_overrides_come_after_it() -> None:
     assert loads(quoted, smoke=True, overrides=["train.rounds=3"]).train.rounds == 3
 
 
+def test_a_smoke_run_is_known_as_one_from_its_own_file() -> None:
+    text = f"{SMALLEST}[smoke]\ntrain.rounds = 1\n"
+    smoke = loads(text, smoke=True, overrides=["train.lr=0.5"])
+    assert smoke.smoke_run and loads(to_toml(smoke)).smoke_run
+    assert not loads(text).smoke_run
+    assert digest(smoke) == digest(loads(text, overrides=["train.rounds=1", "train.lr=0.5"]))
+
+
+def test_a_smoke_run_may_leave_the_directory_of_what_it_stands_in_for() -> None:
+    cifar = SMALLEST.replace('"digits"', '"cifar10"').replace("model", 'data.directory = "data"\nmodel')
+    smoke = loads(f'{cifar}[smoke]\ndata.source = "synthetic-images"\n', smoke=True)
+    assert loads(to_toml(smoke)).data.directory == "data"
+
+
 def test_an_overridden_experiment_reruns_although_its_smoke_table_no_longer_fits() -> None:
     timeline = (EXPERIMENTS / "timeline.toml").read_text(encoding="utf-8")
     shorter = loads(timeline, overrides=["forget=[{clients = [1], at-round = 2}]"])
@@ -229,6 +246,7 @@ CHANGES_NOTHING = {
     "engine.ray.cpus_per_worker",
     "cache",
     "smoke",
+    "smoke_run",
     "measures.pictures",
 }
 

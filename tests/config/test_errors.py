@@ -66,7 +66,7 @@ BROKEN = [
         "seeds =",
         '"s\\ne" =',
         '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, cache, '
-        "numerics, data, federation, model, train, method, forget, recover, engine, measures, smoke",
+        "numerics, data, federation, model, train, method, forget, recover, engine, measures, smoke, smoke-run",
     ),
     ("scale = 2", "scal = 2", "method[1].scal = 2 (x.toml): unknown key; did you mean method[1].scale?"),
     ("lr = 0.1", "", "train.lr (x.toml): is required and missing"),
@@ -301,6 +301,11 @@ BROKEN = [
         'name = "ray"\ndevice = "cuda"\nray.gpus-per-worker = 0',
         'engine.ray.gpus-per-worker = 0.0 (x.toml): must be > 0 with engine.device = "cuda"; '
         "leave it out for one GPU each",
+    ),
+    (
+        'source = "mnist5k"',
+        'source = "mnist5k"\ndirectory = "data"',
+        'data.directory = "data" (x.toml): is not read by source = "mnist5k"; leave it out',
     ),
     # Syntax
     (

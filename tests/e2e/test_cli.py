@@ -106,6 +106,11 @@ def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
     # 3 + 2 oracles x 6 + 2 methods x 3 rounds
     assert "21" in result.stdout
     assert not (folder / "runs" / "check").exists()
+    result = fedunlearn("check", "tiny.toml", "--engine", "flower", cwd=folder)
+    assert result.returncode == 2
+    assert 'engine.name = "flower"' in result.stderr
+    result = fedunlearn("check", "tiny.toml", "--engine", "auto", cwd=folder)
+    assert "how many there will be is chosen when it runs" in result.stdout, result.stderr
 
 
 @pytest.mark.parametrize(

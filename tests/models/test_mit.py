@@ -207,5 +207,6 @@ def test_without_transformers_the_extra_is_named(monkeypatch):
     with pytest.raises(ConfigError) as error:
         make("mit-b0")
     assert str(error.value) == (
-        'model.name = "mit-b0": needs transformers, which the extra "vit" brings: pip install "fedunlearn[vit]"'
+        'model.name = "mit-b0": needs transformers, which the extra "vit" brings: in the clone, '
+        "pip install -e '.[vit]' -c constraints.txt"
     )

@@ -67,6 +67,7 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
         index=_index(slices, owners),
         class_names=CLASSES,
         site_names=tuple(layout.cases),
+        other_folders=layout.others,
         origin=layout.origin,
         notes=(*layout.notes, *(f"left out {case.path}: {case.what}" for case in bad), *prepared.notes),
     )

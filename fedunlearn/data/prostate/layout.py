@@ -50,11 +50,14 @@ class Layout:
         "phantom" for volumes that were made up, "" for others.
     notes : tuple of str
         What is there and is not used.
+    others : tuple of str
+        Names of folders that are no site's.
     """
 
     cases: Mapping[str, tuple[CaseFiles | BadCaseError, ...]]
     origin: str
     notes: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def read_layout(directory: str | None) -> Layout:
@@ -77,10 +80,11 @@ def read_layout(directory: str | None) -> Layout:
             "`fedunlearn data phantom`"
         ) from error
     found: dict[str, Path] = {}
-    notes = []
+    notes, others = [], []
     for folder in folders:
         site = site_of(folder.name)
         if site is None:
+            others.append(folder.name)
             if volumes := _volumes(folder):
                 notes.append(f"{folder}: is none of the six sites; its {len(volumes)} volumes are not used")
         elif site in found:
@@ -95,6 +99,7 @@ def read_layout(directory: str | None) -> Layout:
         cases={site: tuple(_cases(site, found[site])) for site in SITES if site in found},
         origin="phantom" if (root / PHANTOM).is_file() else "",
         notes=tuple(notes),
+        others=tuple(others),
     )
 
 

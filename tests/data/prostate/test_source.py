@@ -126,6 +126,9 @@ def test_the_number_of_clients_must_be_that_of_the_sites(own):
         "federation.num-clients = 6: there are 5 sites (BIDMC, HK, ISBI, ISBI_1.5, UCL) and each is a client; "
         "set it to 5"
     )
+    (own / "I2CVB_old").mkdir()
+    (own / "siemens").mkdir()
+    assert error(own).endswith("; set it to 5; no site is known by the name I2CVB_old or siemens")
 
 
 def test_sites_belong_to_data_that_have_some():
