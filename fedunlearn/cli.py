@@ -129,11 +129,11 @@ def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
 ) -> None:
     """Show several finished runs side by side."""
-    from fedunlearn.report.run_files import with_origin
+    from fedunlearn.report.run_files import with_setting
     from fedunlearn.report.tables import comparison_table
     from fedunlearn.simulation.runner import read_scorecard
 
-    cards = [with_origin(read_scorecard(_finished(folder)), folder) for folder in folders]
+    cards = [with_setting(read_scorecard(_finished(folder)), folder) for folder in folders]
     _console().print(comparison_table(cards))
 
 
@@ -199,11 +199,11 @@ def phantom(
 def _show(folder: Path, console: Console) -> None:
     """Write what people read of a finished run, and show the scorecard."""
     from fedunlearn.report.html import write_report
-    from fedunlearn.report.run_files import with_origin
+    from fedunlearn.report.run_files import with_setting
     from fedunlearn.report.tables import markdown, scorecard_table
     from fedunlearn.simulation.runner import read_scorecard
 
-    card = with_origin(read_scorecard(folder), folder)
+    card = with_setting(read_scorecard(folder), folder)
     (folder / "scorecard.md").write_text(markdown(card))
     page = write_report(folder)
     console.print(scorecard_table(card))

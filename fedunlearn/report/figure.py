@@ -7,11 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fedunlearn.errors import UserError
+from fedunlearn.report.legend import shapes
 from fedunlearn.report.palette import Look, css_variables, looks
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.trajectories import trajectory
-from fedunlearn.report.words import origin_words
 
 MARGIN, LEGEND, GAP = 12.0, 40.0, 14.0
 
@@ -60,11 +60,11 @@ def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
         x, height = x + w + GAP, max(height, h)
     legend, legend_end = _legend(["original", "retrain", *labels], style)
     width, height = max(x - GAP, legend_end) + MARGIN, LEGEND + height + MARGIN
-    origin = origin_words(run.scores.origin)
-    if origin:
+    caveat = run.scores.caveat
+    if caveat:
         legend += (
             f'<text x="{MARGIN + 6:g}" y="{height + 8:g}" font-size="12" fill="var(--muted)">'
-            f"{escape(origin)}</text>"
+            f"{escape(caveat)}</text>"
         )
         height += 8 + MARGIN
     title = escape(f"{run_name}: {panel.title}")
@@ -82,11 +82,10 @@ def _legend(labels: list[str], style: dict[str, Look]) -> tuple[str, float]:
     pieces, x = [], MARGIN + 6
     for label in labels:
         look = style[label]
-        dashes = ' stroke-dasharray="5 3"' if look.dashes != "-" else ""
         pieces.append(
-            f'<line x1="{x:g}" x2="{x + 22:g}" y1="22" y2="22" stroke="var(--{look.colour})" '
-            f'stroke-width="2.4"{dashes}/>'
-            f'<text x="{x + 28:g}" y="26" font-size="12" fill="var(--ink)">{escape(label)}</text>'
+            f'<g transform="translate({x:g} 15)" stroke="var(--{look.colour})" fill="var(--{look.colour})">'
+            f"{shapes(look)}</g>"
+            f'<text x="{x + 32:g}" y="26" font-size="12" fill="var(--ink)">{escape(label)}</text>'
         )
-        x += 48 + 7 * len(label)
+        x += 52 + 7 * len(label)
     return "".join(pieces), x

@@ -62,7 +62,7 @@ def render(run: RunFiles) -> str:
         tag("meta", charset="utf-8"),
         tag("meta", name_="viewport", content="width=device-width, initial-scale=1"),
         tag("title", f"{run.scores.experiment} · federated unlearning report"),
-        tag("style", Markup(stylesheet(origin=bool(run.scores.origin), pictures=bool(run.pictures)))),
+        tag("style", Markup(stylesheet(caveat=bool(run.scores.caveat), pictures=bool(run.pictures)))),
     )
     body = tag(
         "body",

@@ -2,7 +2,7 @@
 
 A figure is drawn in *stand-in* colours; :mod:`fedunlearn.report.svg` replaces each by a CSS variable, so
 that one inline SVG follows the reader's light or dark scheme. Methods also differ by marker, never by colour
-alone.
+alone; where there are more of them than colours, by dashes as well.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,10 @@ STAND_INS: dict[str, str] = {name: f"#0a0b{place:02x}" for place, name in enumer
 HEAT = "#2f7fc1"
 """The heat map's one hue; its cells are transparent in proportion, so it suits either background."""
 
-_MARKERS = ("o", "D", "^", "v", "P")
+METHOD_COLOURS = sum(name.startswith("method") for name in SCHEMES)
+_MARKERS = ("o", "D", "^", "v", "P", "X", "<", ">", "p", "h", "*")
+"""Their number and that of the colours have no common divisor: the first 55 methods are pairs of their own."""
+_DASHES = ("-", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
         if label == "natural":
             chosen[label] = Look("natural", "s")
             continue
-        chosen[label] = Look(f"method{free % 5}", _MARKERS[free % 5], "-" if free < 5 else "-.")
+        place, lap = free % METHOD_COLOURS, free // METHOD_COLOURS
+        chosen[label] = Look(f"method{place}", _MARKERS[free % len(_MARKERS)], _DASHES[lap % len(_DASHES)])
         free += 1
     return chosen
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def read_run(directory: Path) -> RunFiles:
     partition = directory / "partition.json"
     return RunFiles(
         directory=directory,
-        scores=Scores(with_origin(read_json(card), directory)),
+        scores=Scores(with_setting(read_json(card), directory)),
         metrics=read_metrics(directory / "metrics.jsonl"),
         branches=tuple(_branch(entry) for entry in read_json(branches)) if branches.exists() else (),
         partitions=_partitions(read_json(partition)) if partition.exists() else {},
@@ -137,12 +137,43 @@ def read_run(directory: Path) -> RunFiles:
     )
 
 
-def with_origin(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return the scorecard with where the run's data are from, as its ``partition.json`` tells, in ``origin``."""
-    path = directory / "partition.json"
-    held = read_json(path) if path.exists() else {}
+def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the scorecard with what must be known of the run beside its numbers.
+
+    That is where the data are from (``origin``), whether it was a smoke run (``smoke``), what ran it (``engine``)
+    and where it lies (``directory``).
+    """
+    held, settings = _json(directory / "partition.json", {}), _toml(directory / "experiment.toml")
     origin = next((entry["origin"] for entry in held.values() if entry.get("origin")), "")
-    return {**card, "origin": origin} if origin else dict(card)
+    known = {
+        "origin": origin,
+        "smoke": settings.get("smoke-run", False),
+        "engine": _engine(settings, _json(directory / "branches.json", [])),
+        "directory": str(directory),
+    }
+    return {**card, **{name: value for name, value in known.items() if value}}
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    return read_json(path) if path.exists() else otherwise
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+
+
+def _engine(settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the engine in words: what branches were computed on, or what was asked for where all were cached."""
+    used = [record["engine"] for record in records if record.get("engine")]
+    words = []
+    for engine in used or [settings.get("engine") or {}]:
+        workers = engine.get("workers")
+        count = f"{workers} worker{'s' * (workers != 1)}" if workers else ""
+        words.append(", ".join(filter(None, (engine.get("name"), count))))
+    return " and ".join(dict.fromkeys(words))
 
 
 def _branch(entry: Mapping[str, Any]) -> Branch:

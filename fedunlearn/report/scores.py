@@ -6,7 +6,7 @@ from typing import Any
 
 from fedunlearn.errors import RunError
 from fedunlearn.report.quality import QUALITIES, Quality
-from fedunlearn.report.words import MOMENTS, metric_order
+from fedunlearn.report.words import MOMENTS, SMOKE, metric_order, origin_words
 
 REFERENCES = ("original", "retrain")
 """Labels that are no method: what was trained, and what it is held against."""
@@ -37,6 +37,12 @@ class Scores:
         What this task's models are judged by.
     origin : str
         What must be known of where the data are from, see :func:`fedunlearn.report.words.origin_words`.
+    smoke : bool
+        Whether it was a smoke run, whose numbers mean nothing.
+    engine : str
+        What ran it, such as "ray, 4 workers"; empty where nobody knows.
+    directory : str
+        Where the run lies; empty where nobody knows.
 
     Raises
     ------
@@ -52,6 +58,9 @@ class Scores:
             )
         self.quality: Quality = QUALITIES[task]
         self.origin = str(scorecard.get("origin") or "")
+        self.smoke = bool(scorecard.get("smoke"))
+        self.engine = str(scorecard.get("engine") or "")
+        self.directory = str(scorecard.get("directory") or "")
         self.experiment = str(scorecard.get("experiment") or "experiment")
         self.run = str(scorecard.get("run") or "")
         self.rows: list[Json] = [row for row in scorecard.get("rows") or [] if row.get("label")]
@@ -65,6 +74,11 @@ class Scores:
         )
         self.methods: tuple[str, ...] = tuple(label for label in present if label not in REFERENCES)
         self.labels: tuple[str, ...] = tuple(ref for ref in REFERENCES if ref in present) + self.methods
+
+    @property
+    def caveat(self) -> str:
+        """What must be read before any number; empty where nothing must."""
+        return " ".join(filter(None, (SMOKE * self.smoke, origin_words(self.origin))))
 
     def groups(self) -> list[tuple[str, str]]:
         """Return every (label, at) with an aggregate or a row: labels in order, moments as they happen."""

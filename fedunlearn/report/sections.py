@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from fedunlearn.report.heat_map import heat_map, rows_to_draw, shape_of
-from fedunlearn.report.legend import legend
+from fedunlearn.report.legend import key, legend
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import Look
 from fedunlearn.report.panels import Panel, panels
@@ -12,7 +12,7 @@ from fedunlearn.report.quality import Quality
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.trajectories import trajectory
 from fedunlearn.report.verdict import Finding, best_finding, caution, evidence, findings, headline
-from fedunlearn.report.words import MOMENTS, magnitude, moment, number, origin_words
+from fedunlearn.report.words import MOMENTS, magnitude, moment, number
 
 Looks = Mapping[str, Look]
 
@@ -44,11 +44,11 @@ def header(run: RunFiles) -> Markup:
         f"{train['rounds']} rounds" if "rounds" in train else "",
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds else "",
     ]
-    origin = origin_words(run.scores.origin)
+    caveat = run.scores.caveat
     return tag(
         "header",
         tag("h1", tag("b", run.scores.experiment), " · federated unlearning report"),
-        tag("p", origin, class_="origin") if origin else None,
+        tag("p", caveat, class_="caveat") if caveat else None,
         tag("p", " · ".join(fact for fact in facts if fact), class_="facts"),
     )
 
@@ -88,7 +88,7 @@ def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
     ]
     return tag(
         "article",
-        tag("h3", tag("span", class_="swatch", style=colour), finding.label),
+        tag("h3", key(look), finding.label),
         tag(
             "p",
             number(finding.gap),

@@ -33,7 +33,6 @@ nav a:hover{color:var(--ink);border-color:var(--ink)}
 .card,figure,.scroll,pre{background:var(--card);border-radius:12px;box-shadow:0 0 0 1px var(--grid)}
 .card{padding:16px 18px}
 .card h3{display:flex;align-items:center;gap:9px;overflow-wrap:anywhere}
-.swatch{flex:none;width:12px;height:12px;border-radius:50%;background:var(--c)}
 .big{font-size:2.3rem;font-weight:700;line-height:1.1;margin:10px 0 0;font-variant-numeric:tabular-nums}
 .big small{display:block;font-size:.88rem;font-weight:400;color:var(--muted);line-height:1.4;margin-top:3px}
 .level{color:var(--level);font-weight:600;margin:12px 0 6px;line-height:1.35}
@@ -80,7 +79,7 @@ footer{font-size:.85rem;padding-top:40px;padding-bottom:40px}
 """
 
 
-_ORIGIN = """.origin{display:inline-block;margin:10px 0 2px;padding:3px 12px;border:1px solid var(--fair);
+_CAVEAT = """.caveat{display:inline-block;margin:10px 0 2px;padding:3px 12px;border:1px solid var(--fair);
   border-left-width:5px;border-radius:4px;color:var(--fair);font-weight:600}
 """
 _PICTURES = """.strip{display:flex;flex-wrap:wrap;gap:14px 26px;align-items:flex-start;margin:10px 0 0}
@@ -96,6 +95,6 @@ _PICTURES = """.strip{display:flex;flex-wrap:wrap;gap:14px 26px;align-items:flex
 """
 
 
-def stylesheet(*, origin: bool = False, pictures: bool = False) -> str:
-    """Return the whole style sheet; with what a page about made data, or one with pictures, needs besides."""
-    return css_variables() + _RULES + _ORIGIN * origin + _PICTURES * pictures
+def stylesheet(*, caveat: bool = False, pictures: bool = False) -> str:
+    """Return the whole style sheet; with what a page with a caveat, or one with pictures, needs besides."""
+    return css_variables() + _RULES + _CAVEAT * caveat + _PICTURES * pictures

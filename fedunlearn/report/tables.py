@@ -17,7 +17,6 @@ from fedunlearn.report.words import (
     magnitude,
     metric_title,
     number,
-    origin_words,
     spread,
 )
 
@@ -41,7 +40,7 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     quality = scores.quality
     widths = {metric: _widths(scores, metric) for _, metric in quality.columns}
     caption = _CAPTION.format(word=quality.word) + _DISTANCE * ("HD95" in quality.bare)
-    title = "\n".join(filter(None, (scores.experiment, origin_words(scores.origin))))
+    title = "\n".join(filter(None, (scores.experiment, scores.caveat)))
     table = Table(title=title, caption=caption, **_LAYOUT)
     table.add_column("\nmethod, at", min_width=13, max_width=16, overflow="fold")
     for heading, metric in quality.columns:
@@ -132,23 +131,22 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
             + "; points of one measure are not points of another" * (len({s.quality.word for s in every}) > 1)
         )
     table = Table(title="Runs compared", caption=caption, **_LAYOUT)
-    table.add_column("run", min_width=19, max_width=28, overflow="fold")
-    table.add_column("method", max_width=16, overflow="fold")
+    table.add_column("run, method", min_width=16, max_width=28, overflow="fold")
     table.add_column("at", no_wrap=True)
     for heading in ("forget", "floor", "test", "MIA", "recovery", "epochs", "n"):
         table.add_column(heading, justify="right")
-    for scores in every:
+    for scores, told_apart in zip(every, _told_apart(every), strict=True):
         forget = scores.quality.of("forget")
         table.add_section()
-        for place, label in enumerate(label for label in scores.labels if label != "retrain"):
+        table.add_row(_run(scores, spoken, told_apart))
+        for label in (label for label in scores.labels if label != "retrain"):
             at = scores.judged_at(label) or ("request" if label == "original" else "")
             gaps = {
                 heading: scores.stat(label, at, "abs_gap", metric)
                 for heading, metric in scores.quality.columns
             }
             table.add_row(
-                _run(scores, spoken) if place == 0 else Text("", style="bold"),
-                Text(label),
+                Text(f"  {label}"),
                 Text(at),
                 compact(gaps["forget"]),
                 number(scores.stat(label, at, "floor", forget).mean),
@@ -161,10 +159,23 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _run(scores: Scores, spoken: bool) -> Text:
+def _told_apart(every: Sequence[Scores]) -> list[str]:
+    """Return what tells runs of one name apart: the engine, or the folder where that is the same, too."""
+    found = []
+    for scores in every:
+        alike = [other for other in every if other.run == scores.run]
+        same_engine = [other for other in alike if other.engine == scores.engine]
+        words = [scores.engine] * (len(alike) > 1) + [scores.directory] * (len(same_engine) > 1)
+        found.append(", ".join(filter(None, words)))
+    return found
+
+
+def _run(scores: Scores, spoken: bool, told_apart: str) -> Text:
     """Return a run's name, with what must be known of its numbers under it."""
     about = [scores.quality.word] if spoken else []
+    about += ["smoke run"] if scores.smoke else []
     about += [f"{scores.origin} data"] if scores.origin else []
+    about += [told_apart] if told_apart else []
     name = Text(scores.run or scores.experiment, style="bold")
     return name.append(f"\n{', '.join(about)}", style="not bold dim") if about else name
 
@@ -173,8 +184,8 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
     """Return the scorecard as Markdown: the aggregates, then every row."""
     scores = Scores(scorecard)
     lines = [f"# Scorecard of {_plain(scores.experiment)}", ""]
-    if scores.origin:
-        lines += [f"**{_plain(origin_words(scores.origin))}**", ""]
+    if scores.caveat:
+        lines += [f"**{_plain(scores.caveat)}**", ""]
     if scores.run:
         lines += [f"Run `{scores.run}`.", ""]
     quality, present = scores.quality, scores.metrics()

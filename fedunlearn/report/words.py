@@ -53,6 +53,9 @@ ORIGINS = {
 }
 """Where the data of a run are from → what stands at the top of everything that is shown of it."""
 
+SMOKE = "Smoke run: everything in little, the numbers mean nothing."
+"""Stands at the top of everything that is shown of a run with ``--smoke``."""
+
 DIGITS = {"%": 1, "mm": 1}
 """Unit → decimals; all else has three."""
 

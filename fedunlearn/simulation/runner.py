@@ -97,6 +97,7 @@ class _Simulation:
         self.progress = progress
         self.keys: dict[str, str] = {}
         self._engine: Grid | None = None
+        self._workers = 1
         self._settled = False
 
     def play(self) -> None:
@@ -148,6 +149,8 @@ class _Simulation:
             with naming_shortage(branch.name):
                 outcome = self._compute(branch, self._grid(branch.seed, stack))
         record = {**_description(branch), **outcome, "cached": cached, "key": key}
+        if not cached:
+            record["engine"] = {"name": self.experiment.engine.name, "workers": self._workers}
         self.run.finish_branch(record)
         if self.cache is not None and not cached:
             self.cache.store_branch(key, self.run, branch.name, outcome)
@@ -159,6 +162,12 @@ class _Simulation:
             self._settle()
             path = str(self.run.experiment_path)
             self._engine = stack.enter_context(open_grid(self.experiment, path, seed))
+            engine = self.experiment.engine
+            self._workers = getattr(self._engine, "workers", engine.workers)  # of Ray's only the grid knows
+            if engine.given_workers is None:
+                self.progress.note(
+                    f"engine {engine.name}: the cluster has room for {self._workers} worker(s)"
+                )
         return self._engine
 
     def _settle(self) -> None:

@@ -72,11 +72,12 @@ def test_the_curves_are_the_reports_own(directory, figure):
 
 def test_the_legend_names_every_curve_in_its_colour(figure):
     _, root = figure
-    lines = [e.attrib["stroke"] for e in root.findall(f"{SVG}line")]
+    keys = root.findall(f"{SVG}g")
     texts = [e.text for e in root.findall(f"{SVG}text")]
     assert texts == ["original", "retrain", PUF, NATURAL]
-    assert lines == ["var(--original)", "var(--retrain)", "var(--method0)", "var(--natural)"]
-    dashed = [e.attrib.get("stroke-dasharray") is not None for e in root.findall(f"{SVG}line")]
+    inks = [e.attrib["stroke"] for e in keys]
+    assert inks == ["var(--original)", "var(--retrain)", "var(--method0)", "var(--natural)"]
+    dashed = ["stroke-dasharray" in e.find(f"{SVG}path").attrib for e in keys]
     assert dashed == [False, True, False, False]
     marks = {e.attrib.get("data-mark") for e in charts(root)["figure-test"].iter()}
     assert {f"curve {label}" for label in ("original", PUF, NATURAL)} | {"retrain"} <= marks

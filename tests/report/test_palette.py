@@ -5,7 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from fedunlearn.report.palette import SCHEMES, looks
+from fedunlearn.report.legend import key, legend, shapes
+from fedunlearn.report.palette import SCHEMES, Look, looks
 
 VISIONS = {  # Machado, Oliveira, Fernandes 2009, severity 1, on linear RGB
     "normal": np.eye(3),
@@ -55,9 +56,25 @@ def test_contrast_to_the_card(scheme):
 
 
 def test_methods_differ_by_more_than_colour():
-    methods = ["natural", *(f"puf-{scale}" for scale in range(9))]
+    methods = ["natural", *(f"puf-{scale}" for scale in range(15))]
     chosen = looks(methods)
-    drawn = [(look.colour, look.marker, look.dashes) for look in chosen.values()]
-    assert len(set(drawn)) == len(drawn)
-    assert len({(look.marker, look.dashes) for look in list(chosen.values())[3:]}) == 9
+    drawn = [(look.colour, look.marker) for look in chosen.values()]
+    assert len(set(drawn)) == len(drawn), "by colour and marker, also where dashes cannot be seen"
+    assert len({(look.marker, look.dashes) for look in list(chosen.values())[3:]}) == 15, "without colours"
     assert looks([*reversed(methods), *methods])["natural"] == chosen["natural"]
+
+
+def test_those_of_one_colour_differ_in_marker_and_dashes():
+    chosen = list(looks([f"puf-{scale}" for scale in range(15)]).values())[2:]
+    for colour in {look.colour for look in chosen}:
+        alike = [look for look in chosen if look.colour == colour]
+        assert len(alike) == len({look.marker for look in alike}) == len({look.dashes for look in alike}) == 3
+
+
+def test_every_method_has_a_key_of_its_own():
+    methods = [f"puf-{scale}" for scale in range(20)]
+    chosen = looks(methods)
+    assert len({key(look) for look in chosen.values()}) == len(chosen) == 22
+    shown = legend(methods, chosen)
+    assert all(key(chosen[label]) in shown for label in methods)
+    assert len({shapes(Look("method0", look.marker)) for look in chosen.values()}) == 11 + 2

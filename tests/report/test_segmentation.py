@@ -13,7 +13,7 @@ from rich.console import Console
 from fedunlearn.errors import RunError
 from fedunlearn.report.figure import write_figure
 from fedunlearn.report.html import write_report
-from fedunlearn.report.run_files import read_run, with_origin
+from fedunlearn.report.run_files import read_run, with_setting
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.tables import comparison_table, markdown, scorecard_table
 from fedunlearn.report.verdict import caution, evidence, findings, headline
@@ -39,7 +39,7 @@ def page(directory) -> Element:
 
 @pytest.fixture(scope="module")
 def card(directory) -> dict:
-    return with_origin(json.loads((directory / "scorecard.json").read_text()), directory)
+    return with_setting(json.loads((directory / "scorecard.json").read_text()), directory)
 
 
 def rendered(table, width: int = 100) -> list[str]:
@@ -68,7 +68,7 @@ def test_the_page_begins_with_where_the_data_are_from(page):
 def test_real_data_need_no_word_and_made_images_one(tmp_path, origin):
     run = SegmentationRun(targets=((0,),), origin=origin).write(tmp_path / "run")
     (header,) = parse(write_report(run).read_text()).all("header")
-    stated = [p.text for p in header.all("p", class_="origin")]
+    stated = [p.text for p in header.all("p", class_="caveat")]
     assert stated == (["Synthetic data: made by a program, not real images."] if origin else [])
 
 
@@ -94,7 +94,9 @@ def test_curves_are_the_logged_dice(directory, page):
 
 
 def test_gaps_are_drawn_in_their_units(directory, page):
-    plots = [svg.attributes["data-plot"] for svg in page.all("section", id="verdict")[0].all("svg")]
+    plots = [
+        svg.attributes["data-plot"] for svg in page.all("section", id="verdict")[0].all("svg", class_="plot")
+    ]
     assert plots == ["gap-forget_dice", "gap-test_dice", "gap-mia_svc", "gap-forget_hausdorff"]
     scores = read_run(directory).scores
     for metric, unit in (("forget_dice", "points"), ("forget_hausdorff", "mm")):
@@ -113,7 +115,9 @@ def test_without_distances_there_is_no_plot_of_them(tmp_path):
         for values in (row.metrics, row.gap, row.floor):
             values["forget_hausdorff"] = None
     page = parse(write_report(run.write(tmp_path / "run")).read_text())
-    plots = [svg.attributes["data-plot"] for svg in page.all("section", id="verdict")[0].all("svg")]
+    plots = [
+        svg.attributes["data-plot"] for svg in page.all("section", id="verdict")[0].all("svg", class_="plot")
+    ]
     assert plots == ["gap-forget_dice", "gap-test_dice", "gap-mia_svc"]
 
 

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fedunlearn.report.figure import write_figure
+from fedunlearn.report.html import write_report
+from fedunlearn.report.run_files import with_setting
 from fedunlearn.report.tables import comparison_table, markdown, scorecard_table
+from fedunlearn.report.words import SMOKE
 from tests.report.example_rows import NATURAL, PUF
-from tests.report.example_run import ExampleRun
+from tests.report.example_run import TOML, ExampleRun
 
 Card = dict
 
@@ -116,6 +120,70 @@ def test_runs_side_by_side(cards):
     rows = [line for line in lines if PUF in line]
     assert len(rows) == 2 and f"{gap['mean']:.1f}±{gap['std']:.1f}" in rows[0]
     assert "final" in rows[1], "a timeline without common recovery is compared at its end"
+
+
+def test_many_wide_columns_of_runs_side_by_side_lose_none(cards):
+    card = json.loads(json.dumps(cards["quick"]))
+    card["run"] = "cifar100-resnet18-dirichlet-1a2b3c4d"
+    for line in card["aggregates"]:
+        for metric in line["abs_gap"]:
+            line["abs_gap"][metric] |= {"mean": 36.8, "std": 19.6}
+            line["floor"][metric] |= {"mean": 11.1}
+        line["n"] = 30
+        line["recovery_rounds"] |= {"mean": 14.2, "n": 27}
+    for row in card["rows"]:
+        row["cost"]["client_epochs"] = 1_234_567
+    lines = rendered(comparison_table([card]))
+    assert max(map(len, lines)) <= 100
+    (row,) = [line for line in lines if PUF in line]
+    assert row.split() == [PUF, "compare", "36.8±19.6", "11.1", "36.8±19.6", "36.8±19.6", "14.2", "(27/27)",
+                           "1234567", "30"]  # fmt: skip
+
+
+def test_runs_of_one_name_are_told_apart(cards):
+    def names(*runs: Card) -> str:
+        return " ".join(
+            " ".join(rendered(comparison_table([{**cards["quick"], **run} for run in runs]))).split()
+        )
+
+    local, ray = {"engine": "local, 1 worker"}, {"engine": "ray, 4 workers"}
+    assert "worker" not in names(local), "one needs no more than its name"
+    assert "worker" not in names(local, {**ray, "run": "other"})
+    assert all(engine["engine"] in names(local, ray) for engine in (local, ray))
+    two = names({**ray, "directory": "here/quick"}, {**ray, "directory": "there/quick"})
+    assert "here/quick" in two and "there/quick" in two
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(tmp_path):
+    toml = f"smoke-run = true\n{TOML}"
+    run = ExampleRun(toml=toml, targets=((4,),)).write(tmp_path / "run")
+    card = with_setting(json.loads((run / "scorecard.json").read_text()), run)
+    assert SMOKE in " ".join(" ".join(rendered(scorecard_table(card))).split())
+    assert markdown(card).splitlines()[2] == f"**{SMOKE}**"
+    assert "smoke run" in "".join(rendered(comparison_table([card])))
+    page = write_report(run).read_text()
+    assert page.index(f'<p class="caveat">{SMOKE}</p>') < page.index("<main")
+    figure = write_figure(run, tmp_path / "figure.svg").read_text()
+    assert SMOKE in figure
+    card["origin"] = "phantom"
+    assert f"**{SMOKE} Phantom data" in markdown(card)
+
+
+def test_a_whole_run_says_nothing_of_the_kind(cards, tmp_path):
+    run = ExampleRun(targets=((4,),)).write(tmp_path / "run")
+    card = with_setting(json.loads((run / "scorecard.json").read_text()), run)
+    for text in (markdown(card), write_report(run).read_text(), "".join(rendered(scorecard_table(card)))):
+        assert "smoke" not in text.lower()
+
+
+def test_the_engine_is_the_one_that_branches_were_computed_on(tmp_path):
+    example = ExampleRun(targets=((4,),), toml=f'{TOML}[engine]\nname = "ray"\n')
+    run = example.write(tmp_path / "run")
+    assert with_setting({}, run)["engine"] == "ray", "what was asked for, where nothing was computed"
+    example.branches[0]["engine"] = example.branches[1]["engine"] = {"name": "ray", "workers": 4}
+    assert with_setting({}, example.write(run))["engine"] == "ray, 4 workers"
+    example.branches[2]["engine"] = {"name": "local", "workers": 1}
+    assert with_setting({}, example.write(run))["engine"] == "ray, 4 workers and local, 1 worker"
 
 
 def cells(line: str) -> list[str]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedunlearn import resident
+from fedunlearn.config import with_engine
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.scorecard import dumps
 from fedunlearn.registry import load_object
@@ -14,6 +15,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import read_metrics
 from fedunlearn.simulation import runner
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, read_scorecard, simulate
 from strategies.recovery import RetrainReference
 from tests.e2e.tiny import TIMELINE, tiny
@@ -96,6 +98,38 @@ def test_records_of_branches_say_how_each_ended(timeline_run):
     (natural,) = (r for r in records if r["label"] == "natural")
     assert {r["state"] for r in natural["requests"]} == {"excluded"}, "never called forgotten"
     assert len({r["key"] for r in records}) == len(records)
+
+
+def test_records_of_branches_say_what_computed_them_and_how_many_workers_the_cluster_had(
+    tmp_path, monkeypatch
+):
+    def three_workers(experiment, path, seed):
+        grid = open_grid(with_engine(experiment, name="local", workers=1), path, seed)
+        grid.workers = 3
+        return grid
+
+    class Notes(Progress):
+        told = ()
+
+        def note(self, text):
+            self.told = (*self.told, text)
+
+    open_grid, progress = runner.open_grid, Notes()
+    monkeypatch.setattr(runner, "open_grid", three_workers)
+    shortest = ("cache=true", "train.rounds=1", "recover.max-rounds=1")
+    run = simulate(tiny(*shortest, "engine.name=ray"), out=tmp_path, progress=progress)
+    records = json.loads((run / "branches.json").read_text())
+    assert [r["engine"] for r in records] == [{"name": "ray", "workers": 3}] * len(records)
+    assert progress.told == ("engine ray: the cluster has room for 3 worker(s)",)
+    run = simulate(tiny(*shortest), out=tmp_path)
+    assert not any("engine" in r for r in json.loads((run / "branches.json").read_text())), (
+        "all from the cache"
+    )
+
+
+def test_a_local_engine_s_workers_are_those_asked_for(targets_run):
+    records = json.loads((targets_run / "branches.json").read_text())
+    assert [r["engine"] for r in records] == [{"name": "local", "workers": 1}] * len(records)
 
 
 def test_the_partition_is_written_by_seed(targets_run):
