@@ -12,7 +12,7 @@ demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
 	$(BIN)/fedunlearn run experiments/quickstart.toml
 
 test: lint types  ## everything that must pass before a change lands
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 lint: install
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from fedunlearn.data import Indices
 from fedunlearn.randomness import torch_generator
 from fedunlearn.registry import load_object
 from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.evaluation_forecast import evaluated_examples, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
@@ -69,6 +70,10 @@ class Forecast:
         Clients per round.
     seconds_per_example : float
         Of local training on one worker, from a probe of about a second.
+    evaluated : int
+        Examples that models are run over at most, without training on them.
+    seconds_per_evaluated : float
+        Of one of these, from a probe.
     memory : Memory
         What is needed of the device at once.
     origin : str
@@ -83,15 +88,22 @@ class Forecast:
     model_bytes: int
     slots: int
     seconds_per_example: float
+    evaluated: int
+    seconds_per_evaluated: float
     memory: Memory
     origin: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
-        """Estimated training time on this machine; measuring comes on top."""
+        """Estimated training time on this machine."""
         workers = self.experiment.engine.workers
         return sum(b.examples for b in self.branches) * self.seconds_per_example / workers
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Estimated time of evaluation, which one process does; attacks and distances come on top."""
+        return self.evaluated * self.seconds_per_evaluated
 
     @property
     def disk_bytes(self) -> int:
@@ -117,6 +129,8 @@ def forecast(experiment: Experiment) -> Forecast:
         model_bytes=sum(t.numel() * t.element_size() for t in tensors),
         slots=experiment.federation.slots,
         seconds_per_example=_probe(experiment),
+        evaluated=evaluated_examples(experiment),
+        seconds_per_evaluated=probe_evaluation(experiment),
         memory=memory_of(experiment),
         origin=models.origin_of(experiment.model, data.num_classes),
         notes=data.notes,
@@ -228,7 +242,9 @@ def show(plan: Forecast, console: Console) -> None:
         f"memory     {_memory(plan.memory)}\n"
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
-        "           branches in the cache take none, evaluation comes on top",
+        f"           about {duration(plan.evaluation_seconds)} of evaluation, by a probe of "
+        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; attacks and distances come\n"
+        "           on top; branches in the cache take none",
         highlight=False,
         markup=False,
     )

@@ -36,8 +36,11 @@ class Progress:
     def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
         """A branch is complete; ``reused``: it was there or came from the cache."""
 
-    def measuring(self) -> None:
-        """All branches are complete; attacks and distances are being measured."""
+    def measuring(self, rows: int) -> None:
+        """All branches are complete; so many rows of attacks and distances are about to be measured."""
+
+    def measured(self) -> None:
+        """One more of these rows is complete."""
 
     def end(self) -> None:
         """The scorecard is written."""
@@ -47,15 +50,16 @@ class Progress:
 
 
 class _Clock:
-    """Estimates the time left from the rounds computed so far: those to come take as long on average."""
+    """Estimates the time left from the rounds (or rows) computed so far: those to come take as long on average."""
 
-    def __init__(self, branches: Sequence[Branch]) -> None:
-        self.total = sum(b.rounds for b in branches)
+    def __init__(self, total: int) -> None:
+        self.total = total
         self.done = 0
         self._computed = 0
         self._began = time.monotonic()
 
-    def round(self) -> None:
+    def tick(self) -> None:
+        """Account for one that was computed."""
         self.done += 1
         self._computed += 1
 
@@ -103,14 +107,22 @@ class PlainProgress(Progress):
         self._console = console
         self._every = every_seconds
         self._last = 0.0
-        self._clock = _Clock([])
+        self._clock = _Clock(0)
         self._done_here = 0
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def _due(self) -> bool:
+        """Whether it is time for another line."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return False
+        self._last = now
+        return True
+
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
-        self._clock = _Clock(branches)
+        self._clock = _Clock(sum(b.rounds for b in branches))
         self._say(f"run {run}: {len(branches)} branches, at most {self._clock.total} rounds")
 
     def note(self, text: str) -> None:
@@ -122,11 +134,9 @@ class PlainProgress(Progress):
 
     def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
         if round:
-            self._clock.round()
+            self._clock.tick()
             self._done_here += 1
-        now = time.monotonic()
-        if now - self._last >= self._every:
-            self._last = now
+        if self._due():
             shown = "".join(f", test {name} {value:.1f} %" for name, value in _qualities(metrics))
             self._say(f"{branch.name}: round {round}/{branch.last_round}{shown}, {self._clock.left} left")
 
@@ -135,12 +145,19 @@ class PlainProgress(Progress):
         self._done_here = 0
         self._say(f"{branch.name}: {_summary(record, reused=reused)}")
 
-    def measuring(self) -> None:
+    def measuring(self, rows: int) -> None:
+        self._clock = _Clock(rows)
+        self._last = time.monotonic()
         self._say("measuring: quality, membership attacks, distances to the retrained models")
+
+    def measured(self) -> None:
+        self._clock.tick()
+        if self._due():
+            self._say(f"measured {self._clock.done}/{self._clock.total}, {self._clock.left} left")
 
 
 class LiveProgress(Progress):
-    """A bar over all rounds of the run and one over the branch at hand; finished branches scroll away above."""
+    """A bar over all rounds of the run and one over what is at hand; finished branches scroll away above."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
@@ -153,13 +170,13 @@ class LiveProgress(Progress):
             transient=True,
         )
         self._console = console
-        self._clock = _Clock([])
+        self._clock = _Clock(0)
         self._all = self._bars.add_task("rounds", total=0, note="")
         self._one = self._bars.add_task("", total=0, visible=False, note="")
         self._done_here = 0
 
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
-        self._clock = _Clock(branches)
+        self._clock = _Clock(sum(b.rounds for b in branches))
         self._console.print(f"[bold]{run.name}[/]  {len(branches)} branches", highlight=False)
         self._bars.update(self._all, total=self._clock.total)
         self._bars.start()
@@ -174,7 +191,7 @@ class LiveProgress(Progress):
     def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
         if not round:
             return
-        self._clock.round()
+        self._clock.tick()
         self._done_here += 1
         note = "".join(f"test {value:.1f} %" for _, value in _qualities(metrics))
         self._bars.update(self._one, completed=round - branch.first_round, note=note)
@@ -189,10 +206,15 @@ class LiveProgress(Progress):
             f"  [green]✓[/] {branch.name}: {_summary(record, reused=reused)}", highlight=False
         )
 
-    def measuring(self) -> None:
-        # Another task: one that has had a total cannot go back to none.
-        self._bars.remove_task(self._one)
-        self._one = self._bars.add_task("measuring attacks and distances", total=None, note="")
+    def measuring(self, rows: int) -> None:
+        self._clock = _Clock(rows)
+        self._bars.reset(
+            self._one, total=rows, description="measuring attacks and distances", visible=True, note=""
+        )
+
+    def measured(self) -> None:
+        self._clock.tick()
+        self._bars.update(self._one, completed=self._clock.done, note=f"{self._clock.left} left")
 
     def close(self) -> None:
         self._bars.stop()

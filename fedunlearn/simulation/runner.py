@@ -18,6 +18,7 @@ from fedunlearn.data.holdings import holdings
 from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
@@ -30,6 +31,7 @@ from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
 from fedunlearn.simulation.shortage import remedy
 
@@ -121,16 +123,22 @@ class _Simulation:
                 for branch in plan:
                     self._branch(branch, stack)
             self._engine = None
-        self.progress.measuring()
-        rows = [
-            row
-            for seed in self.experiment.seeds
-            for row in SeedScoring(self.experiment, self.run, seed, self.cache).rows()
-        ]
+        rows = self._measure()
         draw_pictures(self.experiment, self.run, rows)
         card = scorecard.scorecard(self.experiment.name, self.run.name, rows, task=self.experiment.data.task)
         write_durably(self.run.path / SCORECARD, scorecard.dumps(card).encode())
         self.progress.end()
+
+    def _measure(self) -> list[Row]:
+        """Return the rows of the scorecard."""
+        seeds, records = self.experiment.seeds, self.run.branches()
+        self.progress.measuring(sum(len([*Schedule(self.experiment, seed, records)]) for seed in seeds))
+        rows = []
+        for seed in seeds:
+            for row in SeedScoring(self.experiment, self.run, seed, self.cache).rows():
+                rows.append(row)
+                self.progress.measured()
+        return rows
 
     def _branch(self, branch: Branch, stack: ExitStack) -> None:
         """Bring one branch to its end: it is there already, or in the cache, or has to be computed."""

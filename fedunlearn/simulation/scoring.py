@@ -1,4 +1,4 @@
-"""From finished branches to the rows of the scorecard: which model is measured when, and against which retrain."""
+"""From finished branches to the rows of the scorecard: every model measured, and against which retrain."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
-from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, branches, moments
+from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment
+from fedunlearn.simulation.schedule import Schedule
 
 Values = dict[str, float | None]
 
@@ -50,9 +51,8 @@ class SeedScoring:
         self._cache = cache
         self._data = resident.data_of(experiment, seed)
         self._model = resident.new_model(experiment, self._data, seed=0)
-        self._branches = {b.name: b for b in branches(experiment, seed)}
         self._records = run.branches()
-        self._moments = moments(experiment, seed)
+        self._schedule = Schedule(experiment, seed, self._records)
         self._outputs = lru_cache(maxsize=self._outputs_to_keep())(self._run_model)
         self._log = lru_cache(maxsize=None)(run.metrics.of)
         self._plans = lru_cache(maxsize=None)(run.ledger.plans)
@@ -60,83 +60,13 @@ class SeedScoring:
     # -- rows ---------------------------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row of this seed, moment by moment: original, retrain, then each method."""
-        for moment in self._moments:
-            retrain = self._branches[f"retrain-{moment.index}-s{self._seed}"]
-            for request in moment.requests:
-                original = self._branches[f"original-s{self._seed}"]
-                yield self._row(original, moment, request, "request", moment.at_round)
-                for at, round in self._retrain_rounds(moment, request):
-                    yield self._row(retrain, moment, request, at, round)
-                for branch in self._methods(moment):
-                    yield from self._method_rows(branch, moment, request)
-        if self._experiment.targets is None:
-            last = self._moments[-1]
-            for branch in self._methods(last):
-                yield self._row(branch, last, None, "final", self._records[branch.name]["last_round"])
-
-    def _methods(self, moment: Moment) -> list[Branch]:
-        # A timeline's methods go through all moments, each in one branch without a target.
-        target = None if self._experiment.targets is None else moment.index
-        return self._by_target.get(target, [])
-
-    @cached_property
-    def _by_target(self) -> dict[int | None, list[Branch]]:
-        found: dict[int | None, list[Branch]] = {}
-        for branch in self._branches.values():
-            if branch.kind == "method":
-                found.setdefault(branch.target, []).append(branch)
-        return found
-
-    def _retrain_rounds(self, moment: Moment, request: ForgetRequest) -> Iterator[tuple[str, int]]:
-        yield "request", moment.at_round
-        compare = self._compare_round(moment, request)
-        if compare is not None:
-            yield "compare", compare
-        if self._experiment.targets is not None:
-            yield "cap", moment.at_round + self._experiment.recover.max_rounds
-
-    def _method_rows(self, branch: Branch, moment: Moment, request: ForgetRequest) -> Iterator[Row]:
-        progress = self._progress(branch, request)
-        unlearned: int | None = progress["unlearned_round"]
-        if unlearned is None:
-            return
-        end = self._records[branch.name]["last_round"]
-        later = self._moments[moment.index + 1 :] if self._experiment.targets is None else ()
-        if later:  # from the next request on, the branch is about more than this one
-            end = min(end, later[0].at_round)
-        compare = self._compare_round(moment, request)
-        rounds = {
-            "unlearned": unlearned,
-            "recovered": self._recovered_round(branch, request),
-            "compare": compare,
-            "cap": moment.at_round + self._experiment.recover.max_rounds,
-        }
-        for at, round in rounds.items():
-            if round is not None and (round <= end or at == "unlearned"):
-                yield self._row(branch, moment, request, at, round)
-
-    def _progress(self, branch: Branch, request: ForgetRequest) -> Mapping[str, Any]:
-        found: list[Mapping[str, Any]] = self._records[branch.name]["requests"]
-        return next(r for r in found if r["id"] == request.id)
-
-    def _compare_round(self, moment: Moment, request: ForgetRequest) -> int | None:
-        """Return the round at which the experiment's first PUF recovered, where all methods are compared."""
-        for branch in self._methods(moment):
-            if branch.method is not None and branch.method.name == "puf":
-                return self._recovered_round(branch, request)
-        return None
-
-    def _recovered_round(self, branch: Branch, request: ForgetRequest) -> int | None:
-        """Return the round in which a request recovered; None too where recovery is only so many rounds long."""
-        progress = self._progress(branch, request)
-        judged = self._experiment.recover.until != "max-rounds"
-        return progress["ended_round"] if judged and progress["outcome"] == "recovered" else None
+        """Yield every row of this seed, in the order of its schedule."""
+        for appointment in self._schedule:
+            yield self._row(*appointment)
 
     def _row(self, branch: Branch, moment: Moment, request: ForgetRequest | None, at: str, round: int) -> Row:
         clients = moment.forgotten if request is None else request.clients
-        retrain = self._branches[f"retrain-{moment.index}-s{self._seed}"]
-        floor = self._branches[f"floor-{moment.index}-s{self._seed}"]
+        retrain, floor = self._schedule.retrain(moment), self._schedule.floor(moment)
         mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         oracle, _ = self._measured(retrain, retrain, round, clients, moment.forgotten)
         second, _ = self._measured(floor, retrain, round, clients, moment.forgotten)
@@ -162,11 +92,11 @@ class SeedScoring:
         return Row(**row)
 
     def _recovery(self, branch: Branch, request: ForgetRequest) -> dict[str, Any]:
-        progress = self._progress(branch, request)
+        progress = self._schedule.progress(branch, request)
         # The unlearning round counts; it is later than the one after the request if a client failed to answer.
         outcome, start = progress["outcome"], progress["unlearned_round"] - 1
         authors = progress["recovered_round_authors"]
-        recovered = self._recovered_round(branch, request)
+        recovered = self._schedule.recovered_round(branch, request)
         judged = outcome != "superseded" and self._experiment.recover.until != "max-rounds"
         found: dict[str, Any] = {
             "recovered": recovered is not None if judged else None,

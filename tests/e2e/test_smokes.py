@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedunlearn.config import Experiment, load
-from fedunlearn.report.words import origin_words
+from fedunlearn.report.words import SMOKE, origin_words
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.toml"))
@@ -82,8 +82,9 @@ def check_buffers(run: Path) -> None:
 
 
 def check_page(run: Path, experiment: Experiment) -> None:
-    """The report says where the data are from, and shows masks where there are any."""
+    """The report says that the run is a smoke run, where the data are from, and shows masks where there are any."""
     page = (run / "report.html").read_text()
+    assert SMOKE in page
     stated = partial(str.__contains__, page.lower())
     assert all(map(stated, (method.label for method in experiment.methods)))
     if experiment.data.source == "prostate-phantom":

@@ -12,6 +12,7 @@ from fedunlearn.config import ForgetConfig, MethodConfig
 from fedunlearn.config.targets import DrawnTargets
 from fedunlearn.errors import ConfigError
 from fedunlearn.simulation.branches import ForgetRequest, branches, floor_seed, moments
+from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
 from tests.e2e.tiny import TIMELINE, tiny
 
@@ -264,13 +265,11 @@ class Asked(SeedScoring):
     """Scoring that only notes which models it would measure."""
 
     def __init__(self, experiment, records):
-        self._experiment, self._seed, self._records = experiment, 1, records
-        self._branches = by_name(experiment)
-        self._moments = moments(experiment, 1)
+        self._schedule = Schedule(experiment, 1, records)
         self.asked = []
 
     def _row(self, branch, moment, request, at, round):
-        oracles = [self._branches[f"{kind}-{moment.index}-s1"] for kind in ("retrain", "floor")]
+        oracles = [self._schedule.retrain(moment), self._schedule.floor(moment)]
         self.asked += [(branch, at, round), *((oracle, at, round) for oracle in oracles)]
         return SimpleNamespace(at=at)
 

@@ -28,6 +28,7 @@ probe = module._probe
 @pytest.fixture(autouse=True)
 def _no_probe(monkeypatch):
     monkeypatch.setattr(module, "_probe", lambda experiment: 1e-3)
+    monkeypatch.setattr(module, "probe_evaluation", lambda experiment: 1e-4)
 
 
 @pytest.fixture(params=["targets", "timeline"])
@@ -185,6 +186,8 @@ def test_the_plan_as_it_is_shown():
     assert "too little" not in text
     seconds = duration(forecast(TARGETS).seconds)
     assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
+    seconds = duration(forecast(TARGETS).evaluation_seconds)
+    assert f"           about {seconds} of evaluation, by a probe of 10,000 examples/s; attacks" in text
 
 
 def test_what_the_data_are_left_without_is_told():

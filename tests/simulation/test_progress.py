@@ -13,7 +13,7 @@ from fedunlearn import resident
 from fedunlearn.simulation import progress as module
 from fedunlearn.simulation.branches import Branch
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, Progress, progress_for
-from fedunlearn.simulation.runner import simulate
+from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import tiny
 
 RUN = Path("runs/tiny-12345678")
@@ -63,7 +63,10 @@ def test_plain_lines_from_the_first_to_the_last(clock):
         progress.round_done(ORIGINAL, round, {"test-accuracy": 10.0 * round})
     progress.branch_done(ORIGINAL, record(), reused=False)
     progress.branch_done(METHOD, record(outcome="recovered"), reused=True)
-    progress.measuring()
+    progress.measuring(3)
+    for _ in range(3):
+        clock.now += 4
+        progress.measured()
     progress.end()
     progress.close()
     assert lines(out) == [
@@ -75,6 +78,7 @@ def test_plain_lines_from_the_first_to_the_last(clock):
         "original-s1: done",
         "puf-0-s1: cached, client 3 recovered after 2 rounds",
         "measuring: quality, membership attacks, distances to the retrained models",
+        "measured 2/3, 4 s left",
     ]
 
 
@@ -132,21 +136,21 @@ def test_how_a_branch_ended(request_record, words, clock):
 
 
 def test_the_time_left_is_that_of_the_rounds_left_at_the_pace_of_those_computed(clock):
-    left = module._Clock([ORIGINAL, METHOD])
+    left = module._Clock(10)
     assert (left.total, left.left) == (10, "-")
     clock.now += 20
-    left.round()
+    left.tick()
     assert left.left == "3 min", "9 more at 20 s"
-    left.round()
+    left.tick()
     assert left.left == "80 s", "8 more at 10 s"
 
 
 def test_rounds_that_need_not_be_computed_count_as_done_but_not_as_quick(clock):
-    left = module._Clock([ORIGINAL, METHOD])
+    left = module._Clock(10)
     left.skip(4)
     assert left.left == "-"
     clock.now += 40
-    left.round()
+    left.tick()
     assert left.left == "3 min", "5 more at 40 s"
     left.skip(5)
     assert left.left == "0 s"
@@ -194,11 +198,17 @@ def test_bars_from_the_first_to_the_last():
     progress.round_done(METHOD, 5, {})
     assert (one.description, one.total, one.completed, one.fields["note"]) == ("puf-0-s1", 6, 1, "")
     progress.branch_done(METHOD, record(outcome="capped"), reused=True)
-    progress.measuring()
+    progress.measuring(7)
     progress._bars.refresh()
-    last = progress._bars.tasks[-1]
-    assert (last.description, last.total) == ("measuring attacks and distances", None)
-    assert len(progress._bars.tasks) == 2
+    assert (one.description, one.total, one.completed, one.visible) == (
+        "measuring attacks and distances",
+        7,
+        0,
+        True,
+    )
+    progress.measured()
+    assert one.completed == 1
+    assert one.fields["note"].endswith(" left")
     progress.end()
     progress.close()
     text = out.file.getvalue()
@@ -214,7 +224,7 @@ def test_a_run_that_needs_no_branch_and_one_that_never_began():
     out = console(terminal=True)
     progress = LiveProgress(out)
     progress.begin(RUN, [])
-    progress.measuring()
+    progress.measuring(0)
     progress._bars.refresh()
     progress.close()
     progress.close()
@@ -258,8 +268,12 @@ class Recorder(Progress):
     def branch_done(self, branch, record, *, reused):
         self.told.append(("reused" if reused else "done", branch.name, record["last_round"]))
 
-    def measuring(self):
-        self.told.append("measuring")
+    def measuring(self, rows):
+        self.told.append(("measuring", rows))
+        self.measured_rows = 0
+
+    def measured(self):
+        self.measured_rows += 1
 
     def end(self):
         self.told.append("end")
@@ -268,7 +282,7 @@ class Recorder(Progress):
 def test_what_a_run_tells_and_what_a_live_display_makes_of_it(tmp_path):
     recorder, display = Recorder(), LiveProgress(console(terminal=True))
     experiment = tiny("cache=true", "train.rounds=2", "recover.max-rounds=2")
-    simulate(experiment, out=tmp_path, progress=recorder)
+    run = simulate(experiment, out=tmp_path, progress=recorder)
     assert recorder.told == [
         ("begin", 5),
         *(("begins", "original-s1"), 0, 1, 2, ("done", "original-s1", 2)),
@@ -276,15 +290,18 @@ def test_what_a_run_tells_and_what_a_live_display_makes_of_it(tmp_path):
         *(("begins", "floor-0-s1"), 0, 1, 2, 3, 4, ("done", "floor-0-s1", 4)),
         *(("begins", "puf-special-2-0-s1"), 3, 4, ("done", "puf-special-2-0-s1", 4)),
         *(("begins", "natural-0-s1"), 3, 4, ("done", "natural-0-s1", 4)),
-        "measuring",
+        ("measuring", recorder.measured_rows),
         "end",
     ]
+    assert recorder.measured_rows == len(read_scorecard(run)["rows"])
     recorder.told.clear()
     simulate(experiment, out=tmp_path, progress=recorder)
     assert [event[0] for event in recorder.told[1:-2]] == ["reused"] * 5
     simulate(experiment, out=tmp_path, progress=display)
     display.close()
-    assert display._clock.done == display._clock.total == 14
+    rounds, measuring = display._bars.tasks
+    assert (rounds.completed, rounds.total) == (14, 14)
+    assert measuring.completed == measuring.total == recorder.measured_rows
 
 
 def test_a_run_tells_what_its_data_were_left_without_and_keeps_it(tmp_path, monkeypatch):

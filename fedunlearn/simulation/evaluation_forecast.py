@@ -1,0 +1,93 @@
+"""How many examples an experiment will evaluate, and how long one takes, worked out without running it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from fedunlearn import resident
+from fedunlearn.config import Experiment
+from fedunlearn.data import FederatedData
+from fedunlearn.evaluation.outputs import predict
+from fedunlearn.evaluation.segmentation import segment
+from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.schedule import Schedule
+
+PROBE_BATCH = 64
+"""Most examples that the probe evaluates at once."""
+
+
+def evaluated_examples(experiment: Experiment) -> int:
+    """Return how many examples models are run over at most: after rounds, and to measure the scorecard's rows."""
+    total = 0
+    for seed in experiment.seeds:
+        data = resident.data_of(experiment, seed)
+        everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
+        total += sum(evaluated_in_rounds(branch, data) for branch in branches(experiment, seed))
+        total += everything * models_measured(experiment, seed)
+    return total
+
+
+def evaluated_in_rounds(branch: Branch, data: FederatedData) -> int:
+    """Return how many examples the server evaluates after the rounds of a branch, initial weights included.
+
+    Validation and test data in every round, training data as ``strategies.server_evaluation`` says: where
+    weights are kept, and in about ten rounds besides.
+    """
+    held_out = len(data.validation_labels) + len(data.test_labels)
+    every = max(1, branch.last_round // 10)
+    rounds = range(branch.first_round + 1 if branch.first_round else 0, branch.last_round + 1)
+    training = (
+        [r for r in rounds if branch.keeps(r) or r % every == 0] if branch.forget or branch.watched else []
+    )
+    return len(rounds) * held_out + len(training) * len(data.train_labels)
+
+
+def models_measured(experiment: Experiment, seed: int) -> int:
+    """Return how many models the scorecard's rows are about, if every request recovers halfway to the cap."""
+    halfway = -(-experiment.recover.max_rounds // 2)
+    records: dict[str, dict[str, Any]] = {
+        branch.name: {
+            "last_round": branch.last_round,
+            "requests": [
+                {
+                    "id": request.id,
+                    "unlearned_round": request.at_round + 1,
+                    "ended_round": request.at_round + halfway,
+                    "outcome": "recovered",
+                }
+                for request in branch.requests
+            ],
+        }
+        for branch in branches(experiment, seed)
+    }
+    schedule = Schedule(experiment, seed, records)
+    found = set()
+    for branch, moment, _, _, round in schedule:
+        beside = (branch, schedule.retrain(moment), schedule.floor(moment))
+        found |= {(each.name, round) for each in beside}
+    return len(found)
+
+
+def probe_evaluation(experiment: Experiment, seconds: float = 0.3) -> float:
+    """Return the seconds that evaluating an example takes: the model's run over it, and of masks their Dice."""
+    torch.set_num_threads(experiment.engine.threads_per_client)
+    data = resident.data_of(experiment, experiment.seeds[0])
+    module = resident.new_model(experiment, data, seed=0).module
+    few = slice(0, PROBE_BATCH)  # larger batches take memory that there may not be
+    images, masks = data.test_images[few], data.test_labels[few]
+
+    def step() -> None:
+        if data.task == "segmentation":
+            segment(module, images, masks, batch_size=PROBE_BATCH)
+        else:
+            predict(module, images, batch_size=PROBE_BATCH)
+
+    step()  # first calls allocate and choose kernels
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        step()
+        steps += 1
+    return (time.perf_counter() - began) / (steps * len(images))

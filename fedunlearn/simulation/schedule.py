@@ -1,0 +1,123 @@
+"""Which models a scorecard is about: from how branches ended to its rows, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from fedunlearn.config import Experiment
+from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, branches, moments
+
+Record = Mapping[str, Any]
+
+
+class Appointment(NamedTuple):
+    """One row to come: a branch's model of a round, measured for a request (None: for all of a timeline)."""
+
+    branch: Branch
+    moment: Moment
+    request: ForgetRequest | None
+    at: str
+    round: int
+
+
+class Schedule:
+    """All rows of one experiment seed, in their order.
+
+    Parameters
+    ----------
+    experiment, seed
+    records
+        By branch name how it ended, as ``branches.json`` has it: ``last_round``, and of methods ``requests``.
+    """
+
+    def __init__(self, experiment: Experiment, seed: int, records: Mapping[str, Record]) -> None:
+        self._experiment = experiment
+        self._seed = seed
+        self._records = records
+        self.branches = {b.name: b for b in branches(experiment, seed)}
+        self._moments = moments(experiment, seed)
+
+    def __iter__(self) -> Iterator[Appointment]:
+        """Yield the rows, moment by moment: original, retrain, then each method."""
+        original = self.branches[f"original-s{self._seed}"]
+        for moment in self._moments:
+            for request in moment.requests:
+                yield Appointment(original, moment, request, "request", moment.at_round)
+                for at, round in self._retrain_rounds(moment, request):
+                    yield Appointment(self.retrain(moment), moment, request, at, round)
+                for branch in self._methods(moment):
+                    for at, round in self._method_rounds(branch, moment, request):
+                        yield Appointment(branch, moment, request, at, round)
+        if self._experiment.targets is None:
+            last = self._moments[-1]
+            for branch in self._methods(last):
+                yield Appointment(branch, last, None, "final", self._records[branch.name]["last_round"])
+
+    def retrain(self, moment: Moment) -> Branch:
+        """Return the retrained model that a moment's rows are held against."""
+        return self.branches[f"retrain-{moment.index}-s{self._seed}"]
+
+    def floor(self, moment: Moment) -> Branch:
+        """Return the second retrained model."""
+        return self.branches[f"floor-{moment.index}-s{self._seed}"]
+
+    def progress(self, branch: Branch, request: ForgetRequest) -> Record:
+        """Return what became of a request in a branch."""
+        found: list[Record] = self._records[branch.name]["requests"]
+        return next(r for r in found if r["id"] == request.id)
+
+    def recovered_round(self, branch: Branch, request: ForgetRequest) -> int | None:
+        """Return the round in which a request recovered; None too where recovery is only so many rounds long."""
+        progress = self.progress(branch, request)
+        judged = self._experiment.recover.until != "max-rounds"
+        return progress["ended_round"] if judged and progress["outcome"] == "recovered" else None
+
+    def _methods(self, moment: Moment) -> list[Branch]:
+        # A timeline's methods go through all moments, each in one branch without a target.
+        target = None if self._experiment.targets is None else moment.index
+        return self._by_target.get(target, [])
+
+    @cached_property
+    def _by_target(self) -> dict[int | None, list[Branch]]:
+        found: dict[int | None, list[Branch]] = {}
+        for branch in self.branches.values():
+            if branch.kind == "method":
+                found.setdefault(branch.target, []).append(branch)
+        return found
+
+    def _retrain_rounds(self, moment: Moment, request: ForgetRequest) -> Iterator[tuple[str, int]]:
+        yield "request", moment.at_round
+        compare = self._compare_round(moment, request)
+        if compare is not None:
+            yield "compare", compare
+        if self._experiment.targets is not None:
+            yield "cap", moment.at_round + self._experiment.recover.max_rounds
+
+    def _method_rounds(
+        self, branch: Branch, moment: Moment, request: ForgetRequest
+    ) -> Iterator[tuple[str, int]]:
+        unlearned: int | None = self.progress(branch, request)["unlearned_round"]
+        if unlearned is None:
+            return
+        end = self._records[branch.name]["last_round"]
+        later = self._moments[moment.index + 1 :] if self._experiment.targets is None else ()
+        if later:  # from the next request on, the branch is about more than this one
+            end = min(end, later[0].at_round)
+        rounds = {
+            "unlearned": unlearned,
+            "recovered": self.recovered_round(branch, request),
+            "compare": self._compare_round(moment, request),
+            "cap": moment.at_round + self._experiment.recover.max_rounds,
+        }
+        for at, round in rounds.items():
+            if round is not None and (round <= end or at == "unlearned"):
+                yield at, round
+
+    def _compare_round(self, moment: Moment, request: ForgetRequest) -> int | None:
+        """Return the round at which the experiment's first PUF recovered, where all methods are compared."""
+        for branch in self._methods(moment):
+            if branch.method is not None and branch.method.name == "puf":
+                return self.recovered_round(branch, request)
+        return None
