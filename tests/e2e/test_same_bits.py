@@ -146,7 +146,9 @@ def test_metrics_and_branches_are_complete_after_a_cached_run(tmp_path: Path) ->
         return set((folder / "metrics.jsonl").read_text().splitlines())
 
     def records(folder: Path) -> list[dict[str, Any]]:
-        return [{**r, "cached": None} for r in json.loads((folder / "branches.json").read_text())]
+        # What computed a branch is told of those that were computed here.
+        told_here = {"cached": None, "engine": None}
+        return [{**r, **told_here} for r in json.loads((folder / "branches.json").read_text())]
 
     before = lines(first), records(first)
     again = run(tiny("cache=true"), tmp_path)
