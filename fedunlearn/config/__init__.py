@@ -29,6 +29,9 @@ from fedunlearn.config.conditions import (
 from fedunlearn.config.engine import EngineConfig as EngineConfig
 from fedunlearn.config.engine import Numerics, Precision
 from fedunlearn.config.engine import RayConfig as RayConfig
+from fedunlearn.config.live import GuardConfig as GuardConfig
+from fedunlearn.config.live import RequestsConfig as RequestsConfig
+from fedunlearn.config.live import RetentionConfig as RetentionConfig
 from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import Clients, Targets, target_sets
 from fedunlearn.config.toml_text import dumps
@@ -84,6 +87,10 @@ class DataConfig:
         return "segmentation" if self.source in SEGMENTED else "classification"
 
 
+ROUND_TIMEOUT = 600.0
+"""Seconds, unless an experiment says otherwise."""
+
+
 def slots_of(num_clients: int, participation: float) -> int:
     """Return how many clients a round asks: their share of all, at least one."""
     return max(1, round(participation * num_clients))
@@ -96,6 +103,15 @@ class FederationConfig:
     num_clients: Annotated[int, at_least(2)] = 10
     participation: Share = 1.0  # share of all clients that a round asks
     quorum: Share = 1.0  # share of a round's clients that must answer
+    # Seconds after which a client that has not answered has failed; None: ROUND_TIMEOUT. Of deployments.
+    given_round_timeout: Annotated[float, above(0)] | None = field(
+        default=None, metadata={"key": "round-timeout"}
+    )
+
+    @property
+    def round_timeout(self) -> float:
+        """Seconds after which a client that has not answered has failed, where clients can be lost."""
+        return ROUND_TIMEOUT if self.given_round_timeout is None else self.given_round_timeout
 
     @property
     def slots(self) -> int:
@@ -185,10 +201,8 @@ class ForgetConfig:
 class RecoverConfig:
     """``[recover]``: when a federation that has forgotten counts as recovered."""
 
-    until: Annotated[
-        Literal["retrain-accuracy", "max-rounds"],
-        Refused({"reference-accuracy": "is only for live runs, not available yet"}),
-    ] = "retrain-accuracy"  # on validation data
+    # On validation data: the retrained model's, or (live) the global model's before the request.
+    until: Literal["retrain-accuracy", "reference-accuracy", "max-rounds"] = "retrain-accuracy"
     epsilon: Annotated[float, at_least(0), at_most(100)] = 0.0  # points of accuracy that may be missing
     max_rounds: Count = 15  # the cap; the unlearning round counts
 
@@ -205,7 +219,7 @@ class MeasuresConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The whole file. Exactly one of ``targets`` and ``forget`` is given."""
+    """The whole file. Exactly one of ``targets``, ``forget`` and ``requests`` is given."""
 
     name: Name
     seeds: Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct] = (1,)
@@ -218,7 +232,10 @@ class Experiment:
     train: TrainConfig
     methods: Annotated[tuple[MethodConfig, ...], not_empty] = field(metadata={"key": "method"})
     forget: tuple[ForgetConfig, ...] = ()
+    requests: RequestsConfig | None = None
     recover: RecoverConfig = RecoverConfig()
+    guard: GuardConfig | None = None  # in a live federation always there
+    retention: RetentionConfig | None = None  # in a live federation always there
     engine: EngineConfig = field(default_factory=EngineConfig)
     measures: MeasuresConfig = MeasuresConfig()
     smoke: dict[str, Any] = field(default_factory=dict, hash=False)  # dotted key → value; see ``load``
@@ -226,6 +243,14 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.settled(self.numerics))
+        if self.live:
+            object.__setattr__(self, "guard", self.guard or GuardConfig())
+            object.__setattr__(self, "retention", self.retention or RetentionConfig())
+
+    @property
+    def live(self) -> bool:
+        """Whether requests arrive while the federation runs, instead of being scripted."""
+        return self.requests is not None
 
     def target_sets(self, seed: int) -> tuple[tuple[int, ...], ...]:
         """Return the sets of clients to forget in a branch each, ascending in a set; () for a timeline."""

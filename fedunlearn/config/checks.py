@@ -25,6 +25,7 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _what_to_forget(experiment)
     yield from _targets(experiment)
     yield from _timeline(experiment)
+    yield from _live(experiment)
     yield from _data(experiment)
     yield from _training(experiment)
     yield from _methods(experiment)
@@ -33,14 +34,50 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
-    if experiment.targets is None and not experiment.forget:
+    if experiment.targets is None and not experiment.forget and not experiment.live:
         yield (
             "targets",
             None,
-            'is missing; say whom to forget, such as targets = "each", or [[forget]] entries',
+            'is missing; say whom to forget, such as targets = "each", or [[forget]] entries; or write [requests] '
+            "for a live federation",
         )
     if experiment.targets is not None and experiment.forget:
         yield "forget", None, "give either targets or [[forget]] entries, not both"
+    if experiment.live and (experiment.targets is not None or experiment.forget):
+        scripted = "forget" if experiment.forget else "targets"
+        yield (
+            scripted,
+            None,
+            "must be left out with [requests]: in a live federation requests arrive while it runs",
+        )
+
+
+def _live(experiment: Experiment) -> Iterator[Contradiction]:
+    requests = experiment.requests
+    if requests is None:
+        for name in ("guard", "retention"):
+            if getattr(experiment, name) is not None:
+                yield name, None, "belongs to a live federation; write [requests], or leave it out"
+        return
+    if len(experiment.methods) != 1:
+        yield "method", None, "must be a single one with [requests]: a live federation forgets in one way"
+    if len(experiment.seeds) != 1:
+        yield (
+            "seeds",
+            experiment.seeds,
+            "must be a single one with [requests]: a live federation is not repeated",
+        )
+    if requests.offline == "stored" and not requests.store_updates:
+        right = 'must be true with offline = "stored", which forgets by the last update that was stored'
+        yield "requests.store-updates", requests.store_updates, right
+    if requests.deadline is not None and requests.offline != "wait":
+        yield "requests.deadline", requests.deadline, 'belongs to offline = "wait"'
+    retention = experiment.retention
+    if retention is not None and retention.quarantine is not None and retention.earlier != "quarantine":
+        right = (
+            f'is not read with earlier = "{retention.earlier}"; leave it out, or write earlier = "quarantine"'
+        )
+        yield "retention.quarantine", retention.quarantine, right
 
 
 def _targets(experiment: Experiment) -> Iterator[Contradiction]:
@@ -142,7 +179,16 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
 
 
 def _recovery(experiment: Experiment) -> Iterator[Contradiction]:
-    if experiment.recover.until == "retrain-accuracy" and experiment.data.validation == 0:
+    until = experiment.recover.until
+    if until == "retrain-accuracy" and experiment.live:
+        yield (
+            "recover.until",
+            until,
+            'must be "reference-accuracy" or "max-rounds": a live federation retrains nothing',
+        )
+    elif until == "reference-accuracy" and not experiment.live:
+        yield "recover.until", until, "belongs to a live federation, which has [requests]"
+    elif until == "retrain-accuracy" and experiment.data.validation == 0:
         message = 'must be > 0, as recover.until = "retrain-accuracy" is decided on validation data'
         yield "data.validation", experiment.data.validation, message
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn.config import load
+from fedunlearn.config import load, loads, to_toml
 from fedunlearn.errors import ConfigError
 
 WORKING = """\
@@ -59,14 +59,15 @@ BROKEN = [
         "num-clients = 5",
         "temperature = 5",
         "federation.temperature = 5 (x.toml): unknown key; "
-        "federation takes num-clients, participation, quorum",
+        "federation takes num-clients, participation, quorum, round-timeout",
     ),
     ("[engine]", "[engin]", "engin (x.toml): unknown key; did you mean engine?"),
     (
         "seeds =",
         '"s\\ne" =',
         '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, cache, '
-        "numerics, data, federation, model, train, method, forget, recover, engine, measures, smoke, smoke-run",
+        "numerics, data, federation, model, train, method, forget, requests, recover, guard, retention, engine, "
+        "measures, smoke, smoke-run",
     ),
     ("scale = 2", "scal = 2", "method[1].scal = 2 (x.toml): unknown key; did you mean method[1].scale?"),
     ("lr = 0.1", "", "train.lr (x.toml): is required and missing"),
@@ -146,7 +147,7 @@ BROKEN = [
     (
         'until = "retrain-accuracy"',
         'until = "reference-accuracy"',
-        'recover.until = "reference-accuracy" (x.toml): is only for live runs, not available yet',
+        'recover.until = "reference-accuracy" (x.toml): belongs to a live federation, which has [requests]',
     ),
     (
         'name = "natural"',
@@ -189,7 +190,8 @@ BROKEN = [
     (
         "targets = [[0], [2, 3]]",
         "",
-        'targets (x.toml): is missing; say whom to forget, such as targets = "each", or [[forget]] entries',
+        'targets (x.toml): is missing; say whom to forget, such as targets = "each", or [[forget]] entries; '
+        "or write [requests] for a live federation",
     ),
     (
         "[engine]",
@@ -385,3 +387,91 @@ def test_broken_file(old: str, new: str, message: str) -> None:
 def test_broken_timeline(old: str, new: str, message: str) -> None:
     assert timeline().count(old) == 1
     assert refusal(timeline().replace(old, new)) == message
+
+
+LIVE = """\
+name = "live"
+data.source = "digits"
+federation.num-clients = 5
+model.name = "mlp"
+train = { rounds = 4, lr = 1 }
+recover.until = "reference-accuracy"
+[[method]]
+name = "puf"
+[requests]
+window = 5
+"""
+
+# What is replaced in LIVE, by what, and the whole line that refuses it.
+BROKEN_LIVE = [
+    (
+        "[requests]",
+        "[[forget]]\nclients = [0]\nat-round = 1\n[requests]",
+        "forget (x.toml): must be left out with [requests]: in a live federation requests arrive while it runs",
+    ),
+    (
+        'name = "live"',
+        'name = "live"\ntargets = "each"',
+        "targets (x.toml): must be left out with [requests]: in a live federation requests arrive while it runs",
+    ),
+    (
+        'name = "live"',
+        'name = "live"\nseeds = [1, 2]',
+        "seeds = [1, 2] (x.toml): must be a single one with [requests]: a live federation is not repeated",
+    ),
+    (
+        "[requests]",
+        '[[method]]\nname = "natural"\n[requests]',
+        "method (x.toml): must be a single one with [requests]: a live federation forgets in one way",
+    ),
+    (
+        'recover.until = "reference-accuracy"',
+        "",
+        'recover.until = "retrain-accuracy" (x.toml): must be "reference-accuracy" or "max-rounds": '
+        "a live federation retrains nothing",
+    ),
+    (
+        "window = 5",
+        'offline = "stored"',
+        'requests.store-updates = false (x.toml): must be true with offline = "stored", which forgets by the '
+        "last update that was stored",
+    ),
+    (
+        "window = 5",
+        'offline = "exclude"\ndeadline = 60',
+        'requests.deadline = 60.0 (x.toml): belongs to offline = "wait"',
+    ),
+    (
+        "window = 5",
+        'window = 5\n[retention]\nquarantine = "aside"',
+        'retention.quarantine = "aside" (x.toml): is not read with earlier = "purge"; leave it out, or write '
+        'earlier = "quarantine"',
+    ),
+    ("window = 5", "window = -1", "requests.window = -1 (x.toml): must be >= 0"),
+    (
+        "[requests]\nwindow = 5",
+        "[guard]",
+        "targets (x.toml): is missing; say whom to forget, such as "
+        'targets = "each", or [[forget]] entries; or write [requests] for a live federation',
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BROKEN_LIVE)
+def test_broken_live(old: str, new: str, message: str) -> None:
+    assert LIVE.count(old) == 1
+    assert refusal(LIVE.replace(old, new)) == message
+
+
+@pytest.mark.parametrize("section", ["guard", "retention"])
+def test_live_sections_need_a_live_federation(section: str) -> None:
+    expected = f"{section} (x.toml): belongs to a live federation; write [requests], or leave it out"
+    assert refusal(WORKING + f"[{section}]\n") == expected
+
+
+def test_live_defaults_are_written_out() -> None:
+    experiment = loads(LIVE)
+    assert experiment.live
+    assert experiment.guard is not None and experiment.guard.max_norm == 10
+    assert experiment.retention is not None and experiment.retention.earlier == "purge"
+    assert loads(to_toml(experiment)) == experiment
