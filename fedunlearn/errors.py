@@ -1,5 +1,9 @@
 """Errors whose message is meant for the user: one line that names the value, the place and the remedy."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class UserError(Exception):
     """The user's input is wrong. The command line prints the message alone and exits with 2."""
@@ -26,3 +30,14 @@ class OutOfMemoryError(RunError):
     def __init__(self, message: str, *, during: str = "") -> None:
         super().__init__(message)
         self.during = during
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError name the file: that a disk is full the system says without saying where."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise

@@ -5,14 +5,15 @@ A branch that comes from the cache brings its requests, plans and audit entries 
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.requests import chain, schema, trail
 from fedunlearn.requests.records import RequestRecord, canonical_json
-from fedunlearn.requests.store import SCHEMA_VERSION, Store
+from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
 
-# The columns exported: not the branch's name, and not the audit entries' numbers, which are the file's.
+# The columns exported: not the branch's name, and not what follows from it, as the hashes of its trail do.
 _COLUMNS: dict[str, tuple[str, ...]] = {
     "requests": (
         "id",
@@ -24,11 +25,15 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         "state_round",
         "unlearned_round",
         "ended_round",
+        "arrived_at",
+        "actor",
+        "same_as",
     ),
     "plans": ("round", "plan", "failed"),
-    "audit": ("request_id", "from_state", "to_state", "round", "at", "detail"),
+    "audit": ("request_id", "from_state", "to_state", "round", "at", "clients", "detail"),
 }
-_KEYS = {"requests": "id", "plans": "round", "audit": "seq"}
+_KEYS = {"requests": "id", "plans": "round", "audit": "entry"}
+_ORDER = "at_round IS NULL, coalesce(at_round, arrival), id"
 _JSON_COLUMNS = frozenset({"clients", "plan", "failed"})
 
 
@@ -44,12 +49,34 @@ def request_record(row: sqlite3.Row) -> RequestRecord:
         state_round=row["state_round"],
         source=row["source"],
         arrival=row["arrival"],
+        arrived_at=row["arrived_at"],
+        actor=row["actor"],
+        same_as=row["same_as"],
     )
+
+
+def records(
+    store: Store, branch: str, where: str = "", *values: Any, states: Sequence[str] | None = None
+) -> list[RequestRecord]:
+    """Return a branch's requests, scripted ones in the order of their rounds, then live ones as they came.
+
+    Parameters
+    ----------
+    where, values
+        Further conditions, in SQL that begins with AND.
+    states
+        Only those in these states: found without looking at the others, of which a long life leaves thousands.
+    """
+    index, within = "", ""
+    if states is not None:
+        index, within = "INDEXED BY requests_by_state", f"AND state IN ({', '.join('?' * len(states))})"
+    sql = f"SELECT * FROM requests {index} WHERE branch = ? {within} {where} ORDER BY {_ORDER}"
+    return [request_record(row) for row in store.rows(sql, branch, *(states or ()), *values)]
 
 
 def export(store: Store, branch: str) -> dict[str, Any]:
     """Return a branch as ``{"schema", "requests", "plans", "audit"}``, each a list of dicts by column."""
-    exported: dict[str, Any] = {"schema": SCHEMA_VERSION}
+    exported: dict[str, Any] = {"schema": schema.SCHEMA_VERSION}
     for table, columns in _COLUMNS.items():
         rows = store.rows(f"SELECT * FROM {table} WHERE branch = ? ORDER BY {_KEYS[table]}", branch)
         exported[table] = [{column: _from_cell(column, row[column]) for column in columns} for row in rows]
@@ -64,18 +91,27 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
     LedgerError
         The export is of another version or lacks something.
     """
-    if exported.get("schema") != SCHEMA_VERSION:
+    if exported.get("schema") != schema.SCHEMA_VERSION:
         raise LedgerError(
-            f"exported branch of version {exported.get('schema')!r}: this fedunlearn reads {SCHEMA_VERSION}"
+            f"exported branch of version {exported.get('schema')!r}: this fedunlearn reads {schema.SCHEMA_VERSION}"
         )
-    for table, columns in _COLUMNS.items():
+    if store.row("SELECT 1 FROM heads WHERE branch = ?", branch) is not None:
+        raise LedgerError(f"branch {branch!r}: its trail was signed, nothing is put in its place")
+    for table in (*_COLUMNS, "named", "keys", "measures"):
         store.rows(f"DELETE FROM {table} WHERE branch = ?", branch)
-        sql = f"INSERT INTO {table} (branch, {', '.join(columns)}) VALUES (?{', ?' * len(columns)})"
-        try:
+    try:
+        for table in ("requests", "plans"):
+            columns = _COLUMNS[table]
+            sql = f"INSERT INTO {table} (branch, {', '.join(columns)}) VALUES (?{', ?' * len(columns)})"
             for item in exported[table]:
                 store.rows(sql, branch, *(_to_cell(column, item[column]) for column in columns))
-        except KeyError as error:
-            raise LedgerError(f"exported branch lacks {error} in {table!r}: it is damaged") from error
+        for item in exported["audit"]:
+            trail.append(store.rows, branch, **{column: item[column] for column in _COLUMNS["audit"]})
+    except KeyError as error:
+        raise LedgerError(f"exported branch lacks {error}: it is damaged") from error
+    schema.index_clients(store.rows, branch)
+    if wrong := chain.problems(trail.entries(store.rows, branch), records(store, branch)):
+        raise LedgerError(f"exported branch is damaged: {wrong[0]}")
 
 
 def _from_cell(column: str, cell: Any) -> Any:

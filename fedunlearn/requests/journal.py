@@ -1,9 +1,16 @@
-"""How a request changes state: check the table, write the new state, append the audit entry."""
+"""How a request arrives and changes state: check the table, write the new state, append the audit entry."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedunlearn.requests import trail
+from fedunlearn.requests.chain import Head
 from fedunlearn.requests.history import request_record
-from fedunlearn.requests.records import Move, RequestRecord
+from fedunlearn.requests.records import Move, RequestRecord, canonical_json
+from fedunlearn.requests.schema import APPLIED, OVER, STILL_OPEN
 from fedunlearn.requests.store import Store
-from fedunlearn.requests.transitions import ENDS, LedgerError, is_legal
+from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError, UnknownRequestError, is_legal
 
 
 def find(store: Store, branch: str, request_id: str) -> RequestRecord | None:
@@ -13,11 +20,63 @@ def find(store: Store, branch: str, request_id: str) -> RequestRecord | None:
 
 
 def get(store: Store, branch: str, request_id: str) -> RequestRecord:
-    """Return one request; an unknown one raises LedgerError."""
+    """Return one request; an unknown one raises UnknownRequestError."""
     record = find(store, branch, request_id)
     if record is None:
-        raise LedgerError(f"request {request_id!r} is not in the ledger of branch {branch!r}")
+        raise UnknownRequestError(f"request {request_id!r} is not in the ledger of branch {branch!r}")
     return record
+
+
+def arrive(
+    store: Store,
+    branch: str,
+    request_id: str,
+    clients: Sequence[int],
+    at: float,
+    *,
+    at_round: int | None = None,
+    source: str,
+    actor: str = "",
+    same_as: str | None = None,
+) -> Head:
+    """Record a new request, inside the caller's transaction.
+
+    Parameters
+    ----------
+    clients
+        Ascending, each once.
+    at
+        Unix seconds.
+
+    Returns
+    -------
+    Head
+        Where its arrival stands in the trail.
+    """
+    last = store.row("SELECT max(arrival) AS arrival FROM requests WHERE branch = ?", branch)
+    arrival = 1 + (last["arrival"] or 0 if last else 0)
+    store.rows(
+        "INSERT INTO requests (branch, id, clients, at_round, source, arrival, state, arrived_at, actor, same_as) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *(branch, request_id, canonical_json(list(clients), "clients"), at_round, source, arrival),
+        *(INITIAL, at, actor, same_as),
+    )
+    for client in clients:
+        store.rows(
+            "INSERT INTO named (branch, client, standing, arrival, id) VALUES (?, ?, ?, ?, ?)",
+            *(branch, client, STILL_OPEN, arrival, request_id),
+        )
+    return trail.append(
+        store.rows,
+        branch,
+        request_id=request_id,
+        from_state=None,
+        to_state=INITIAL,
+        round=at_round,
+        at=at,
+        detail=source,
+        clients=clients,
+    )
 
 
 def move(store: Store, branch: str, step: Move, at: float) -> None:
@@ -52,13 +111,19 @@ def move(store: Store, branch: str, step: Move, at: float) -> None:
         "WHERE branch = ? AND id = ?",
         *(step.to, step.round, unlearned, ended, branch, record.id),
     )
-    append(store, branch, step, record.state, at)
-
-
-def append(store: Store, branch: str, step: Move, before: str | None, at: float) -> None:
-    """Write one audit entry; `before` is None for a submission."""
-    store.rows(
-        "INSERT INTO audit (branch, request_id, from_state, to_state, round, at, detail) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        *(branch, step.request_id, before, step.to, step.round, at, step.detail),
+    if step.to == "recovering" or (step.to in ENDS and unlearned is None):
+        for client in record.clients:
+            store.rows(
+                "UPDATE named SET standing = ? WHERE branch = ? AND client = ? AND standing = ? AND arrival = ?",
+                *(OVER if step.to in ENDS else APPLIED, branch, client, STILL_OPEN, record.arrival),
+            )
+    trail.append(
+        store.rows,
+        branch,
+        request_id=record.id,
+        from_state=record.state,
+        to_state=step.to,
+        round=step.round,
+        at=at,
+        detail=step.detail,
     )

@@ -1,24 +1,24 @@
 """The ledger of forget requests: what was asked, what was planned, what became of it.
 
 One file per run, every federation in it (a *branch*) under its own name. The server writes; others may read
-and submit at the same time. A call that returned is on the disk; one that raised has changed nothing.
+and submit at the same time. A call that returned is on the disk; one that raised has changed nothing. A live
+federation's server takes a lease first: once another server has taken it over, every write of this object raises.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fedunlearn.requests import history, journal, plans
-from fedunlearn.requests.reconcile import moves_to
-from fedunlearn.requests.records import AuditEntry, Move, PlanRecord, RequestRecord, canonical_json
+from fedunlearn.requests import chain, heads, history, journal, lease, measures, plans, trail
+from fedunlearn.requests.chain import Head, SignedHead
+from fedunlearn.requests.lease import Lease, LeaseRecord, ServerRecord
+from fedunlearn.requests.reconcile import RECONCILED, moves_to
+from fedunlearn.requests.records import AuditEntry, Move, PlanRecord, RequestRecord
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import INITIAL, STATES, LedgerError, RequestConflictError
-
-# Scripted requests in the order of their rounds, then live ones as they came.
-_ORDER = "ORDER BY at_round IS NULL, coalesce(at_round, arrival), id"
 
 
 class Ledger:
@@ -39,12 +39,13 @@ class Ledger:
     """
 
     def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
-        self._store = Store(path)
-        self._clock = clock
+        self.store = Store(path)
+        self.clock = clock
+        self._leases: dict[str, Lease] = {}
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._store.close()
+        self.store.close()
 
     def __enter__(self) -> "Ledger":
         return self
@@ -60,7 +61,7 @@ class Ledger:
         All of it is committed at the end, or none when an error leaves the block. Submitters in other
         processes wait meanwhile, so nothing slow belongs inside.
         """
-        return self._store.batch()
+        return self.store.batch()
 
     def submit(
         self,
@@ -90,52 +91,52 @@ class Ledger:
             raise LedgerError(f"request {request_id!r}: at_round = {at_round!r} must be a round >= 0 or None")
         wanted = tuple(sorted(set(asked)))
         with self.batch():
-            known = journal.find(self._store, branch, request_id)
+            known = journal.find(self.store, branch, request_id)
             if known is not None and (known.clients, known.at_round) != (wanted, at_round):
                 raise RequestConflictError(
                     f"request {request_id!r} of branch {branch!r} already asks for clients {known.clients} "
                     f"at round {known.at_round}: clients {wanted} at round {at_round} need another id"
                 )
             if known is None:
-                last = self._store.row(
-                    "SELECT max(arrival) AS arrival FROM requests WHERE branch = ?", branch
-                )
-                arrival = 1 + (last["arrival"] or 0 if last else 0)
-                self._store.rows(
-                    "INSERT INTO requests (branch, id, clients, at_round, source, arrival, state) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    *(branch, request_id, canonical_json(wanted), at_round, source, arrival, INITIAL),
-                )
-                arrived = Move(request_id, INITIAL, at_round, source)
-                journal.append(self._store, branch, arrived, None, self._clock())
+                at = self.clock()
+                journal.arrive(self.store, branch, request_id, wanted, at, at_round=at_round, source=source)
 
-    def requests(self, branch: str, states: Iterable[str] | None = None) -> list[RequestRecord]:
-        """Return the branch's requests, optionally only those in `states`.
+    def requests(
+        self, branch: str, states: Iterable[str] | None = None, *, client: int | None = None
+    ) -> list[RequestRecord]:
+        """Return the branch's requests, optionally only those in `states`, or those that name `client`.
 
         Ordered by (at_round, id); requests without a round come last, in order of arrival.
         """
-        wanted = tuple(STATES if states is None else states)
-        if unknown := set(wanted) - set(STATES):
+        wanted = None if states is None else tuple(states)
+        if unknown := set(wanted or ()) - set(STATES):
             raise LedgerError(f"unknown state {min(unknown)!r}: must be one of {', '.join(STATES)}")
-        marks = ", ".join("?" * len(wanted))
-        sql = f"SELECT * FROM requests WHERE branch = ? AND state IN ({marks}) {_ORDER}"
-        return [history.request_record(row) for row in self._store.rows(sql, branch, *wanted)]
+        if client is None:
+            return history.records(self.store, branch, states=wanted)
+        naming = "AND id IN (SELECT id FROM named WHERE branch = ? AND client = ?)"
+        return history.records(self.store, branch, naming, branch, client, states=wanted)
+
+    def counts(self, branch: str) -> dict[str, int]:
+        """Return how many of the branch's requests are in each state; states with none are left out."""
+        sql = "SELECT state, count(*) AS number FROM requests WHERE branch = ? GROUP BY state"
+        return {row["state"]: row["number"] for row in self.store.rows(sql, branch)}
 
     def request(self, branch: str, request_id: str) -> RequestRecord:
-        """Return one request; an unknown one raises LedgerError."""
-        return journal.get(self._store, branch, request_id)
+        """Return one request; an unknown one raises UnknownRequestError, which is a LedgerError."""
+        return journal.get(self.store, branch, request_id)
 
     def due(self, branch: str, round: int) -> list[RequestRecord]:
         """Return the requests that the plan of `round` may take up: open, and arrived before it.
 
-        Where others may withdraw meanwhile, ask and `commit_plan` inside one `batch`.
+        Those that are the `same_as` another are among them. Where others may withdraw meanwhile, ask and
+        `commit_plan` inside one `batch`.
         """
-        open_requests = self.requests(branch, (INITIAL, "waiting"))
-        return [record for record in open_requests if record.at_round is None or record.at_round < round]
+        arrived = "AND (at_round IS NULL OR at_round < ?)"
+        return history.records(self.store, branch, arrived, round, states=(INITIAL, "waiting"))
 
     def branches(self) -> list[str]:
         """Return the names of all branches that hold a request or a plan, in alphabetical order."""
-        rows = self._store.rows("SELECT branch FROM requests UNION SELECT branch FROM plans ORDER BY branch")
+        rows = self.store.rows("SELECT branch FROM requests UNION SELECT branch FROM plans ORDER BY branch")
         return [str(row["branch"]) for row in rows]
 
     def commit_plan(self, branch: str, round: int, plan: Mapping[str, Any]) -> None:
@@ -155,20 +156,32 @@ class Ledger:
         if "requests" not in plan:
             raise LedgerError(f"the plan of round {round} lacks 'requests': the ids it unlearns, [] for none")
         with self.batch():
-            if plans.insert(self._store, branch, round, plan):
+            if plans.insert(self.store, branch, round, plan):
                 self.transition_many(branch, [Move(name, "scheduled", round) for name in plan["requests"]])
 
     def plan(self, branch: str, round: int) -> PlanRecord | None:
         """Return the committed plan of a round, or None."""
-        found = plans.read(self._store, branch, round)
+        found = plans.read(self.store, branch, round)
         return found[0] if found else None
 
     def plans(self, branch: str) -> list[PlanRecord]:
         """Return all committed plans of a branch, by round."""
-        return plans.read(self._store, branch)
+        return plans.read(self.store, branch)
 
-    def record_failures(self, branch: str, round: int, failed: Mapping[int, str]) -> None:
+    def last_round(self, branch: str) -> int:
+        """Return the highest round that has a plan, or 0."""
+        return plans.last_round(self.store, branch)
+
+    def record_failures(
+        self, branch: str, round: int, failed: Mapping[int, str], *, amend: bool = False
+    ) -> None:
         """Record which clients of a planned round did not deliver, and why; an empty mapping counts too.
+
+        Parameters
+        ----------
+        amend
+            Put them in the place of what was recorded before: for a round that is executed again, and of whose
+            earlier execution nothing is left.
 
         Raises
         ------
@@ -177,7 +190,7 @@ class Ledger:
             leave out the same clients. The same ones again change nothing.
         """
         with self.batch():
-            plans.answer(self._store, branch, round, failed)
+            plans.answer(self.store, branch, round, failed, amend=amend)
 
     def transition(self, branch: str, request_id: str, to: str, *, round: int, detail: str = "") -> None:
         """Move one request to another state; see `transition_many`."""
@@ -196,9 +209,15 @@ class Ledger:
         """
         with self.batch():
             for move in moves:
-                journal.move(self._store, branch, move, self._clock())
+                journal.move(self.store, branch, move, self.clock())
 
-    def reconcile(self, branch: str, states: Mapping[str, tuple[str, int]]) -> list[AuditEntry]:
+    def reconcile(
+        self,
+        branch: str,
+        states: Mapping[str, tuple[str, int]],
+        *,
+        reasons: Mapping[str, str] = MappingProxyType({}),
+    ) -> list[AuditEntry]:
         """Bring the ledger to what a checkpoint says, by legal steps only, in one transaction.
 
         Parameters
@@ -207,6 +226,8 @@ class Ledger:
             Request id → (state, round in which it entered that state), as the checkpoint holds them.
             Requests that are not named keep their state; so do those of which the ledger knows more than the
             checkpoint (see `fedunlearn.requests.reconcile`).
+        reasons
+            Request id → why it entered that state, where there is something to say.
 
         Returns
         -------
@@ -219,23 +240,141 @@ class Ledger:
             The checkpoint names a request the ledger does not have, or contradicts it; nothing is changed.
         """
         with self.batch():
-            before = len(self.audit(branch))
+            before = self.head(branch)
             for request_id, (state, round) in states.items():
-                self.transition_many(branch, moves_to(self.request(branch, request_id), state, round))
-            return self.audit(branch)[before:]
+                record, why = self.request(branch, request_id), reasons.get(request_id, RECONCILED)
+                self.transition_many(branch, moves_to(record, state, round, why))
+            return trail.entries(self.store.rows, branch, after=0 if before is None else before.entry)
 
     def audit(self, branch: str | None = None) -> list[AuditEntry]:
         """Return the audit trail, of one branch or of all, in the order in which it was written."""
-        where, values = ("", ()) if branch is None else ("WHERE branch = ?", (branch,))
-        rows = self._store.rows(f"SELECT * FROM audit {where} ORDER BY seq", *values)
-        return [AuditEntry(**dict(row)) for row in rows]
+        return trail.entries(self.store.rows, branch)
+
+    def head(self, branch: str) -> Head | None:
+        """Return the last entry of a branch's trail, or None while it has none."""
+        return trail.head(self.store.rows, branch)
+
+    def check_trail(self, branch: str, *, head: Head | None = None) -> list[str]:
+        """Return what is wrong with a branch's trail, one line each; nothing if it is intact.
+
+        Finds entries that were edited, removed, inserted or cut off, and requests that do not stand as the trail
+        says. Whoever can write the file can write another trail that is consistent in itself: only a head kept
+        elsewhere tells that one from this.
+
+        Parameters
+        ----------
+        head
+            A head that the trail must contain; so it must all signed heads in the file. Their signatures are not
+            looked at here.
+        """
+        with self.store.snapshot():
+            try:
+                entries = trail.entries(self.store.rows, branch)
+                requests = history.records(self.store, branch)
+                kept = [
+                    (f"the head signed by key {s.key_id}", s.head) for s in heads.read(self.store, branch)
+                ]
+                if head is not None:
+                    kept.append(("the given head", head))
+                return chain.problems(entries, requests, kept)
+            except (TypeError, ValueError) as error:
+                return [f"a row of branch {branch!r} holds what was never written there ({error})"]
+
+    def add_signed_head(self, branch: str, signed: SignedHead) -> None:
+        """Keep a signed head; the same again changes nothing, one that is not in the trail is a LedgerError."""
+        with self.batch():
+            heads.add(self.store, branch, signed)
+
+    def signed_heads(self, branch: str) -> list[SignedHead]:
+        """Return a branch's signed heads by entry."""
+        return heads.read(self.store, branch)
+
+    def note_measures(self, branch: str, request_id: str, stage: str, document: Mapping[str, Any]) -> None:
+        """Keep what was measured at a stage ("before", "unlearned", "ended"), in the place of an earlier document.
+
+        Raises
+        ------
+        LedgerError
+            The request or the stage is unknown, or JSON would change the document.
+        """
+        with self.batch():
+            measures.note(self.store, branch, request_id, stage, document)
+
+    def measures(self, branch: str, request_id: str) -> dict[str, dict[str, Any]]:
+        """Return a request's documents by stage, as far as there are any."""
+        return measures.read(self.store, branch, request_id)
+
+    def take_lease(self, branch: str, holder: str, *, seconds: float = 15.0, wait: float = 0.0) -> Lease:
+        """Become the branch's server: from now on every write of this object checks that it still is.
+
+        Parameters
+        ----------
+        holder
+            Who this is, such as a Flower run id. One that holds the lease already takes it over from itself at
+            once: a server that was restarted need not wait for its former self.
+        seconds
+            The term: after so long without `Lease.renew` or `fenced` another may take over.
+        wait
+            Seconds to wait for a lease that another holds.
+
+        Raises
+        ------
+        LeaseHeldError
+            Another's lease has not run out in that time.
+        FencedError
+            This object lost an earlier lease: what it knows is stale, begin with a new one.
+        """
+        taken = lease.take(self.store, self.clock, branch, holder, seconds=seconds, wait=wait)
+        self._leases[branch] = taken
+        self.store.fence = self._check_leases
+        return taken
+
+    def lease(self, branch: str) -> LeaseRecord | None:
+        """Return who has a branch's lease or had it last, or None if nobody ever did."""
+        return lease.read(self.store, branch)
+
+    def served(self, branch: str) -> bool:
+        """Whether a server holds a branch's lease now; without one, requests wait."""
+        found = self.lease(branch)
+        return found is not None and found.held(self.clock())
+
+    def servers(self, branch: str) -> list[ServerRecord]:
+        """Return every taking of the branch's lease, in order."""
+        return lease.servers(self.store, branch)
+
+    @contextmanager
+    def fenced(self) -> Iterator[None]:
+        """Do things outside SQLite while nobody can take over: ``with ledger.fenced(): file.replace(…)``.
+
+        A write transaction that begins by checking the lease, if one was taken, and renews it at the end. Others'
+        writes wait meanwhile.
+
+        Raises
+        ------
+        FencedError
+            Another has taken over; the block is not entered.
+        """
+        with self.batch():
+            yield
+            for held in self._leases.values():
+                held.renew()
+
+    def _check_leases(self) -> None:
+        for held in self._leases.values():
+            held.check()
 
     def export(self, branch: str) -> dict[str, Any]:
-        """Return all the ledger holds of a branch, as JSON types; `load` reads it back."""
-        with self.batch():
-            return history.export(self._store, branch)
+        """Return a branch's requests, plans and trail, as JSON types; `load` reads them back."""
+        with self.store.snapshot():
+            return history.export(self.store, branch)
 
     def load(self, branch: str, exported: Mapping[str, Any]) -> None:
-        """Replace a branch by an exported one (of any name), in one transaction."""
+        """Replace a branch by an exported one (of any name), in one transaction; its trail is chained anew.
+
+        Raises
+        ------
+        LedgerError
+            The export is damaged or of another version, or heads of the branch in place have been signed.
+        """
         with self.batch():
-            history.replace(self._store, branch, exported)
+            history.replace(self.store, branch, exported)

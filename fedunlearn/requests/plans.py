@@ -28,19 +28,19 @@ def insert(store: Store, branch: str, round: int, plan: Mapping[str, Any]) -> bo
     return False
 
 
-def answer(store: Store, branch: str, round: int, failed: Mapping[int, str]) -> None:
+def answer(store: Store, branch: str, round: int, failed: Mapping[int, str], *, amend: bool = False) -> None:
     """Write which clients failed; the same ones again change nothing.
 
     Raises
     ------
     LedgerError
-        The round has no plan, or other failures were recorded for it.
+        The round has no plan, or other failures were recorded for it and they are not to be amended.
     """
     text = canonical_json({str(client): reason for client, reason in failed.items()}, "failed")
     row = store.row("SELECT failed FROM plans WHERE branch = ? AND round = ?", branch, round)
     if row is None:
         raise LedgerError(f"round {round} of branch {branch!r} has no plan: commit_plan comes first")
-    if row["failed"] is None:
+    if row["failed"] is None or (amend and row["failed"] != text):
         store.rows("UPDATE plans SET failed = ? WHERE branch = ? AND round = ?", text, branch, round)
     elif row["failed"] != text:
         raise LedgerError(f"round {round} of branch {branch!r} has other failures on record; they are final")
@@ -51,6 +51,12 @@ def read(store: Store, branch: str, round: int | None = None) -> list[PlanRecord
     where, values = ("", ()) if round is None else ("AND round = ?", (round,))
     rows = store.rows(f"SELECT * FROM plans WHERE branch = ? {where} ORDER BY round", branch, *values)
     return [_record(row) for row in rows]
+
+
+def last_round(store: Store, branch: str) -> int:
+    """Return the highest round that has a plan, or 0."""
+    row = store.row("SELECT max(round) AS round FROM plans WHERE branch = ?", branch)
+    return 0 if row is None or row["round"] is None else int(row["round"])
 
 
 def _record(row: sqlite3.Row) -> PlanRecord:

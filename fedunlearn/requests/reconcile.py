@@ -9,8 +9,11 @@ planned rounds are executed again as planned, and their transitions are then rec
 from fedunlearn.requests.records import Move, RequestRecord
 from fedunlearn.requests.transitions import LedgerError, path
 
+RECONCILED = "reconciled with the checkpoint"
+"""The remark of a step that the ledger learns from a checkpoint."""
 
-def moves_to(record: RequestRecord, state: str, round: int) -> list[Move]:
+
+def moves_to(record: RequestRecord, state: str, round: int, why: str = RECONCILED) -> list[Move]:
     """Return the legal steps from `record` to the checkpoint's `state`.
 
     Parameters
@@ -20,6 +23,8 @@ def moves_to(record: RequestRecord, state: str, round: int) -> list[Move]:
     state, round
         The state the checkpoint gives it, and the round in which it entered that state (the round of the
         checkpoint itself serves as well).
+    why
+        The remark of the last step.
 
     Returns
     -------
@@ -48,5 +53,5 @@ def moves_to(record: RequestRecord, state: str, round: int) -> list[Move]:
         # A scheduled request was unlearned in the round of its plan, however late the ledger learns of it.
         planned = record.state == "scheduled" and step == "unlearning"
         at = record.state_round if planned else round
-        moves.append(Move(record.id, step, at, "reconciled with the checkpoint"))
+        moves.append(Move(record.id, step, at, why if step == state else RECONCILED))
     return moves

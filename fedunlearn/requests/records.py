@@ -1,10 +1,16 @@
 """What the ledger hands out: requests, plans of rounds and audit entries, as plain values."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedunlearn.requests.transitions import ENDS, LedgerError
+
+LIVE_BRANCH = "federation"
+"""Name of the one branch of a live federation's ledger."""
+
+NEVER_TOOK_PART = "never took part in training: there is nothing of it to forget"
+"""The remark with which a request ends as ``excluded`` where no round ever had training of its clients."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,13 @@ class RequestRecord:
         Where it came from: "experiment", "cli", "http", …
     arrival
         Place in the order of submission within its branch, from 1.
+    arrived_at
+        When it was recorded, in Unix seconds. Not compared: the same request in a run repeated is equal.
+    actor
+        Who asked for a live one: "operator:<name>" or "client:<number>"; "" where nobody did.
+    same_as
+        The earlier request, still open when this one arrived, that names all of these clients: this one is served
+        only if that one ends with nothing unlearned.
     """
 
     id: str
@@ -42,6 +55,9 @@ class RequestRecord:
     state_round: int | None = None
     source: str = "experiment"
     arrival: int = 0
+    arrived_at: float = field(default=0.0, compare=False)
+    actor: str = ""
+    same_as: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -74,16 +90,37 @@ class PlanRecord:
 
 @dataclass(frozen=True)
 class AuditEntry:
-    """One transition that happened. `at` is in Unix seconds; a submission has `from_state` None."""
+    """One transition that happened.
+
+    Attributes
+    ----------
+    seq
+        Number within the file.
+    branch, entry
+        Of which federation, and its place in that one's trail, from 1 without gaps.
+    request_id, from_state, to_state, round
+        Which request went where in which round; its arrival has `from_state` None.
+    at
+        Unix seconds.
+    clients
+        What the request asks for, in the entry of its arrival; None in others.
+    detail
+        A remark. The only thing here that the hash does not cover.
+    hash
+        Of this entry and of all before it (see `fedunlearn.requests.chain`).
+    """
 
     seq: int
     branch: str
+    entry: int
     request_id: str
     from_state: str | None
     to_state: str
     round: int | None
     at: float
+    clients: tuple[int, ...] | None
     detail: str
+    hash: str
 
 
 @dataclass(frozen=True)

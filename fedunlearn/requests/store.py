@@ -1,56 +1,24 @@
-"""The SQLite file under the ledger: its tables, how it is opened, and the one way to write to it.
+"""The SQLite file under the ledger: how it is opened, and the one way to write to it.
 
 WAL lets others read and submit while the server writes; ``synchronous=FULL`` makes a commit survive a power
 cut. Each outermost `Store.batch` costs one fsync, however much it writes.
+
+Closing *any* other handle on the file makes the operating system drop the locks of this process's open ledger:
+whoever wants its bytes (a backup, a check) takes them through SQLite or in another process.
 """
 
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fedunlearn.requests import schema
 from fedunlearn.requests.transitions import LedgerError
 
-SCHEMA_VERSION = 1
 BUSY_SECONDS = 30.0
-
-# AUTOINCREMENT: the number of a deleted audit entry is never given out again, so a gap stays visible.
-_SCHEMA = """
-CREATE TABLE requests (
-    branch TEXT NOT NULL,
-    id TEXT NOT NULL,
-    clients TEXT NOT NULL,
-    at_round INTEGER,
-    source TEXT NOT NULL,
-    arrival INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    state_round INTEGER,
-    unlearned_round INTEGER,
-    ended_round INTEGER,
-    PRIMARY KEY (branch, id)
-) WITHOUT ROWID;
-CREATE TABLE plans (
-    branch TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    plan TEXT NOT NULL,
-    failed TEXT,
-    PRIMARY KEY (branch, round)
-) WITHOUT ROWID;
-CREATE TABLE audit (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    branch TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    from_state TEXT,
-    to_state TEXT NOT NULL,
-    round INTEGER,
-    at REAL NOT NULL,
-    detail TEXT NOT NULL
-);
-CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
-"""
 
 
 class Store:
@@ -61,6 +29,14 @@ class Store:
     place
         Path of the file (made if missing), or ":memory:".
 
+    Attributes
+    ----------
+    file
+        Path of the file wherever the process goes; None if there is none.
+    fence
+        Called at the beginning of every write transaction, where nobody else can write; what it raises ends the
+        transaction before anything is written.
+
     Raises
     ------
     LedgerError
@@ -69,6 +45,8 @@ class Store:
 
     def __init__(self, place: str | Path) -> None:
         self.place = str(place)
+        self.file = None if self.place == ":memory:" else Path(place).absolute()
+        self.fence: Callable[[], None] | None = None
         self._lock = threading.RLock()
         self._depth = 0
         try:
@@ -78,6 +56,7 @@ class Store:
             )
         except sqlite3.Error as error:
             raise LedgerError(f"{self.place}: cannot be opened ({error}); does its folder exist?") from error
+        self._identity = _identity(self.file)
         try:
             self._prepare()
         except sqlite3.Error as error:
@@ -91,17 +70,18 @@ class Store:
         self._connection.row_factory = sqlite3.Row
         self._switch_to_wal()
         self._connection.execute("PRAGMA synchronous = FULL")
-        if self._version() == SCHEMA_VERSION:
+        if self._version() == schema.SCHEMA_VERSION:
             return
         with self.batch():  # a second opener waits here, then finds the tables made
             version = self._version()
             if version == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
+                schema.create(self.rows)
+            elif version == 1:
+                schema.upgrade(self.rows)
+            elif version != schema.SCHEMA_VERSION:
                 raise LedgerError(
-                    f"{self.place}: ledger version {version}; this fedunlearn reads version {SCHEMA_VERSION}"
+                    f"{self.place}: ledger version {version}; this fedunlearn reads version "
+                    f"{schema.SCHEMA_VERSION} and before"
                 )
 
     def _switch_to_wal(self) -> None:
@@ -139,7 +119,8 @@ class Store:
         """Make all that is written inside happen together or not at all.
 
         May be nested: only the outermost one commits, and an inner one that fails undoes its own part only.
-        The write lock is taken at the start, so that what is read inside cannot change before the commit.
+        The write lock is taken at the start, so that what is read inside cannot change before the commit: above all
+        not the lease, which `fence` looks at there.
         """
         with self._lock:
             name = f"level{self._depth}"
@@ -147,7 +128,13 @@ class Store:
             self.rows("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT {name}")
             self._depth += 1
             try:
+                if outermost and self.fence is not None:
+                    self.fence()
                 yield
+                if outermost and not self.lies_where_opened():
+                    raise LedgerError(
+                        f"{self.place}: was removed or replaced meanwhile; nothing was recorded"
+                    )
                 self.rows("COMMIT" if outermost else f"RELEASE {name}")
             except BaseException:
                 # A full disk may have ended the transaction already.
@@ -159,7 +146,36 @@ class Store:
             finally:
                 self._depth -= 1
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read several things as they were at one moment, without keeping anybody from writing.
+
+        Within a `batch` it is that one's transaction; a `batch` within it is an error.
+        """
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self.rows("BEGIN")
+            try:
+                yield
+            finally:
+                self.rows("COMMIT")
+
+    def lies_where_opened(self) -> bool:
+        """Whether the file still has its name: what is written to one that was removed or replaced is lost."""
+        return self._identity is None or self._identity == _identity(self.file)
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         with self._lock:
             self._connection.close()
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return device and inode of what lies at a path; None if nothing does."""
+    try:
+        status = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if status is None else (status.st_dev, status.st_ino)

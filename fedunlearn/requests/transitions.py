@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import RunError, UserError
 
 INITIAL = "received"
 
@@ -43,6 +43,7 @@ _TABLE: dict[str, tuple[str, ...]] = {
 STATES: tuple[str, ...] = tuple(_TABLE)
 TRANSITIONS: Mapping[str, frozenset[str]] = MappingProxyType({a: frozenset(b) for a, b in _TABLE.items()})
 ENDS: frozenset[str] = frozenset(state for state, after in _TABLE.items() if not after)
+OPEN: frozenset[str] = frozenset(STATES) - ENDS
 
 
 class LedgerError(RunError):
@@ -51,6 +52,10 @@ class LedgerError(RunError):
 
 class RequestConflictError(LedgerError, ValueError):
     """A request id was used again for something else."""
+
+
+class UnknownRequestError(LedgerError, UserError):
+    """There is no request of that id in the branch."""
 
 
 def is_legal(before: str, after: str) -> bool:

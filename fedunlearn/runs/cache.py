@@ -27,7 +27,7 @@ import torch
 
 from fedunlearn import resident
 from fedunlearn.config import Experiment
-from fedunlearn.runs.checkpoints import write_durably
+from fedunlearn.durable import write_durably
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch
@@ -51,14 +51,17 @@ COMMON_SOURCES = (
     "fedunlearn/resident.py",
     "fedunlearn/runs/checkpoints.py",
     "fedunlearn/runs/metrics_log.py",
+    "fedunlearn/runs/round_metrics.py",
     "fedunlearn/simulation/runner.py",
     "fedunlearn/training",
     "strategies/base.py",
+    "strategies/conduct.py",
     "strategies/docket.py",
     "strategies/exchange.py",
     "strategies/plan.py",
     "strategies/recovery.py",
     "strategies/retrain.py",
+    "strategies/rounds.py",
     "strategies/server_app.py",
     "strategies/server_evaluation.py",
     "strategies/settings.py",

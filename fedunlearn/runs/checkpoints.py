@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import secrets
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fedunlearn.errors import RunError
+from fedunlearn.durable import move_durably, write_durably, write_synced
+from fedunlearn.errors import RunError, naming
+from fedunlearn.requests.records import LIVE_BRANCH
 
 META = "fedunlearn"
 _PARAMETERS = "parameters"
@@ -47,19 +49,24 @@ class Snapshot:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that after a crash it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+@dataclass(frozen=True)
+class Prepared:
+    """A checkpoint that is on the disk under a name of its own and counts for nothing yet.
+
+    Attributes
+    ----------
+    path : Path
+        Where :meth:`Checkpoints.publish` will put it.
+    temporary : Path
+        Where it is. No two processes ever write to one such file.
+    account : Mapping
+        What the readable copy is to say.
+    """
+
+    round: int
+    path: Path
+    temporary: Path
+    account: Mapping[str, Any]
 
 
 class Checkpoints:
@@ -94,6 +101,35 @@ class Checkpoints:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint durably, then drop earlier ones that need not be kept."""
+        account, content = self._encoded(snapshot)
+        self._note_passing()
+        write_durably(self.path(snapshot.round), content)
+        self._saved(snapshot.round, account)
+
+    def prepare(self, snapshot: Snapshot) -> Prepared:
+        """Write what takes time of a checkpoint, without making it one: :meth:`publish` does.
+
+        A live federation's server publishes only while it holds the ledger, where nothing slow belongs.
+        """
+        account, content = self._encoded(snapshot)
+        path = self.path(snapshot.round)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        write_synced(temporary, content)
+        return Prepared(snapshot.round, path, temporary, account)
+
+    def publish(self, prepared: Prepared) -> None:
+        """Make a prepared checkpoint the one of its round, durably, then drop what need not be kept."""
+        self._note_passing()
+        move_durably(prepared.temporary, prepared.path)
+        self._saved(prepared.round, prepared.account)
+
+    def sweep(self) -> None:
+        """Remove what was prepared by a process that died before it published."""
+        for left in self._folder.glob(f".{self._branch}-r*.tmp"):
+            left.unlink(missing_ok=True)
+
+    def _encoded(self, snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
+        """Return what the readable copy says, and the checkpoint's bytes."""
         tensors = {_PARAMETERS: snapshot.vector}
         tensors |= {_BUFFERS + name: value for name, value in snapshot.buffers.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
@@ -102,19 +138,25 @@ class Checkpoints:
         # content must be equal byte for byte.
         text = json.dumps(account, sort_keys=True)
         content = save(tensors, metadata={META: text})
-        path = self.path(snapshot.round)
+        return {**account, "sha256": hashlib.sha256(content).hexdigest()}, content
+
+    def _note_passing(self) -> None:
         if self._passing is None:  # one look into the folder, which all branches share, and not one a round
             self._passing = {round for round in self.rounds() if not self._keep(round)}
-        write_durably(path, content)
-        # The readable copy is a convenience, never read back: it may lag behind by one crash.
-        readable = {**account, "sha256": hashlib.sha256(content).hexdigest()}
+
+    def _saved(self, round: int, readable: Mapping[str, Any]) -> None:
+        """Write the readable copy of a round's checkpoint, and drop earlier ones."""
+        path = self.path(round)
+        # A convenience, never read back: it may lag behind by one crash.
         temporary = path.with_name(f".{path.stem}.json.tmp")
-        temporary.write_text(json.dumps(readable, sort_keys=True, indent=1) + "\n")
+        with naming(temporary):
+            temporary.write_text(json.dumps(readable, sort_keys=True, indent=1) + "\n")
         temporary.replace(path.with_suffix(".json"))
-        for round in sorted(round for round in self._passing if round < snapshot.round):
-            self.delete(round)
-        if not self._keep(snapshot.round):
-            self._passing.add(snapshot.round)
+        assert self._passing is not None
+        for earlier in sorted(earlier for earlier in self._passing if earlier < round):
+            self.delete(earlier)
+        if not self._keep(round):
+            self._passing.add(round)
 
     def load(self, round: int) -> Snapshot:
         """Read a checkpoint.
@@ -130,9 +172,10 @@ class Checkpoints:
         try:
             tensors = load_file(path)
         except SafetensorError as error:
-            raise RunError(
-                f"{path}: is damaged ({error}); delete the run directory, or add --fresh"
-            ) from error
+            # A live federation's run directory holds what people asked for: nobody is told to delete that.
+            live = self._branch == LIVE_BRANCH
+            remedy = "restore it from a backup" if live else "delete the run directory, or add --fresh"
+            raise RunError(f"{path}: is damaged ({error}); {remedy}") from error
         account = json.loads(_metadata(path)[META])
         buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
         return Snapshot(account.pop("round"), tensors[_PARAMETERS], buffers, account)

@@ -12,13 +12,15 @@ from typing import Any
 
 from fedunlearn import config
 from fedunlearn.config import Experiment
+from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
-from fedunlearn.requests import Ledger
-from fedunlearn.runs.checkpoints import Checkpoints, write_durably
+from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger
+from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import MetricsLog
 
 EXPERIMENT = "experiment.toml"
 SCORECARD = "scorecard.json"
+LEDGER = "requests.sqlite"
 BRANCHES = "branches.json"
 BEGUN = "begun.json"
 LOCK = ".lock"
@@ -55,7 +57,7 @@ class RunDirectory:
     @cached_property
     def ledger(self) -> Ledger:
         """The run's requests and plans."""
-        return Ledger(self.path / "requests.sqlite")
+        return Ledger(self.path / LEDGER)
 
     @classmethod
     def open(
@@ -68,7 +70,7 @@ class RunDirectory:
         resume
             Continue an unfinished run; a finished one only has its scorecard and report written again.
         fresh
-            Delete what is there and start over.
+            Delete what is there and start over; refused where a live federation has been asked to forget.
 
         Raises
         ------
@@ -84,7 +86,12 @@ class RunDirectory:
             raise UserError(f"{out}: cannot hold runs ({error.strerror}); choose another --out") from error
         run = cls(path)  # first of all the lock: what is said of a run at work would be wrong advice
         if run.experiment_path.exists() and not resume:
-            if not fresh and (why := run._why_not_again(experiment)):
+            try:
+                why = run._why_not_replaced() if fresh else run._why_not_again(experiment)
+            except BaseException:
+                run.close()
+                raise
+            if why:
                 run.close()
                 raise UserError(why)
             run.clear()
@@ -104,6 +111,8 @@ class RunDirectory:
 
     def _why_not_again(self, experiment: Experiment) -> str:
         """Say why this run must not simply be replaced by a new one, or return an empty string."""
+        if experiment.live:
+            return self._live_standing(experiment)
         if not (self.path / SCORECARD).exists():
             return (
                 f"{self.path}: holds an unfinished run; add --resume to continue it or --fresh to start over"
@@ -114,6 +123,36 @@ class RunDirectory:
                 f"{self.path}`, or add --fresh to run it again"
             )
         return ""
+
+    def _why_not_replaced(self) -> str:
+        """Say why not even --fresh may delete this run, or return an empty string."""
+        asked = self._live_requests()
+        if not asked:
+            return ""
+        number = sum(asked.values())
+        return (
+            f"{self.path}: --fresh would delete {number} forget request{'s' * (number > 1)} with trail and "
+            "certificates; choose another --out, or move the folder away"
+        )
+
+    def _live_standing(self, experiment: Experiment) -> str:
+        """Say how a live federation stands; it is continued, never begun again in the same folder."""
+        opened = sum(number for state, number in self._live_requests().items() if state in OPEN)
+        last = max(self.checkpoints(LIVE_BRANCH).rounds(), default=0)
+        if opened or last < experiment.train.rounds:
+            requests = f"{opened or 'no'} open request{'s' * (opened != 1)}"
+            return (
+                f"{self.path}: holds a live federation after round {last}, with {requests}; add --resume to "
+                "continue it, or choose another --out"
+            )
+        return (
+            f"{self.path}: holds a live federation whose rounds are done and which has no open request; after "
+            f"`fedunlearn forget {self.path}` add --resume to serve it, or choose another --out"
+        )
+
+    def _live_requests(self) -> dict[str, int]:
+        """Return how many requests a live federation has taken, by state; of none there is nothing."""
+        return self.ledger.counts(LIVE_BRANCH) if (self.path / LEDGER).is_file() else {}
 
     def close(self) -> None:
         """Close the files and let others in."""

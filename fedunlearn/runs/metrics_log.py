@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fedunlearn.errors import naming
+
 Address = tuple[str, int, str, str, str]
 
 _BRANCH_FIRST = re.compile(rb'\{"branch": "([^"\\]*)"')
@@ -51,27 +53,37 @@ class Metric:
 class MetricsLog:
     """Appends metrics durably, and reads them back.
 
-    A line torn by a crash is cut off when the log is opened. A round that is executed again appends its
-    numbers again: of several lines at one address the last counts.
+    A line torn by a crash is cut off when the log is opened. A round that is executed again after one appends what
+    came out otherwise: of several lines at one address the last counts.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._spans: dict[str, list[list[int]]] = {}
         self._scanned = 0
+        self._begun: set[str] = set()  # branches that this object has appended to
         path.touch()
         with path.open("rb+") as file:
             content = file.read()
             file.truncate(content.rfind(b"\n") + 1)
 
     def append(self, metrics: Iterable[Metric]) -> None:
-        """Write the lines and wait until they are on the disk."""
-        lines = "".join(json.dumps(asdict(m)) + "\n" for m in metrics)
+        """Write the lines and wait until they are on the disk; none that stands there from before a crash."""
+        lines = "".join(json.dumps(asdict(m)) + "\n" for m in self._new(metrics))
         if lines:
-            with self._path.open("a") as file:
+            with naming(self._path), self._path.open("a") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
+
+    def _new(self, metrics: Iterable[Metric]) -> list[Metric]:
+        """Leave out what an earlier process appended: only the first round after a resumption can be such."""
+        metrics = list(metrics)
+        known: dict[Address, Metric] = {}
+        for branch in {m.branch for m in metrics} - self._begun:
+            known |= self.of(branch)
+            self._begun.add(branch)
+        return [m for m in metrics if m.address not in known or known[m.address].value != m.value]
 
     def of(self, branch: str) -> dict[Address, Metric]:
         """Return a branch's metrics by address.

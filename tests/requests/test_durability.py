@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import fedunlearn
 from fedunlearn.requests import Ledger, LedgerError
 from fedunlearn.requests.store import Store
-from tests.requests.killed_server import CALLS, snapshot
+from tests.requests.killed_server import SCRIPTS, open_quickly, snapshot
 
 SERVER = Path(__file__).with_name("killed_server.py")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fedunlearn.__file__).parents[1])}
@@ -36,22 +37,43 @@ def test_the_file_is_in_wal_mode_and_commits_are_synced(tmp_path: Path) -> None:
     store.close()
 
 
-def test_killed_before_any_statement_a_call_happened_wholly_or_not_at_all(tmp_path: Path) -> None:
+def killed(folder: Path, script: str) -> list[tuple[Path, int]]:
+    """Return the ledgers of a script killed before each of its statements, with the number of calls returned."""
+    subprocess.run([sys.executable, SERVER, folder, script], env=ENVIRONMENT, check=True)
+    logs = sorted(folder.glob("*.log"), key=lambda log: int(log.stem))
+    returned = [len(log.read_text().splitlines()) for log in logs]
+    assert returned == sorted(returned) and set(returned) == set(range(len(SCRIPTS[script]) + 1))
+    return [(log.with_suffix(".sqlite"), made) for log, made in zip(logs, returned, strict=True)]
+
+
+def test_killed_while_a_new_file_is_made_the_next_one_makes_it(tmp_path: Path) -> None:
+    left = killed(tmp_path, "opening")
+    assert len(left) > 10
+    for place, _ in left:
+        with Ledger(place) as ledger:
+            assert ledger.branches() == []
+            assert ledger.store.rows("PRAGMA user_version")[0][0] == 2
+
+
+@pytest.mark.parametrize("script", ["server", "intake"])
+def test_killed_before_any_statement_a_call_happened_wholly_or_not_at_all(
+    tmp_path: Path, script: str
+) -> None:
+    calls = SCRIPTS[script]
     with Ledger(":memory:") as ledger:
         after = [snapshot(ledger)]
-        for call in CALLS:
+        for call in calls:
             call(ledger)
             after.append(snapshot(ledger))
-    subprocess.run([sys.executable, SERVER, tmp_path], env=ENVIRONMENT, check=True)
-    logs = sorted(tmp_path.glob("*.log"), key=lambda log: int(log.stem))
-    returned = [len(log.read_text().splitlines()) for log in logs]
-    assert returned == sorted(returned) and set(returned) == set(range(len(CALLS) + 1))
-    for log, calls in zip(logs, returned, strict=True):
-        with Ledger(log.with_suffix(".sqlite")) as ledger:
-            assert snapshot(ledger) == after[calls], f"killed before statement {log.stem}"
-            for call in CALLS:  # a restarted server makes all its calls again
+    assert all(one != other for one, other in pairwise(after)), "every call leaves something behind"
+    Ledger(tmp_path / "old.sqlite").close()
+    for place, made in killed(tmp_path, script):
+        with open_quickly(place) as ledger:
+            assert snapshot(ledger) == after[made], f"killed before statement {place.stem}"
+            # A restarted server makes all its calls again, and so does whoever asked and got no answer.
+            for call in calls:
                 call(ledger)
-            assert snapshot(ledger) == after[-1], f"restarted after statement {log.stem}"
+            assert snapshot(ledger) == after[-1], f"restarted after statement {place.stem}"
 
 
 def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
@@ -132,12 +154,12 @@ def test_a_full_disk_loses_nothing_and_blocks_nothing(tmp_path: Path) -> None:
     with Ledger(place) as ledger:
         ledger.submit("b", request_id="r", clients=[1])
         before = snapshot(ledger)
-        pages = ledger._store.rows("PRAGMA page_count")[0][0]
-        ledger._store.rows(f"PRAGMA max_page_count = {pages}")
+        pages = ledger.store.rows("PRAGMA page_count")[0][0]
+        ledger.store.rows(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(LedgerError, match=r"requests.sqlite: database or disk is full"):
             ledger.commit_plan("b", 1, {"requests": ["r"], "padding": "x" * 100_000})
         assert snapshot(ledger) == before
-        ledger._store.rows("PRAGMA max_page_count = 100000")
+        ledger.store.rows("PRAGMA max_page_count = 100000")
         ledger.commit_plan("b", 1, {"requests": ["r"]})
         assert ledger.request("b", "r").state == "scheduled"
 

@@ -147,6 +147,15 @@ def test_failures_are_recorded_once(ledger: Ledger) -> None:
     ]
 
 
+def test_failures_of_a_round_executed_again_may_be_amended(ledger: Ledger) -> None:
+    ledger.commit_plan("b", 1, {"requests": []})
+    for failed in ({1: "lost"}, {2: "NaN"}, {}):
+        ledger.record_failures("b", 1, failed, amend=True)
+        assert [(p.failed, p.answered) for p in ledger.plans("b")] == [(failed, True)]
+    with pytest.raises(LedgerError, match="has no plan"):
+        ledger.record_failures("b", 2, {}, amend=True)
+
+
 def test_a_set_held_by_a_failed_client_is_planned_again(ledger: Ledger) -> None:
     ledger.submit("b", request_id="r", clients=[1], at_round=1)
     for round in (2, 3):
@@ -215,6 +224,40 @@ def test_a_damaged_copy_replaces_nothing(ledger: Ledger, damage: str) -> None:
     assert [r.id for r in ledger.requests("b")] == ["r"]
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("requests", 0, "state"), "forgotten"),
+        (("requests", 0, "clients"), [2]),
+        (("audit", 0, "clients"), [2]),
+        (("audit", 1, "from_state"), "unlearning"),
+        (("audit", 1, "round"), 9),
+        (("audit", 1, "request_id"), "another"),
+    ],
+)
+def test_a_copy_whose_parts_contradict_each_other_replaces_nothing(
+    ledger: Ledger, place: tuple[str, int, str], value: object
+) -> None:
+    ledger.submit("b", request_id="r", clients=[1], at_round=1)
+    ledger.transition("b", "r", "waiting", round=2)
+    exported = ledger.export("b")
+    exported[place[0]][place[1]][place[2]] = value
+    before = ledger.export("b"), ledger.head("b")
+    with pytest.raises(LedgerError, match="exported branch is damaged: "):
+        ledger.load("b", exported)
+    assert (ledger.export("b"), ledger.head("b")) == before
+
+
+def test_the_same_history_under_the_same_name_has_the_same_head(ledger: Ledger) -> None:
+    ledger.submit("b", request_id="r", clients=[1], at_round=1)
+    ledger.transition("b", "r", "waiting", round=2)
+    with Ledger(":memory:") as replay:
+        replay.load("b", ledger.export("b"))
+        assert replay.head("b") == ledger.head("b") and replay.check_trail("b") == []
+        replay.load("c", ledger.export("b"))
+        assert replay.head("c") != ledger.head("b") and replay.check_trail("c") == []
+
+
 def test_threads_may_share_a_ledger(ledger: Ledger) -> None:
     def submit(first: int) -> None:
         for k in range(first, first + 25):
@@ -237,8 +280,8 @@ def test_files_that_are_no_ledger_are_refused_by_name(tmp_path: Path) -> None:
         Ledger(tmp_path / "absent" / "requests.sqlite")
     newer = tmp_path / "newer.sqlite"
     with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(LedgerError, match="ledger version 2; this fedunlearn reads version 1"):
+        connection.execute("PRAGMA user_version = 3")
+    with pytest.raises(LedgerError, match="ledger version 3; this fedunlearn reads version 2"):
         Ledger(newer)
 
 

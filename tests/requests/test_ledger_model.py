@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,24 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from fedunlearn.requests import ENDS, STATES, TRANSITIONS, Ledger, LedgerError, RequestConflictError
+from fedunlearn.requests import (
+    ENDS,
+    STATES,
+    TRANSITIONS,
+    FencedError,
+    Intake,
+    Ledger,
+    LedgerError,
+    NotAllowedError,
+    NotWithdrawableError,
+    RequestConflictError,
+)
 
 BRANCHES = st.sampled_from(["a", "b"])
 IDS = st.sampled_from(["r1", "r2", "r3"])
 ROUNDS = st.integers(0, 4)
 CLIENTS = st.sets(st.integers(0, 4), min_size=1, max_size=2)
+ACTORS = st.sampled_from(["operator:x", "operator:y", "client:1"])
 
 
 class LedgerModel(RuleBasedStateMachine):
@@ -27,6 +40,9 @@ class LedgerModel(RuleBasedStateMachine):
         self.requests: dict[tuple[str, str], dict[str, Any]] = {}
         self.plans: dict[tuple[str, int], list[Any]] = {}
         self.trail: list[tuple[Any, ...]] = []
+        self.keys: dict[tuple[str, str, str], str] = {}
+        self.heads: list[tuple[str, Any]] = []
+        self.tokens = {"a": 0, "b": 0}
 
     def teardown(self) -> None:
         if hasattr(self, "ledger"):
@@ -59,9 +75,86 @@ class LedgerModel(RuleBasedStateMachine):
             assert known is not None and not asked.items() <= known.items()
         if known is None:
             fresh = {"state": "received", "round": None, "unlearned": None, "ended": None}
-            arrival = 1 + sum(1 for other, _ in self.requests if other == branch)
-            self.requests[branch, name] = {**asked, **fresh, "arrival": arrival}
+            self.requests[branch, name] = {**asked, **fresh, "arrival": self.arrival(branch)}
             self.trail.append((branch, name, None, "received", at_round))
+
+    def arrival(self, branch: str) -> int:
+        return 1 + sum(1 for other, _ in self.requests if other == branch)
+
+    def planned(self, branch: str) -> int:
+        return max((round for other, round in self.plans if other == branch), default=0)
+
+    @rule(branch=BRANCHES, clients=CLIENTS, actor=ACTORS, key=st.none() | st.sampled_from(["k", "l"]))
+    def ask(self, branch: str, clients: set[int], actor: str, key: str | None) -> None:
+        wanted = tuple(sorted(clients))
+        allowed = actor.startswith("operator") or wanted == (1,)
+        known = None if key is None else self.keys.get((branch, actor, key))
+        fits = known is None or self.requests[branch, known]["clients"] == wanted
+        intake = Intake(self.ledger, branch, num_clients=5)
+        try:
+            receipt = intake.ask(clients, source="http", actor=actor, idempotency_key=key)
+        except (NotAllowedError, RequestConflictError) as error:
+            assert (not allowed) if isinstance(error, NotAllowedError) else (allowed and not fits)
+            return
+        assert allowed and fits and receipt.repeated == (known is not None) and receipt.clients == wanted
+        if known is not None:
+            assert receipt.request_id == known
+            return
+        name = receipt.request_id
+        here = sorted(
+            ((r["arrival"], n, r) for (b, n), r in self.requests.items() if b == branch), key=lambda x: x[0]
+        )
+        forgotten = {c for _, _, r in here if r["unlearned"] is not None for c in r["clients"]}
+        covering = [n for _, n, r in here if r["state"] not in ENDS and clients <= set(r["clients"])]
+        asked = {"clients": wanted, "at_round": None, "arrival": self.arrival(branch)}
+        fresh = {"state": "received", "round": None, "unlearned": None, "ended": None}
+        self.requests[branch, name] = asked | fresh
+        self.trail.append((branch, name, None, "received", None))
+        if clients <= forgotten:
+            assert receipt.same_as is None
+            self.enter(branch, name, "duplicate", self.planned(branch))
+        else:
+            assert receipt.same_as == (covering[0] if covering else None)
+        assert receipt.state == self.requests[branch, name]["state"]
+        if key is not None:
+            self.keys[branch, actor, key] = name
+        self.heads.append((branch, receipt.head))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), actor=ACTORS)
+    def withdraw(self, data: st.DataObject, actor: str) -> None:
+        branch, name = data.draw(st.sampled_from(sorted(self.requests)))
+        request = self.requests[branch, name]
+        allowed = actor.startswith("operator") or request["clients"] == (1,)
+        try:
+            Intake(self.ledger, branch, num_clients=5).withdraw(name, actor=actor)
+        except NotAllowedError:
+            assert not allowed
+        except NotWithdrawableError as error:
+            assert allowed and error.state == request["state"] not in ("received", "waiting")
+        else:
+            assert allowed
+            self.enter(branch, name, "withdrawn", self.planned(branch))
+
+    @rule(branch=BRANCHES)
+    def keep_a_head(self, branch: str) -> None:
+        self.heads.append((branch, self.ledger.head(branch)))
+
+    @rule(branch=BRANCHES, holder=st.sampled_from(["x", "y"]))
+    def another_takes_over_and_this_one_stops(self, branch: str, holder: str) -> None:
+        before = self.ledger
+        before.take_lease(branch, holder, seconds=1000.0)
+        self.ledger = Ledger(self.folder / "requests.sqlite", clock=lambda: time.time() + 1e6)
+        self.tokens[branch] += 2
+        lease = self.ledger.take_lease(branch, "z")
+        assert lease.token == self.tokens[branch]
+        try:
+            before.submit(branch, request_id="stale", clients=[0])
+            raise AssertionError("a stale server wrote")
+        except FencedError:
+            before.close()
+        lease.release()
+        self.reopen()
 
     @rule(branch=BRANCHES, name=IDS, to=st.sampled_from(STATES), round=ROUNDS)
     def transition(self, branch: str, name: str, to: str, round: int) -> None:
@@ -128,6 +221,8 @@ class LedgerModel(RuleBasedStateMachine):
             for key in [key for key in table if key[0] == "a"]:
                 del table[key]
             table.update({("a", key[1]): _copy(value) for key, value in list(table.items())})
+        self.keys = {key: name for key, name in self.keys.items() if key[0] == "b"}
+        self.heads = [kept for kept in self.heads if kept[0] == "b"]
         self.trail = [e for e in self.trail if e[0] == "b"]
         self.trail += [("a", *e[1:]) for e in self.trail]
 
@@ -153,6 +248,9 @@ class LedgerModel(RuleBasedStateMachine):
                 (e.branch, e.request_id, e.from_state, e.to_state, e.round) for e in self.ledger.audit(branch)
             ]
             assert trail == [entry for entry in self.trail if entry[0] == branch]
+            assert self.ledger.check_trail(branch) == []
+        for branch, head in self.heads[-3:]:
+            assert self.ledger.check_trail(branch, head=head) == []
         seqs = [entry.seq for entry in self.ledger.audit()]
         assert seqs == sorted(set(seqs))
 

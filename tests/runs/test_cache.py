@@ -67,7 +67,7 @@ def files(run, name):
 
 
 def ledger_of(run, name):
-    audit = [replace(entry, seq=0, branch="") for entry in run.ledger.audit(name)]
+    audit = [replace(entry, seq=0, branch="", hash="") for entry in run.ledger.audit(name)]
     return run.ledger.requests(name), run.ledger.plans(name), audit
 
 

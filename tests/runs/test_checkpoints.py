@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import os
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedunlearn.runs.checkpoints import Checkpoints, Snapshot, weights_hash, write_durably
+from fedunlearn.runs.checkpoints import Checkpoints, Snapshot, weights_hash
 
 AWKWARD = [0.1, -0.0, 1e-45, 3.4e38, float("inf"), float("-inf"), float("nan"), 1 / 3]
 
@@ -169,61 +167,6 @@ def test_torn_temporaries_and_foreign_files_are_no_checkpoints(tmp_path):
     assert everything(checkpoints.load(3)) == everything(snapshot(3)), "the torn temporary is written over"
 
 
-@pytest.mark.parametrize("fails", ["write", "fsync", "replace"])
-def test_a_write_that_fails_leaves_the_old_content(fails, tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_durably(path, b"old")
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def write(self, content):
-            self.file.write(content[:1])
-            full()
-
-    if fails == "fsync":
-        monkeypatch.setattr(os, "fsync", full)
-    elif fails == "replace":
-        monkeypatch.setattr(Path, "replace", full)
-    else:
-        opened = Path.open
-        monkeypatch.setattr(Path, "open", lambda self, mode: Full(opened(self, mode)))
-    with pytest.raises(OSError, match="No space"):
-        write_durably(path, b"new content")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    write_durably(path, b"new content")
-    assert path.read_bytes() == b"new content"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_content_is_on_the_disk_before_the_name_points_to_it_and_the_name_before_it_returns(
-    tmp_path, monkeypatch
-):
-    happened = []
-    fsync, replace = os.fsync, Path.replace
-
-    def recorded(descriptor):
-        kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "content"  # noqa: PTH112
-        happened.append(kind)
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", recorded)
-    monkeypatch.setattr(Path, "replace", lambda *paths: (happened.append("name"), replace(*paths)))
-    write_durably(tmp_path / "file", b"content")
-    assert happened == ["content", "name", "folder"]
-
-
 # -- hashes ---------------------------------------------------------------------------------------------------
 
 
@@ -252,3 +195,49 @@ def test_the_hash_sees_every_bit_type_and_shape_and_not_the_memory_behind_them()
     assert weights_hash(strided) == weights_hash(vector)
     reordered = dict(reversed(models[4][1].items()))
     assert weights_hash(vector, reordered) == weights_hash(*models[4])
+
+
+# -- in two steps, for servers that may be replaced in between ---------------------------------------------
+
+
+def test_prepared_and_published_is_saved(tmp_path):
+    one, other = Checkpoints(tmp_path / "one", "b"), Checkpoints(tmp_path / "other", "b")
+    one.save(snapshot())
+    other.publish(other.prepare(snapshot()))
+    for file in ("b-r0003.safetensors", "b-r0003.json"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "other" / file).read_bytes()
+    assert sorted(p.name for p in (tmp_path / "other").iterdir()) == ["b-r0003.json", "b-r0003.safetensors"]
+
+
+def test_prepared_is_no_checkpoint(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "b")
+    checkpoints.prepare(snapshot())
+    assert checkpoints.rounds() == []
+    assert checkpoints.latest() is None
+
+
+def test_two_servers_never_write_to_one_file(tmp_path):
+    """The one that was cut off in the middle of writing must not spoil what the other one publishes."""
+    first, second = Checkpoints(tmp_path, "b"), Checkpoints(tmp_path, "b")
+    late, good = first.prepare(snapshot()), second.prepare(snapshot())
+    late.temporary.write_bytes(b"half")
+    second.publish(good)
+    assert everything(second.load(3)) == everything(snapshot())
+
+
+def test_what_was_prepared_by_the_dead_is_swept_away_and_nothing_else(tmp_path):
+    checkpoints, others = Checkpoints(tmp_path, "b"), Checkpoints(tmp_path, "b2")
+    checkpoints.save(snapshot())
+    checkpoints.prepare(snapshot(round=4))
+    others.prepare(snapshot(round=4))
+    checkpoints.sweep()
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left[1:] == ["b-r0003.json", "b-r0003.safetensors"]
+    assert left[0].startswith(".b2-r0004.safetensors.")
+
+
+def test_publishing_drops_what_need_not_be_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path, "b", keep=lambda round: round == 2)
+    for round in (1, 2, 3, 4):
+        checkpoints.publish(checkpoints.prepare(snapshot(round=round)))
+    assert checkpoints.rounds() == [2, 4]

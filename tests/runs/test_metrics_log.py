@@ -64,13 +64,16 @@ def test_wherever_the_last_line_is_torn_it_is_cut_and_the_log_goes_on(tmp_path):
 @settings(max_examples=25)
 @given(st.lists(st.lists(metrics, max_size=5), max_size=5))
 def test_reads_what_a_dictionary_would_hold_however_often_it_was_opened(tmp_path_factory, batches):
+    """The last value at an address counts; one that an earlier process wrote is not written again."""
     path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    held = {}
     for batch in batches:
         MetricsLog(path).append(iter(batch))
-    written = [m for batch in batches for m in batch]
+        before = {address: m.value for address, m in held.items()}
+        held |= {m.address: m for m in batch if before.get(m.address) != m.value}
     log = MetricsLog(path)
     for branch in ("a", "a-1", "ä", "never"):
-        assert log.of(branch) == {m.address: m for m in written if m.branch == branch}
+        assert log.of(branch) == {address: m for address, m in held.items() if m.branch == branch}
 
 
 @settings(max_examples=25)
@@ -133,3 +136,15 @@ def test_a_line_that_is_whole_but_no_metric_is_an_error_not_a_silence(tmp_path):
     path.write_text('{"branch": "a"}\n')
     with pytest.raises(TypeError):
         list(read_metrics(path))
+
+
+def test_what_stands_there_from_before_a_crash_is_not_written_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsLog(path).append([ONE, TWO])
+    log = MetricsLog(path)
+    later, otherwise = replace(TWO, round=5), replace(TWO, value=0.5)
+    log.append([ONE, otherwise])  # the first round that a new process executes, perhaps for the second time
+    log.append([later])
+    assert list(read_metrics(path)) == [ONE, TWO, otherwise, later]
+    log.append([otherwise, OTHER])
+    assert list(read_metrics(path))[4:] == [otherwise, OTHER], "later rounds are not looked at"

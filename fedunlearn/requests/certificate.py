@@ -1,0 +1,250 @@
+"""The certificate of an ended forget request: a JSON document, signed, and the files it is kept in.
+
+``certificates/<request>.json`` is the certificate; ``<request>.html`` beside it shows the same to a reader. When
+something that a certificate left open has been settled (retention that was hindered, a key that was missing), another
+*edition* takes its place and names the one before, which stays as ``<request>.edition-<n>.json``.
+
+A value that is not known is null, with a ``reason`` beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedunlearn import __version__, config
+from fedunlearn.config import Experiment
+from fedunlearn.config.toml_tree import plain
+from fedunlearn.durable import write_durably
+from fedunlearn.errors import UserError
+from fedunlearn.requests import certificate_facts as facts
+from fedunlearn.requests.certificate_page import page
+from fedunlearn.requests.certificate_words import ENDINGS, LEGAL, LIMITS, PURGED, ending, meaning
+from fedunlearn.requests.chain import Head
+from fedunlearn.requests.keys import SigningKey
+from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.retention import CERTIFICATES, Kept
+from fedunlearn.requests.signing import CERTIFICATE, digest, sign
+
+KIND = "certificate of a forget request"
+SCHEMA = 1
+UNSIGNED = "no signing key was given to the server (option --key, or $FEDUNLEARN_SIGNING_KEY)"
+STAGES = ("before", "unlearned", "ended")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that a certificate is written from.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run directory.
+    experiment, branch
+        What is run, and which federation of it.
+    record, entries
+        The request, and its own entries of the trail in order.
+    requests, plans
+        All requests and all plans of the federation.
+    weights : Mapping
+        ``before``, ``after`` and ``end``, each ``{"round", "sha256", "reason"}``.
+    measures : Mapping
+        Stage → document, of those stages that were measured.
+    kept : sequence of Kept
+        What the run directory still holds.
+    retention : Mapping
+        What was put away; see :mod:`fedunlearn.requests.clerk`.
+    head : Head
+        Of the trail, when the certificate was written.
+    problems : sequence of str
+        What was found wrong with the trail then.
+    issued_at : float
+        Unix seconds.
+    earlier : Mapping[str, Mapping[str, Any]]
+        Earlier requests that have a certificate → that.
+    """
+
+    run: str
+    experiment: Experiment
+    branch: str
+    record: RequestRecord
+    entries: Sequence[AuditEntry]
+    requests: Sequence[RequestRecord]
+    plans: Sequence[PlanRecord]
+    weights: Mapping[str, Mapping[str, Any]]
+    measures: Mapping[str, Mapping[str, Any]]
+    kept: Sequence[Kept]
+    retention: Mapping[str, Any]
+    head: Head
+    issued_at: float
+    problems: Sequence[str] = ()
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def compose(
+    evidence: Evidence, *, key: SigningKey | None, replaces: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a certificate, signed if there is a key.
+
+    Parameters
+    ----------
+    replaces
+        The edition that this one takes the place of.
+    """
+    record, experiment = evidence.record, evidence.experiment
+    links = facts.related(record, evidence.requests)
+    told = facts.story(record, evidence.entries, links, evidence.plans, experiment)
+    end = ending(told)
+    tree = plain(experiment)
+    earlier = links.pop("earlier")
+    others = {other.id: other for other in evidence.requests}
+    document: dict[str, Any] = {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "edition": 1 if replaces is None else int(replaces["edition"]) + 1,
+        "replaces": None
+        if replaces is None
+        else {"edition": replaces["edition"], "issued_at": replaces["issued_at"], "sha256": digest(replaces)},
+        "issued_at": facts.instant(evidence.issued_at),
+        "run": {
+            "name": evidence.run,
+            "experiment": experiment.name,
+            "federation": evidence.branch,
+            "settings_sha256": config.digest(experiment),
+        },
+        "request": {
+            "id": record.id,
+            "clients": list(record.clients),
+            "asked_by": facts.asked_by(record),
+            "came_by": record.source,
+        },
+        "outcome": {
+            "state": record.state,
+            "title": end.title,
+            "tone": end.tone,
+            "unlearned": end.unlearned,
+            "caveats": facts.caveats(record, evidence.kept, policy=evidence.retention["policy"]),
+            "meaning": meaning(told),
+            "remark": facts.remark(evidence.entries),
+            "limits": [*(LIMITS if end.unlearned else ()), LEGAL],
+        },
+        "times": facts.times(record, evidence.entries),
+        "history": facts.history(evidence.entries),
+        "method": {
+            "in_words": facts.method_in_words(experiment),
+            "bound": facts.bound_in_words(experiment),
+            "step": facts.step(record, evidence.plans),
+            "settings": {
+                name: tree[name] for name in ("method", "recover", "requests", "guard") if name in tree
+            },
+        },
+        "participation": facts.participation(record, evidence.plans, ended_round=record.ended_round),
+        "weights": {name: dict(value) for name, value in evidence.weights.items()},
+        "measures": _measures(evidence, unlearned=end.unlearned),
+        "data": {
+            **evidence.retention,
+            "remaining": [asdict(item) for item in evidence.kept],
+            "note": PURGED if evidence.retention.get("removed") else None,
+        },
+        "related": {
+            **links,
+            "earlier_certificates": [_earlier(others[id_], evidence.earlier.get(id_)) for id_ in earlier],
+        },
+        "trail": {
+            "entry": evidence.head.entry,
+            "hash": evidence.head.hash,
+            "problems": list(evidence.problems),
+        },
+        "issuer": {
+            "software": f"fedunlearn {__version__}",
+            "key_id": None if key is None else key.key_id,
+            "public_key": None if key is None else key.public.text,
+        },
+    }
+    document["signature"] = _signature(document, key)
+    return document
+
+
+def _earlier(record: RequestRecord, document: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {
+        "request": record.id,
+        "state": record.state,
+        "title": ENDINGS[record.state].title if document is None else document["outcome"]["title"],
+        "sha256": None if document is None else digest(document),
+    }
+
+
+def unsigned_part(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the signature covers: everything but the signature."""
+    return {name: value for name, value in document.items() if name != "signature"}
+
+
+def _signature(document: Mapping[str, Any], key: SigningKey | None) -> dict[str, Any]:
+    if key is None:
+        return {"algorithm": None, "value": None, "reason": UNSIGNED}
+    return {"algorithm": "Ed25519", "value": sign(CERTIFICATE, document, key), "reason": None}
+
+
+def _measures(evidence: Evidence, *, unlearned: bool) -> dict[str, Any]:
+    why = "nothing was recorded for it" if unlearned else "no unlearning step was applied for this request"
+    return {
+        stage: dict(evidence.measures[stage]) if stage in evidence.measures else facts.absent(why, round=None)
+        for stage in STAGES
+    }
+
+
+def write(run: Path, document: Mapping[str, Any]) -> Path:
+    """Write a certificate durably, and its page, and return the JSON file's path.
+
+    The page comes first: where the certificate is, it is too, but after a power cut; see :func:`write_page`. An
+    edition that is replaced is set aside before.
+    """
+    folder = run / CERTIFICATES
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{document['request']['id']}.json"
+    if document["edition"] > 1 and path.exists():
+        before = read(path)
+        if before["edition"] < document["edition"]:
+            write_durably(path.with_name(f"{path.stem}.edition-{before['edition']}.json"), path.read_bytes())
+    write_page(path, document)
+    write_durably(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def write_page(path: Path, document: Mapping[str, Any]) -> None:
+    """Write the page of the certificate at ``path``; which can be made again any time: nobody waits for the disk."""
+    shown = path.with_suffix(".html")
+    temporary = shown.with_name(f".{shown.name}.tmp")
+    temporary.write_text(page(document), encoding="utf-8")
+    temporary.replace(shown)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a certificate.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, is none, or is one of a later version.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is no certificate, which would be JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise UserError(f"{path}: is no {KIND}")
+    if document.get("schema") != SCHEMA:
+        raise UserError(f"{path}: a certificate of version {document.get('schema')!r}; this reads {SCHEMA}")
+    return document
+
+
+def issued(run: Path) -> dict[str, Path]:
+    """Return the newest edition of every certificate of a run, by request id."""
+    folder = run / CERTIFICATES
+    files = folder.glob("*.json") if folder.is_dir() else ()
+    return {path.stem: path for path in sorted(files) if "." not in path.stem}

@@ -1,0 +1,288 @@
+"""What the ledger knows about one ended request, put in the form that a certificate states. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from fedunlearn.config import Experiment
+from fedunlearn.requests.certificate_words import APPROXIMATE, ENDINGS, Story, named
+from fedunlearn.requests.reconcile import RECONCILED
+from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.retention import Kept
+
+QUALITY_WORD = {"classification": "accuracy", "segmentation": "Dice score"}
+
+
+def instant(seconds: float) -> str:
+    """Return a time as ISO 8601 in UTC, to the second.
+
+    >>> instant(0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def absent(reason: str, **known: Any) -> dict[str, Any]:
+    """Return what stands where a value is missing: nulls, and why."""
+    return {**known, "reason": reason}
+
+
+def history(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
+    """Return a request's entries of the trail, each with its place and hash, so that they can be checked."""
+    return [
+        {
+            "entry": entry.entry,
+            "from": entry.from_state,
+            "to": entry.to_state,
+            "round": entry.round,
+            "at": instant(entry.at),
+            "hash": entry.hash,
+        }
+        for entry in entries
+    ]
+
+
+def times(record: RequestRecord, entries: Sequence[AuditEntry]) -> dict[str, dict[str, Any]]:
+    """Return when a request was asked, planned, applied to the weights, and ended: ``{"at", "round", "reason"}``."""
+    unlearned = record.unlearned_round is not None
+    scheduled = [entry for entry in entries if entry.to_state == "scheduled"]
+    applied = [entry for entry in entries if entry.to_state == "recovering"]
+    why = "no plan of a round named this request" if not scheduled else ""
+    found = {
+        "asked": (entries[0], ""),
+        "planned": (scheduled[-1] if scheduled else None, why),
+        "applied": (applied[-1] if applied else None, "no unlearning step was applied for this request"),
+        "ended": (entries[-1], ""),
+    }
+    stated = {}
+    for name, (entry, reason) in found.items():
+        if entry is None:
+            stated[name] = absent(reason, at=None, round=None)
+            continue
+        round = record.unlearned_round if name == "applied" and unlearned else entry.round
+        missing = None if round is not None else "it came in while the federation ran, not by a script"
+        stated[name] = {"at": instant(entry.at), "round": round, "reason": missing}
+    return stated
+
+
+def participation(
+    record: RequestRecord, plans: Iterable[PlanRecord], *, ended_round: int | None
+) -> dict[str, dict[str, Any]]:
+    """Return for each client in which rounds its training went into the model, as plans and failures have it.
+
+    Parameters
+    ----------
+    plans
+        Of rounds that are complete.
+
+    Returns
+    -------
+    dict
+        Client number → ``{"rounds", "first", "last", "without_it_until", "planned_after_end"}``: how many rounds of
+        ordinary training, the first and the last of them; up to which round others trained on while no plan named
+        the client (null: there is no such round); and how many later rounds were planned with it although the
+        request had ended (unlearned or excluded: none).
+    """
+    plans = [plan for plan in plans if plan.plan.get("train")]
+    rounds: dict[int, list[int]] = {client: [] for client in record.clients}
+    after = dict.fromkeys(record.clients, 0)
+    planned = dict.fromkeys(record.clients, 0)
+    until = max((plan.round for plan in plans), default=0)
+    for plan in plans:
+        for client in set(plan.plan["train"]) & rounds.keys():
+            planned[client] = max(planned[client], plan.round)
+            if ended_round is not None and plan.round > ended_round:
+                after[client] += 1
+            elif client not in plan.failed:
+                rounds[client].append(plan.round)
+    return {
+        str(client): {
+            "rounds": len(taken),
+            "first": min(taken, default=None),
+            "last": max(taken, default=None),
+            "without_it_until": until if taken and planned[client] == taken[-1] < until else None,
+            "planned_after_end": after[client],
+        }
+        for client, taken in rounds.items()
+    }
+
+
+def related(record: RequestRecord, requests: Iterable[RequestRecord]) -> dict[str, Any]:
+    """Return the other requests that a reader of this one's certificate must know of, by id.
+
+    Returns
+    -------
+    dict
+        ``same_as``: the request this one repeats; ``done_by``: of a duplicate, those that unlearned its clients;
+        ``forgotten_by``: of one that ended otherwise with nothing unlearned, client → those that unlearned it;
+        ``recovery_taken_over_by``: of a superseded one; ``same_step``: others applied in the same round;
+        ``earlier``: ended requests that name one of the clients and came before.
+    """
+    others = [other for other in requests if other.id != record.id]
+    sharing = [other for other in others if set(other.clients) & set(record.clients)]
+    done_by, taken_over, same_step = [], [], []
+    forgotten_by: dict[str, list[str]] = {}
+    if record.state == "duplicate":
+        done_by = [other.id for other in sharing if other.unlearned_round is not None]
+    elif not ENDINGS[record.state].unlearned:
+        for client in record.clients:
+            by = sorted(o.id for o in sharing if client in o.clients and o.unlearned_round is not None)
+            if by:
+                forgotten_by[str(client)] = by
+    if record.unlearned_round is not None:
+        mine = record.unlearned_round
+        later = [other for other in others if (other.unlearned_round or 0) > mine]
+        if record.state == "superseded" and later:
+            first = min(other.unlearned_round or 0 for other in later)
+            taken_over = [other.id for other in later if other.unlearned_round == first]
+        same_step = [other.id for other in others if other.unlearned_round == mine]
+    return {
+        "same_as": record.same_as,
+        "done_by": sorted(done_by),
+        "forgotten_by": forgotten_by,
+        "recovery_taken_over_by": sorted(taken_over),
+        "same_step": sorted(same_step),
+        "earlier": sorted(other.id for other in sharing if other.ended and other.arrival < record.arrival),
+    }
+
+
+def method_in_words(experiment: Experiment) -> str:
+    """Return what the method does, in words that follow a colon."""
+    method = experiment.methods[0]
+    if method.name == "natural":
+        return "natural forgetting, where training goes on without a client and nothing is taken out of the model"
+    alone = (
+        "in a round of their own"
+        if method.mode == "special"
+        else "in a round together with the other clients"
+    )
+    return (
+        "PUF (negated pseudo-gradients), by which the clients to forget train once more as usual and their updates, "
+        f"times {method.scale:g}, are subtracted from the model {alone}"
+    )
+
+
+def bound_in_words(experiment: Experiment) -> str | None:
+    """Return how the guard bounds a forgetting client's update; None where nothing does."""
+    guard = experiment.guard
+    if guard is None or not guard.enabled or experiment.methods[0].name == "natural":
+        return None
+    return (
+        f"An update longer than {guard.max_norm:g} times the median length of the last retained ones would have been "
+        "shortened to that before it was subtracted."
+    )
+
+
+def _measured(experiment: Experiment) -> str:
+    """Return what recovery is judged by, in words."""
+    by_clients = experiment.requests is not None and experiment.requests.validation == "clients"
+    place = "as the remaining clients measure it" if by_clients else "on the server's validation data"
+    return f"{QUALITY_WORD[experiment.data.task]} {place}"
+
+
+def story(
+    record: RequestRecord,
+    entries: Sequence[AuditEntry],
+    links: Mapping[str, Any],
+    plans: Iterable[PlanRecord],
+    experiment: Experiment,
+) -> Story:
+    """Return what the sentences about a request need to know."""
+    return Story(
+        clients=record.clients,
+        state=record.state,
+        came_from=entries[-1].from_state,
+        unlearned_round=record.unlearned_round,
+        ended_round=record.ended_round,
+        until=experiment.recover.until,
+        epsilon=experiment.recover.epsilon,
+        max_rounds=experiment.recover.max_rounds,
+        quality=_measured(experiment),
+        method=method_in_words(experiment),
+        same_as=links["same_as"],
+        others=tuple(links["done_by"] or links["recovery_taken_over_by"]),
+        forgotten={int(client): tuple(requests) for client, requests in links["forgotten_by"].items()},
+        never_took_part=_never_took_part(record, entries, plans),
+    )
+
+
+def _never_took_part(
+    record: RequestRecord, entries: Sequence[AuditEntry], plans: Iterable[PlanRecord]
+) -> bool:
+    """Whether the request ended with that remark, which no hash covers, and the plans bear it out."""
+    if record.state != "excluded" or entries[-1].detail != NEVER_TOOK_PART:
+        return False
+    return not any(
+        client in (*plan.plan.get("train", ()), *plan.plan.get("forget", ())) and client not in plan.failed
+        for plan in plans
+        for client in record.clients
+    )
+
+
+def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
+    """Return who took part in the unlearning step, of what is this request's business.
+
+    Returns
+    -------
+    dict
+        ``round``; ``own_update``: this request's clients that trained once more for it; ``stored_update``: client
+        → round of the stored update that was used instead; ``already``: clients that an earlier request had
+        unlearned; ``others``: how many clients of other requests were unlearned in the same step.
+    """
+    found = {plan.round: plan for plan in plans}.get(record.unlearned_round or 0)
+    if found is None:
+        return absent(
+            "no unlearning step was applied for this request"
+            if record.unlearned_round is None
+            else "the plan of that round is not in the ledger",
+            round=record.unlearned_round,
+        )
+    forget = set(found.plan.get("forget", ()))
+    stored = {int(client): round for client, round in found.plan.get("stored", {}).items()}
+    own = forget & set(record.clients)
+    return {
+        "round": record.unlearned_round,
+        "own_update": sorted(own - stored.keys()),
+        "stored_update": {str(client): stored[client] for client in sorted(own & stored.keys())},
+        "already": sorted(set(record.clients) - forget),
+        "others": len(forget - own),
+        "reason": None,
+    }
+
+
+def caveats(record: RequestRecord, kept: Iterable[Kept], *, policy: str) -> list[str]:
+    """Return what belongs right under the headline, lest that says more than is true."""
+    unlearned = ENDINGS[record.state].unlearned
+    if not unlearned and record.state != "excluded":
+        return []
+    kinds = {"update": "stored updates of the clients"}
+    if unlearned:
+        kinds = {"earlier-weights": "weights from before the step", **kinds}
+    kept = [item for item in kept if item.holds in kinds]
+    files = sum(item.files for item in kept)
+    said = [APPROXIMATE] if unlearned else []
+    if files:
+        what = " and ".join(words for holds, words in kinds.items() if any(k.holds == holds for k in kept))
+        where = "in quarantine" if policy == "quarantine" else "in the run directory"
+        lie = f"still lie {where} ({files} file{'s' * (files > 1)}, listed below)"
+        said.append(f"Not everything is gone: {what} {lie}.")
+    return said
+
+
+def asked_by(record: RequestRecord) -> str:
+    """Return who asked, without a person's name: that is in the ledger, and none of a certificate's business."""
+    role, _, who = record.actor.partition(":")
+    if role == "client" and who.isdigit():
+        return f"{named((int(who),))} itself"
+    return "an operator" if role == "operator" else "not recorded"
+
+
+def remark(entries: Sequence[AuditEntry]) -> str | None:
+    """Return what was noted when the request ended, without the name of an operator."""
+    if entries[-1].detail == RECONCILED:
+        return None  # says nothing about the request
+    text = re.sub(r"\boperator:\S+", "an operator", entries[-1].detail)
+    return re.sub(r"\bclient:(\d+)", r"client \1", text) or None

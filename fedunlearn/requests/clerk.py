@@ -1,0 +1,316 @@
+"""The clerk of a live federation: after each round it signs the trail, puts away what is to go, and certifies.
+
+Everything it does may be cut off anywhere and is simply done again. What has to be known before files go (hashes of
+weights, names of files) is noted in the ledger first; a certificate is written when the rest is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.config import Experiment
+from fedunlearn.errors import RunError, UserError
+from fedunlearn.requests import certificate, putting_away, retention
+from fedunlearn.requests.certificate_facts import related
+from fedunlearn.requests.chain import Head, SignedHead
+from fedunlearn.requests.keys import SigningKey
+from fedunlearn.requests.ledger import Ledger
+from fedunlearn.requests.putting_away import SuperLink
+from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.signing import HEAD, sign
+from fedunlearn.requests.superlink_messages import purge_messages
+from fedunlearn.requests.transitions import ENDS
+from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
+
+log = logging.getLogger("fedunlearn")
+
+NOT_UNLEARNED = "no unlearning step was applied for this request"
+AT_ONCE = 16
+"""So many certificates are written at a time; whoever asks meanwhile waits for the ledger until they are."""
+
+GONE = "its checkpoint was not there any more when the hash was to be taken"
+
+_FLOWER_RUN = re.compile(r"flower-run-(\d+)\b")
+
+
+def signed_head_document(branch: str, head: Head, at: float) -> dict[str, Any]:
+    """Return what is signed of a head."""
+    return {"federation": branch, "entry": head.entry, "hash": head.hash, "at": at}
+
+
+class Clerk:
+    """Attends after every round of a live federation; see the module.
+
+    Parameters
+    ----------
+    run_folder
+        The run directory.
+    ledger, branch
+        Its ledger, and the federation's name there. Where the ledger's holder has a lease, all that the clerk
+        writes and removes is fenced by it.
+    experiment
+        A live experiment: ``[retention]`` is read from it.
+    key
+        What the trail and certificates are signed with; None: they are not signed, and say so.
+    superlink_database
+        The file given to ``flower-superlink --database``, if it can be reached from here.
+    clock
+        Unix seconds.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        ledger: Ledger,
+        branch: str,
+        experiment: Experiment,
+        key: SigningKey | None = None,
+        *,
+        superlink_database: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run = run_folder
+        self._ledger = ledger
+        self._branch = branch
+        self._experiment = experiment
+        self._key = key
+        self._database = superlink_database
+        self._clock = clock
+        self._checkpoints = Checkpoints(run_folder / retention.CHECKPOINTS, branch)
+        self._hashes: dict[int, str] = {}
+        self._settled: Head | None = None  # up to here there is nothing left to do
+        self._certified: set[str] | None = None
+
+    def attend(self, round: int) -> None:
+        """Do what is to be done after a round; where nothing has happened to any request, nothing.
+
+        To be called while no message of the federation is under way. A disk that refuses a certificate, or files
+        that cannot be put away, do not stop the federation: it is logged, and tried again after the next round.
+
+        Raises
+        ------
+        FencedError
+            Another server has taken over; nothing more was done.
+        """
+        head = self._ledger.head(self._branch)
+        if head is None or head == self._settled:
+            return
+        try:
+            done = self._serve(round)
+        except (OSError, UserError) as error:
+            log.error("round %d: certificates wait for the next round: %s", round, error)
+            return
+        if done:
+            self._settled = head  # what came in since then is seen the next time
+
+    def _sign(self, head: Head, key: SigningKey) -> None:
+        at = float(self._clock())
+        signature = sign(HEAD, signed_head_document(self._branch, head, at), key)
+        self._ledger.add_signed_head(
+            self._branch, SignedHead(head.entry, head.hash, at, key.key_id, signature)
+        )
+
+    def _serve(self, round: int) -> bool:
+        """Sign, note hashes, put away, certify; return whether nothing was left open."""
+        certified = self._certificates()
+        records = self._ledger.requests(self._branch, [*ENDS, "recovering"])
+        for record in records:
+            if not record.ended:
+                self._note_weights(record)
+        pending = [record for record in records if record.ended and record.id not in certified]
+        accounts = self._put_away(pending) if pending else {}
+        # After the requests: the head that is signed stands for every end that is certified.
+        head = self._ledger.head(self._branch)
+        problems = self._ledger.check_trail(self._branch)
+        if problems:
+            log.error("the trail of %s is damaged and is not signed: %s", self._branch, "; ".join(problems))
+        elif self._key is not None and head is not None:
+            self._sign(head, self._key)
+        if not pending or head is None:
+            return True
+        everything = _Everything(self._run, self._ledger, self._branch, round, problems)
+        pending.sort(key=lambda record: record.arrival)
+        for first in range(0, len(pending), AT_ONCE):
+            with self._ledger.fenced():
+                for record in pending[first : first + AT_ONCE]:
+                    self._certify(record, head, everything, accounts[record.id])
+                    if not accounts[record.id]["open"]:
+                        certified.add(record.id)
+        return all(record.id in certified for record in pending)
+
+    def _certificates(self) -> set[str]:
+        """Return the requests whose certificate leaves nothing to be done; read once from the disk."""
+        if self._certified is None:
+            certified = set()
+            for id_, path in certificate.issued(self._run).items():
+                try:
+                    document = certificate.read(path)
+                except UserError as error:
+                    log.error("%s; it is set aside and issued anew", error)
+                    path.replace(path.with_suffix(".damaged"))
+                    continue
+                if not path.with_suffix(".html").is_file():
+                    certificate.write_page(path, document)
+                unsigned = document["signature"]["value"] is None
+                if not document["data"]["open"] and not (unsigned and self._key is not None):
+                    certified.add(id_)
+            self._certified = certified
+        return self._certified
+
+    # -- weights --------------------------------------------------------------------------------------------
+
+    def _note_weights(self, record: RequestRecord) -> dict[str, Any]:
+        """Return the hashes of the weights before and after the step and at the end; those found are noted."""
+        noted = dict(self._ledger.measures(self._branch, record.id).get("weights", {}))
+        step = record.unlearned_round or self._taken_back(record)
+        rounds = {"before": step - 1 if step else None, "after": step, "end": record.ended_round}
+        found: dict[str, Any] = {}
+        for name, round in rounds.items():
+            if noted.get(name, {}).get("sha256"):
+                found[name] = noted[name]
+            elif round is None:
+                why = "the request ended in no particular round" if name == "end" else NOT_UNLEARNED
+                found[name] = {"round": None, "sha256": None, "reason": why}
+            else:
+                hash_, why_not = self._hash(round)
+                found[name] = {"round": round, "sha256": hash_, "reason": why_not}
+        known = {name: value for name, value in found.items() if value["sha256"]}
+        if known != noted:
+            self._ledger.note_measures(self._branch, record.id, "weights", known)
+        return found
+
+    def _taken_back(self, record: RequestRecord) -> int | None:
+        """Return the round whose step for this request the guard took back: equal hashes show that it did."""
+        if record.state != "refused" or record.ended_round is None:
+            return None
+        plan = self._ledger.plan(self._branch, record.ended_round)
+        return record.ended_round if plan is not None and record.id in plan.plan["requests"] else None
+
+    def _hash(self, round: int) -> tuple[str | None, str | None]:
+        if round not in self._hashes:
+            if not self._checkpoints.path(round).is_file():
+                return None, GONE
+            try:
+                snapshot = self._checkpoints.load(round)
+            except RunError:
+                return None, "its checkpoint is damaged"
+            self._hashes[round] = weights_hash(snapshot.vector, snapshot.buffers)
+        return self._hashes[round], None
+
+    # -- retention ------------------------------------------------------------------------------------------
+
+    def _put_away(self, pending: Sequence[RequestRecord]) -> dict[str, dict[str, Any]]:
+        """Put away what the ended requests no longer allow to be kept; return what their certificates say of it."""
+        settings = self._experiment.retention
+        assert settings is not None, "a live experiment has [retention]"
+        names: dict[str, list[str]] = {}
+        everything: set[Path] = set()
+        with self._ledger.batch():
+            for record in pending:
+                self._note_weights(record)
+                files = putting_away.files_to_put_away(self._run, self._branch, self._experiment, record)
+                noted = (
+                    self._ledger.measures(self._branch, record.id).get("retention", {}).get("put_away", [])
+                )
+                names[record.id] = sorted({*noted, *(str(path.relative_to(self._run)) for path in files)})
+                if names[record.id] != noted:
+                    document = {"put_away": names[record.id]}
+                    self._ledger.note_measures(self._branch, record.id, "retention", document)
+                everything.update(files)
+        if everything:
+            with self._ledger.fenced():
+                if settings.earlier == "quarantine":
+                    folder = retention.quarantine_folder(self._run, settings.quarantine)
+                    retention.quarantine(sorted(everything), self._run, folder)
+                else:
+                    retention.purge(sorted(everything))
+        superlink = self._superlink()
+        untouched = superlink.untouched("nothing is put away on account of a request that ended like this")
+        wanted = any(map(putting_away.concerned, pending))
+        messages = self._purge_messages(superlink) if wanted else untouched
+        return {
+            record.id: putting_away.account(
+                self._run,
+                self._experiment,
+                record,
+                names[record.id],
+                messages if putting_away.concerned(record) else untouched,
+            )
+            for record in pending
+        }
+
+    def _superlink(self) -> SuperLink:
+        holders = (server.holder for server in self._ledger.servers(self._branch))
+        runs = (match for match in map(_FLOWER_RUN.search, holders) if match)
+        return SuperLink(frozenset(int(match[1]) for match in runs), self._database)
+
+    def _purge_messages(self, superlink: SuperLink) -> dict[str, Any]:
+        assert self._experiment.retention is not None
+        if self._experiment.retention.earlier == "keep":
+            return superlink.untouched("the federation is set to keep everything")
+        if superlink.database is None or not superlink.runs:
+            return superlink.untouched()
+        return superlink.purged(purge_messages(superlink.database, superlink.runs))
+
+    # -- certificates ---------------------------------------------------------------------------------------
+
+    def _certify(
+        self, record: RequestRecord, head: Head, known: _Everything, account: Mapping[str, Any]
+    ) -> None:
+        """Write a request's certificate, unless the one that there is says the same already."""
+        before = certificate.read(known.issued[record.id]) if record.id in known.issued else None
+        if before is not None and before["data"]["open"] and account["open"]:
+            return  # still hindered: no edition after every round
+        quarantine = account["quarantine"]
+        evidence = certificate.Evidence(
+            run=self._run.resolve().name,
+            experiment=self._experiment,
+            branch=self._branch,
+            record=record,
+            entries=known.entries.get(record.id, ()),
+            requests=known.requests,
+            plans=known.plans,
+            weights=self._note_weights(record),
+            measures=self._ledger.measures(self._branch, record.id),
+            kept=retention.inventory(
+                self._run,
+                self._branch,
+                clients=record.clients,
+                unlearned_round=record.unlearned_round,
+                quarantined=None if quarantine is None else Path(quarantine),
+                numbers=known.numbers,
+            ),
+            retention=account,
+            head=head,
+            problems=known.problems,
+            issued_at=self._clock(),
+            earlier=known.earlier(record),
+        )
+        document = certificate.compose(evidence, key=self._key, replaces=before)
+        known.issued[record.id] = certificate.write(self._run, document)
+        log.info("request %s: %s; certificate %s", record.id, record.state, known.issued[record.id])
+
+
+class _Everything:
+    """All that ledger and metrics hold of a federation, read once for all certificates of a round."""
+
+    def __init__(self, run: Path, ledger: Ledger, branch: str, round: int, problems: Sequence[str]) -> None:
+        self.issued = certificate.issued(run)
+        self.numbers = retention.numbers_of_clients(run)
+        self.requests: list[RequestRecord] = ledger.requests(branch)
+        # The plan of the round to come may be committed already, after a crash.
+        self.plans: list[PlanRecord] = [plan for plan in ledger.plans(branch) if plan.round <= round]
+        self.problems = problems
+        self.entries: dict[str, list[AuditEntry]] = {}
+        for entry in ledger.audit(branch):
+            self.entries.setdefault(entry.request_id, []).append(entry)
+
+    def earlier(self, record: RequestRecord) -> dict[str, dict[str, Any]]:
+        """Return the certificates of earlier requests that name one of the same clients."""
+        earlier = related(record, self.requests)["earlier"]
+        return {id_: certificate.read(self.issued[id_]) for id_ in earlier if id_ in self.issued}

@@ -1,0 +1,172 @@
+"""The ledger's tables, and how a file of an earlier version becomes one of this version.
+
+`create` and `upgrade` run inside the caller's transaction: a file is of one version or of the other.
+"""
+
+import json
+
+from fedunlearn.requests import trail
+from fedunlearn.requests.trail import Run
+from fedunlearn.requests.transitions import ENDS
+
+SCHEMA_VERSION = 2
+
+STILL_OPEN, APPLIED, OVER = range(3)
+"""How a request stands for a client it names: nothing decided, forgotten with it, ended with nothing unlearned."""
+
+# `named` leads from a client to the requests that name it, the open ones, the applied ones and the rest apart: asking
+# costs the same with a thousand requests as with one. Of `audit`, AUTOINCREMENT: the number of a deleted entry is
+# never given out again. A row of `leases` is rewritten all the time, who ever held one stays in `servers`.
+_TABLES = """
+CREATE TABLE requests (
+    branch TEXT NOT NULL,
+    id TEXT NOT NULL,
+    clients TEXT NOT NULL,
+    at_round INTEGER,
+    source TEXT NOT NULL,
+    arrival INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    state_round INTEGER,
+    unlearned_round INTEGER,
+    ended_round INTEGER,
+    arrived_at REAL NOT NULL,
+    actor TEXT NOT NULL,
+    same_as TEXT,
+    PRIMARY KEY (branch, id)
+) WITHOUT ROWID;
+CREATE INDEX requests_by_arrival ON requests (branch, arrival);
+CREATE INDEX requests_by_state ON requests (branch, state);
+CREATE TABLE named (
+    branch TEXT NOT NULL,
+    client INTEGER NOT NULL,
+    standing INTEGER NOT NULL,
+    arrival INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (branch, client, standing, arrival)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    branch TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    key_hash TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (branch, actor, key_hash)
+) WITHOUT ROWID;
+CREATE TABLE plans (
+    branch TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    plan TEXT NOT NULL,
+    failed TEXT,
+    PRIMARY KEY (branch, round)
+) WITHOUT ROWID;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    branch TEXT NOT NULL,
+    entry INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    from_state TEXT,
+    to_state TEXT NOT NULL,
+    round INTEGER,
+    at REAL NOT NULL,
+    clients TEXT,
+    detail TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE UNIQUE INDEX audit_of_branch ON audit (branch, entry);
+CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
+CREATE TABLE heads (
+    branch TEXT NOT NULL,
+    entry INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    at REAL NOT NULL,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (branch, entry, key_id)
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    branch TEXT NOT NULL PRIMARY KEY,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    taken_at REAL NOT NULL,
+    renewed_at REAL NOT NULL,
+    seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE servers (
+    branch TEXT NOT NULL,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    taken_at REAL NOT NULL,
+    PRIMARY KEY (branch, token)
+) WITHOUT ROWID;
+CREATE TABLE measures (
+    branch TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (branch, request_id, stage)
+) WITHOUT ROWID;
+"""
+
+# Version 1: three tables, no chain, and requests that did not know when they came.
+_SET_ASIDE = """
+DROP INDEX audit_of_request;
+ALTER TABLE requests RENAME TO requests_1;
+ALTER TABLE plans RENAME TO plans_1;
+ALTER TABLE audit RENAME TO audit_1;
+"""
+_TAKE_OVER = """
+INSERT INTO requests (branch, id, clients, at_round, source, arrival, state, state_round, unlearned_round,
+                      ended_round, arrived_at, actor)
+    SELECT branch, id, clients, at_round, source, arrival, state, state_round, unlearned_round, ended_round,
+           coalesce((SELECT min(at) FROM audit_1 AS a WHERE a.branch = r.branch AND a.request_id = r.id), 0), ''
+    FROM requests_1 AS r;
+INSERT INTO plans SELECT * FROM plans_1;
+"""
+_SWEEP = """
+DROP TABLE requests_1;
+DROP TABLE plans_1;
+DROP TABLE audit_1;
+"""
+
+
+def create(run: Run) -> None:
+    """Make all tables in an empty file."""
+    _run_all(run, _TABLES)
+    run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def upgrade(run: Run) -> None:
+    """Make a file of version 1 one of this version; its entries are chained as they are found."""
+    (sequence,) = run("SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = 'audit'")
+    _run_all(run, _SET_ASIDE)
+    create(run)
+    _run_all(run, _TAKE_OVER)
+    index_clients(run)
+    asked = {
+        (row["branch"], row["id"]): json.loads(row["clients"]) for row in run("SELECT * FROM requests_1")
+    }
+    for row in run("SELECT * FROM audit_1 ORDER BY seq"):
+        first = row["from_state"] is None
+        clients = asked.get((row["branch"], row["request_id"])) if first else None
+        columns = ("branch", "request_id", "from_state", "to_state", "round", "at", "detail")
+        trail.append(run, **{column: row[column] for column in columns}, clients=clients, seq=row["seq"])
+    # Numbers of entries deleted from the end stay used up.
+    run("DELETE FROM sqlite_sequence WHERE name = 'audit'")
+    run("INSERT INTO sqlite_sequence (name, seq) VALUES ('audit', ?)", sequence["last"])
+    _run_all(run, _SWEEP)
+
+
+def index_clients(run: Run, branch: str | None = None) -> None:
+    """Fill `named` for a branch, or for all, from the requests that were put there as they are."""
+    run(
+        "INSERT INTO named (branch, client, standing, arrival, id) "
+        "SELECT r.branch, value, CASE WHEN unlearned_round IS NOT NULL THEN ? "
+        "WHEN state IN (SELECT value FROM json_each(?)) THEN ? ELSE ? END, arrival, r.id "
+        "FROM requests AS r, json_each(r.clients) WHERE ? IS NULL OR r.branch = ?",
+        *(APPLIED, json.dumps(sorted(ENDS)), OVER, STILL_OPEN, branch, branch),
+    )
+
+
+def _run_all(run: Run, script: str) -> None:
+    for statement in script.split(";"):
+        if statement.strip():
+            run(statement)
