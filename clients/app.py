@@ -3,14 +3,25 @@
 Request: ``arrays`` (the global model, see :mod:`fedunlearn.federation.payload`) and ``config`` with ``round``,
 ``lr`` and ``seed``. Reply to training: ``arrays`` holding the pseudo-gradient w_k − w and the buffers after
 training, ``metrics`` with ``num-examples`` and ``train-loss``.
+
+Where ``config`` has a ``tally``, which only live federations put there, a client to forget adds a ``tally`` of the
+model it received (see :mod:`fedunlearn.evaluation.histograms`). A node that has been told that it is forgotten
+refuses to train and to measure, for as long as Flower keeps its ``context.state``: that is one run's, in the memory
+of its SuperNode, and so every server tells it again.
 """
 
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.node_data import client_of, routine_for
 from clients.routine import Routine
-from clients.tasks import routine_at
+from fedunlearn.errors import RunError
+from fedunlearn.federation.answers import FORGET, TALLY
 from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.tallies import tally_record
+
+FORGOTTEN = "forgotten"
+"""The one record that a forgotten node's ``context.state`` keeps."""
 
 app = ClientApp()
 
@@ -33,34 +44,67 @@ def forget(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global model on the client's own data."""
+    client = _taking_part(context)
     routine, _ = _loaded(message, context)
-    metrics = MetricRecord(routine.evaluate(_client(context)))
+    metrics = MetricRecord(routine.evaluate(client))
     return Message(RecordDict({"arrays": ArrayRecord(), "metrics": metrics}), reply_to=message)
+
+
+@app.evaluate("tally")
+def tally(message: Message, context: Context) -> Message:
+    """Count and sum what the global model makes of the client's own data."""
+    client = _taking_part(context)
+    routine, _ = _loaded(message, context)
+    return Message(RecordDict({TALLY: tally_record(routine.tally(client))}), reply_to=message)
+
+
+@app.query("forgotten")
+def forgotten(message: Message, context: Context) -> Message:
+    """Learn that one has been forgotten: drop what was kept, and count what the weights that forgot make of the data.
+
+    Told again, the node does it again: a server that was killed does not know whether it has told. A message without
+    weights only reminds it.
+    """
+    context.state.clear()
+    context.state[FORGOTTEN] = ConfigRecord()
+    if "arrays" not in message.content:
+        return Message(RecordDict(), reply_to=message)
+    routine, _ = _loaded(message, context)
+    return Message(RecordDict({TALLY: tally_record(routine.tally(client_of(context)))}), reply_to=message)
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Answer with the client number that this node serves."""
-    return Message(RecordDict({"metrics": MetricRecord({"client": _client(context)})}), reply_to=message)
+    return Message(RecordDict({"metrics": MetricRecord({"client": client_of(context)})}), reply_to=message)
 
 
 def _trained(message: Message, context: Context) -> Message:
+    client, kind = _taking_part(context), message.metadata.message_type
     routine, received = _loaded(message, context)
     config = message.content["config"]
     assert isinstance(config, ConfigRecord)
-    result = routine.train(_client(context), message.metadata.message_type, config)
+    content = RecordDict()
+    if kind == FORGET and config.get(TALLY):
+        content[TALLY] = tally_record(routine.tally(client))  # before training changes the model
+    result = routine.train(client, kind, config)
     update = ModelState(routine.model.vector - received.vector, routine.model.buffers())
-    metrics = MetricRecord({"num-examples": result.num_examples, "train-loss": result.loss})
-    return Message(RecordDict({"arrays": pack(update), "metrics": metrics}), reply_to=message)
+    content["arrays"] = pack(update)
+    content["metrics"] = MetricRecord({"num-examples": result.num_examples, "train-loss": result.loss})
+    return Message(content, reply_to=message)
 
 
 def _loaded(message: Message, context: Context) -> tuple[Routine, ModelState]:
     """Return this thread's routine, with the message's model loaded, and that model."""
-    routine = routine_at(str(context.run_config["experiment"]), int(context.run_config["seed"]))
+    routine = routine_for(context)
     received = unpack(message.content["arrays"])  # type: ignore[arg-type]
     routine.model.load(received.vector, received.buffers)
     return routine, received
 
 
-def _client(context: Context) -> int:
-    return int(context.node_config["partition-id"])
+def _taking_part(context: Context) -> int:
+    """Return the client's number; refuse in its name if it has been forgotten."""
+    client = client_of(context)
+    if FORGOTTEN in context.state:
+        raise RunError(f"client {client} has been forgotten: it neither trains nor measures any more")
+    return client

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from logging import WARNING
 from typing import ClassVar
 
 import torch
+from flwr.common.logger import log
 from torch import Tensor
 
 from fedunlearn import resident
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld, tally_of
 from fedunlearn.evaluation.scored import Scored
 from fedunlearn.federation.answers import Config
 from fedunlearn.models.flat import FlatModel
@@ -85,6 +88,18 @@ class Routine(ABC):
             QUALITY[self.task]: quality(outputs),
             "loss": mean_loss(outputs),
         }
+
+    def tally(self, client: int) -> Tally | Withheld:
+        """Count and sum what the model, as it is, makes of the client's own training data; it stays as it is.
+
+        Never raises: nothing that goes wrong in measuring may stand in the way of being forgotten.
+        """
+        try:
+            images, targets = self._place.data.client(client)
+            return tally_of(self._outputs(images, targets)) if len(targets) >= FEWEST else TOO_FEW
+        except Exception as error:
+            log(WARNING, "client %d: no tally of its data", client, exc_info=True)
+            return Withheld(f"the measurement failed: {type(error).__name__}")
 
     @abstractmethod
     def _outputs(self, images: Tensor, targets: Tensor) -> Scored:

@@ -9,6 +9,7 @@ from clients.routine import Routine
 from clients.segmentation import Segmentation
 from fedunlearn import resident
 from fedunlearn.config import Experiment
+from fedunlearn.data import FederatedData
 
 TASKS: Mapping[str, type[Routine]] = {kind.task: kind for kind in (Classification, Segmentation)}
 """By the name of the task."""
@@ -21,7 +22,11 @@ def routine_at(path: str, seed: int) -> Routine:
 
 def routine_of(experiment: Experiment, seed: int) -> Routine:
     """Return a worker's routine for an experiment, wherever the worker is."""
-    data = resident.data_of(experiment, seed)
+    return routine_on(experiment, resident.data_of(experiment, seed))
+
+
+def routine_on(experiment: Experiment, data: FederatedData) -> Routine:
+    """Return this thread's routine for an experiment on given data: a node's own."""
     return _routine(resident.Workplace(experiment, data, resident.model_of(experiment, data)))
 
 

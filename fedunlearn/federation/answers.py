@@ -8,12 +8,16 @@ from typing import Any, Protocol
 
 import torch
 
+from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.models.state import ModelState
 
 TRAIN = "train"
 FORGET = "train.forget"
 """The kinds of work a client is asked for, as Flower's message types name them."""
+
+TALLY = "tally"
+"""Entry of a round's config, only in live federations: whom it forgets sends a tally of the model it receives."""
 
 Config = Mapping[str, Any]
 """What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""
@@ -33,6 +37,10 @@ class RoundWork:
         be in both: retained with one part of its data, forgotten with another.
     individually : bool
         Whether the retained updates are wanted one by one instead of summed.
+    norms : bool
+        Whether the norms of the retained updates are wanted.
+    tolerant : bool
+        Whether a client that runs out of memory is one client that failed, and not the end of the run.
     """
 
     state: ModelState
@@ -40,6 +48,8 @@ class RoundWork:
     train: tuple[int, ...]
     forget: tuple[int, ...] = ()
     individually: bool = False
+    norms: bool = False
+    tolerant: bool = False
 
 
 @dataclass
@@ -56,17 +66,25 @@ class Answers:
         Client → why its answer is missing or refused (a traceback, or one line).
     losses : dict[int, float]
         Client → mean training loss it reported: its task's.
+    norms : dict[int, float]
+        Client that trained → ‖Δ‖₂ of its update, where asked for.
+    tallies : dict[int, Tally or Withheld]
+        Client to forget → what the round's starting weights make of its data; only where the config has ``tally``.
     """
 
     retained: BlockSum | list[Contribution]
     forgetting: list[Contribution] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
+    norms: dict[int, float] = field(default_factory=dict)
+    tallies: dict[int, Tally | Withheld] = field(default_factory=dict)
 
     def sort(self) -> Answers:
         """Bring everything into client order, so that nothing reported depends on the order of arrival."""
         self.losses = dict(sorted(self.losses.items()))
         self.failed = dict(sorted(self.failed.items()))
+        self.norms = dict(sorted(self.norms.items()))
+        self.tallies = dict(sorted(self.tallies.items()))
         self.forgetting.sort(key=lambda c: c.client)
         if isinstance(self.retained, list):
             self.retained.sort(key=lambda c: c.client)

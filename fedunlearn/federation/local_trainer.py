@@ -82,15 +82,18 @@ def gathered(work: RoundWork, done: Iterable[tuple[Unit, Answers]]) -> Answers:
     Raises
     ------
     OutOfMemoryError
-        If a client failed for want of memory: the others will, too.
+        If a client failed for want of memory, unless the round's work is tolerant: the others will, too.
     """
     ordered = OrderedSum(work.train)
     singles: list[Contribution] = []
     answers = Answers(singles if work.individually else ordered.sum)
     for unit, part in done:
-        stop_if_out_of_memory(part.failed, work.config["round"])
+        if not work.tolerant:
+            stop_if_out_of_memory(part.failed, work.config["round"])
         answers.failed |= part.failed
         answers.losses |= part.losses
+        answers.norms |= part.norms
+        answers.tallies |= part.tallies
         if unit.kind == FORGET:
             answers.forgetting += part.forgetting
         elif isinstance(part.retained, BlockSum):

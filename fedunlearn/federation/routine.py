@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.answers import Config
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training import LocalResult, StackResult
@@ -42,6 +43,13 @@ class ClientRoutine(Protocol):
         """Train many clients at once, all from the weights ``start``; see :mod:`fedunlearn.training.stacked`.
 
         The same as :meth:`train` one by one, up to rounding. Only asked for under ``numerics = "fast"``.
+        """
+        ...
+
+    def tally(self, client: int) -> Tally | Withheld:
+        """Count what the model makes of this client's own data, without a trace on the model; never raise.
+
+        Only asked for of clients to forget, in live federations.
         """
         ...
 

@@ -53,6 +53,15 @@ def all_finite(vector: Tensor) -> bool:
     return math.isfinite(vector.sum().item()) or bool(torch.isfinite(vector).all())
 
 
+def norm_of(vector: Tensor) -> float:
+    """Return ‖v‖₂, summed in float64 piece by piece: the same bits wherever the vector lies."""
+    return math.sqrt(math.fsum(map(_square, pieces_of(vector))))
+
+
+def _square(piece: Tensor) -> float:
+    return float(torch.linalg.vector_norm(piece, dtype=torch.float64).item()) ** 2
+
+
 class _Block:
     """Σ n_k Δ_k of one block, added in client order."""
 
@@ -79,20 +88,25 @@ class _Block:
         buffers: Mapping[str, Tensor],
         *,
         reset: bool,
-    ) -> None:
+        measured: bool,
+    ) -> float:
         self._account(client, num_examples, buffers)
+        squares: list[float] = []
         first = self.delta is None
         if self.delta is None:
             self.delta = start[0].new_empty(sum(map(len, start)))
             self._pieces = pieces_of(self.delta)
         for w_k, w, total in zip(trained, start, self._pieces, strict=True):
             delta = w_k.sub_(w)
+            if measured:
+                squares.append(_square(delta))
             if first:
                 torch.mul(delta, num_examples, out=total)
             else:
                 total.add_(delta, alpha=num_examples)
             if reset:
                 w_k.copy_(w)
+        return math.sqrt(math.fsum(squares))
 
     def add_stack(self, clients: Sequence[int], num_examples: Sequence[int], deltas: Tensor) -> None:
         for client, n in zip(clients, num_examples, strict=True):
@@ -163,7 +177,8 @@ class BlockSum:
         buffers: Mapping[str, Tensor],
         *,
         reset: bool,
-    ) -> None:
+        measured: bool = False,
+    ) -> float:
         """Add one client's Δ = trained − start without ever holding it: bit for bit what :meth:`add` does.
 
         Parameters
@@ -171,8 +186,18 @@ class BlockSum:
         trained, start : sequences of Tensors
             :func:`pieces_of` w_k and w. The trained weights are used up: with ``reset`` they are ``start`` again
             afterwards, for the next client, else meaningless.
+        measured : bool
+            Whether ‖Δ‖₂ is wanted, which takes another look at the model.
+
+        Returns
+        -------
+        float
+            ‖Δ‖₂ as :func:`norm_of` gives it; 0 if it was not wanted.
         """
-        self._block(client).add_trained(client, num_examples, trained, start, buffers, reset=reset)
+        block = self._block(client)
+        return block.add_trained(
+            client, num_examples, trained, start, buffers, reset=reset, measured=measured
+        )
 
     def add_stack(self, clients: Sequence[int], num_examples: Sequence[int], deltas: Tensor) -> None:
         """Add many clients' Δ at once, shape (clients, num_parameters); ascending clients without buffers.

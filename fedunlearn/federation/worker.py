@@ -11,9 +11,9 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
-from fedunlearn.federation.answers import FORGET, TRAIN, Answers, RoundWork, unsound
+from fedunlearn.federation.answers import FORGET, TALLY, TRAIN, Answers, RoundWork, unsound
 from fedunlearn.federation.routine import ClientRoutine
-from fedunlearn.federation.sums import BlockSum, Contribution, pieces_of
+from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
 from fedunlearn.models.state import ModelState
 from fedunlearn.out_of_memory import is_shortage
 from fedunlearn.training import LocalResult, keep_freed_memory
@@ -85,15 +85,18 @@ class Worker:
             if result is None:
                 continue
             clean = client != unit.clients[-1]  # whoever comes next in another unit loads its own
-            total.add_trained(
+            norm = total.add_trained(
                 client,
                 result.num_examples,
                 self._pieces,
                 start_pieces,
                 model.buffers(),
                 reset=clean,
+                measured=work.norms,
             )
             answers.losses[client] = result.loss
+            if work.norms:
+                answers.norms[client] = norm
         # Looked at once for all: NaN and Inf do not go away in a sum. Only where there are any is it worth to
         # do the work again, checking each, to say whose they are and leave them out.
         return answers if total.is_finite() else self._checked_sum(work, unit)
@@ -121,6 +124,8 @@ class Worker:
         model, start = self.routine.model, work.state.vector
         for client in unit.clients:
             model.load(start, work.state.buffers)
+            measured = unit.kind == FORGET and bool(work.config.get(TALLY))
+            told = self.routine.tally(client) if measured else None  # before training changes the model
             result = self._train(work, client, unit.kind, answers)
             if result is None:
                 continue
@@ -130,6 +135,10 @@ class Worker:
                 continue
             updates.append(Contribution(client, result.num_examples, update.vector, update.buffers))
             answers.losses[client] = result.loss
+            if told is not None:
+                answers.tallies[client] = told
+            if work.norms and unit.kind == TRAIN:
+                answers.norms[client] = norm_of(update.vector)
         return answers
 
     def _train(self, work: RoundWork, client: int, kind: str, answers: Answers) -> LocalResult | None:
@@ -175,6 +184,7 @@ class Worker:
         one_by_one = self._one_by_one(work, unit)
         answers.failed |= one_by_one.failed
         answers.losses |= one_by_one.losses
+        answers.norms |= one_by_one.norms
         assert isinstance(one_by_one.retained, list)
         return one_by_one.retained
 
@@ -201,6 +211,8 @@ class Worker:
                 rows.append(row)
                 sound.append((client, result.num_examples[row]))
                 answers.losses[client] = result.losses[row]
+                if work.norms:
+                    answers.norms[client] = norm_of(deltas[row])
             else:
                 answers.failed[client] = "refused: update holds NaN or Inf"
         return deltas if len(rows) == len(clients) else deltas[rows], sound

@@ -1,6 +1,7 @@
 """Rounds without messages: the same sums, bit for bit, however the work is cut and whoever does it."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.federation.local_trainer import LocalTrainer
-from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution, norm_of
 from tests.federation.contributions import bits
 from tests.federation.scripted_routine import ScriptedRoutine, examples_of, round_of, trained
 
@@ -210,3 +211,35 @@ def test_a_stack_without_memory_is_trained_one_by_one_with_a_warning(workers, ca
     assert sum("no memory for" in record.message for record in caplog.records) == 1
     with pytest.raises(OutOfMemoryError, match=r"^client 4, round 1"):
         answers_of(work, workers=workers, batch_clients=8, faults={4: "memory"})
+
+
+# -- what a live federation asks for besides ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("individually", [False, True])
+def test_norms_are_those_of_the_updates_however_they_are_added_up(workers, individually):
+    """To the last bit: a bound that follows from them must not depend on the engine."""
+    work = replace(round_of([0, 5, 63, 64, 200], forget=(7,)), norms=True, individually=individually)
+    answers = answers_of(work, workers=workers, faults={5: "nan", 64: "raise"})
+    alone = expected(work, without=(5, 7, 64))
+    assert answers.norms == {k: norm_of(c.delta) for k, c in alone.items()}
+    assert list(answers.norms) == sorted(alone)
+
+
+def test_norms_of_a_stack_are_the_same_up_to_rounding():
+    work = replace(round_of(range(0, 100, 9)), norms=True)
+    exact, stacked = answers_of(work), answers_of(work, batch_clients=8)
+    assert stacked.norms == pytest.approx(exact.norms, rel=1e-6)
+
+
+def test_norms_are_not_computed_where_nobody_asks():
+    assert answers_of(round_of([1, 2])).norms == {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_it_is_to_be_tolerated_a_client_without_memory_has_failed(workers):
+    work = replace(round_of([1, 2, 3]), tolerant=True)
+    answers = answers_of(work, workers=workers, faults={2: "memory"})
+    assert list(answers.failed) == [2]
+    assert list(answers.losses) == [1, 3]

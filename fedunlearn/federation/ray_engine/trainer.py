@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -54,7 +55,7 @@ class RayTrainer:
             units = in_placing_order(units, self._seconds, work.state.num_bytes)
         number = next(self._rounds)
         # Workers are told who in each unit; the lists of clients stay here.
-        weights = ray.put(pack(RoundWork(work.state, dict(work.config), ())))
+        weights = ray.put(pack(replace(work, config=dict(work.config), train=(), forget=())))
 
         def submit(actor: Any, unit: Unit) -> Any:
             return actor.train.remote(number, weights, unit)
