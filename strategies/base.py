@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from logging import INFO, WARNING
 from typing import Any, ClassVar
@@ -15,17 +14,18 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedunlearn.errors import RunError
 from fedunlearn.federation.answers import Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.training import learning_rate
-from strategies.docket import Docket
-from strategies.exchange import collect, find_clients, messages_for
+from strategies.conduct import Conduct
+from strategies.exchange import collect, messages_for
 from strategies.plan import RoundPlan, Situation
 from strategies.recovery import RequestProgress
+from strategies.rounds import QuorumMissedError, RoundInProgress, check_quorum, floats, mean_loss, no_answers
+from strategies.rounds import RoundReport as RoundReport
 from strategies.settings import Settings as Settings
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -36,29 +36,6 @@ def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
     if not retained:
         return w.clone()
     return retained.step_from(w)
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """What an observer learns of each round; round 0 is the initial model."""
-
-    round: int
-    plan: RoundPlan
-    metrics: Mapping[str, float]
-    requests: tuple[RequestProgress, ...]
-    losses: Mapping[int, float]
-    failed: Mapping[int, str]
-    coefficients: Mapping[int, float]
-    seconds: float
-
-
-@dataclass
-class _Round:
-    """The round in progress."""
-
-    plan: RoundPlan
-    failed: dict[int, str]
-    answers: Answers | None = None
 
 
 class UnlearningStrategy(Strategy):
@@ -83,6 +60,8 @@ class UnlearningStrategy(Strategy):
         Rounds already behind the weights given to :meth:`start`, for a federation that forks from another.
     observe
         Called with a :class:`RoundReport` for every round, just before it is saved.
+    conduct
+        What is done otherwise in a live federation. Default: as in a simulation.
     """
 
     forgets: ClassVar[bool] = True
@@ -99,20 +78,18 @@ class UnlearningStrategy(Strategy):
         checkpoints: Checkpoints | None = None,
         first_round: int = 0,
         observe: Callable[[RoundReport], None] | None = None,
+        conduct: Conduct | None = None,
     ) -> None:
         self.settings = settings
-        self.docket = Docket(
-            ledger if ledger is not None else Ledger(":memory:"),
-            branch,
-            forgets=self.forgets,
-            max_attempts=settings.max_attempts,
-        )
+        self.conduct = conduct or Conduct()
+        ledger = ledger if ledger is not None else Ledger(":memory:")
+        self.docket = self.conduct.docket(ledger, branch, settings, forgets=self.forgets)
         self.checkpoints = checkpoints
         self.observe = observe
         self.round = first_round
         self.model: ModelState | None = None
         self._nodes: Mapping[int, int] = {}
-        self._current: _Round | None = None
+        self._current: RoundInProgress | None = None
 
     @property
     def requests(self) -> tuple[RequestProgress, ...]:
@@ -148,8 +125,7 @@ class UnlearningStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Plan the round, commit the plan, and return its messages."""
-        if not self._nodes:
-            self._nodes = find_clients(grid)
+        self._nodes = self.conduct.nodes(grid)
         plan, failed, config = self._begin(server_round, unpack(arrays), config)
         return messages_for(plan, arrays, config, self._nodes, skip=failed)
 
@@ -160,14 +136,23 @@ class UnlearningStrategy(Strategy):
 
         Raises
         ------
-        RunError
+        QuorumMissedError
             If fewer clients answered than the quorum asks for; the message names them and why.
         """
         current, model = self._current, self.model
         assert current is not None and model is not None, "configure_train comes first"
-        answers = collect(replies, current.plan, self._nodes, model, individually=self.needs_individual)
+        conduct = self.conduct
+        answers = collect(
+            replies,
+            current.plan,
+            self._nodes,
+            model,
+            individually=self.needs_individual or conduct.wants_updates,
+            norms=conduct.wants_norms,
+            tolerant=conduct.tolerant,
+        )
         self.model = self._combine(current, model, answers)
-        return pack(self.model), _loss_record(answers)
+        return pack(self.model), mean_loss(answers)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -208,33 +193,50 @@ class UnlearningStrategy(Strategy):
 
         Raises
         ------
-        RunError
-            If a round misses its quorum.
+        QuorumMissedError
+            If a round misses its quorum; a live federation waits and repeats the round instead.
         """
         result = Result()
+        config = train_config or ConfigRecord()
         arrays = self._resume(initial_arrays)
+        self.conduct.begins(self.round, self.docket, unpack(arrays), grid)
         if self.round == 0 and evaluate_fn is not None and self.checkpoints is not None:
-            self._report(RoundPlan(0, ()), evaluate_fn(0, arrays), 0.0)
-        while not self._finished(num_rounds):
+            metrics = evaluate_fn(0, arrays)
+            begun = RoundInProgress(RoundPlan(0, ()), {}, no_answers())
+            self.conduct.learn(begun, self.docket, floats(metrics))
+            with self.conduct.writing():
+                self._report(begun, metrics, 0.0)
+        while self.conduct.next_round(self.round + 1, num_rounds, self.docket, self.settings, grid):
             began = time.perf_counter()
-            server_round = self.round + 1
-            config = train_config or ConfigRecord()
-            if (trainer := self._trainer_of(grid)) is not None:
-                arrays, train_metrics = self._train_directly(server_round, arrays, config, trainer)
-            else:
-                messages = self.configure_train(server_round, arrays, config, grid)
-                replies = grid.send_and_receive(messages, timeout=timeout)
-                combined, train_metrics = self.aggregate_train(server_round, replies)
-                assert combined is not None
-                arrays = combined
+            server_round, before = self.round + 1, arrays
+            try:
+                arrays, train_metrics = self._train(server_round, before, config, grid, timeout)
+            except QuorumMissedError as error:
+                self.conduct.missed(error, grid)
+                continue
             metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
-            self._complete(metrics, time.perf_counter() - began)
+            if why := self._objection(metrics):
+                arrays = self._roll_back(before, why)
+                metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
+            self._complete(metrics, time.perf_counter() - began, grid)
             if train_metrics is not None:
                 result.train_metrics_clientapp[server_round] = train_metrics
             if metrics is not None:
                 result.evaluate_metrics_serverapp[server_round] = metrics
         result.arrays = arrays
         return result
+
+    def _train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, timeout: float
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Return what the clients make of the model in one round, by messages or without."""
+        if (trainer := self._trainer_of(grid)) is not None:
+            return self._train_directly(server_round, arrays, config, trainer)
+        messages = self.configure_train(server_round, arrays, config, grid)
+        replies = grid.send_and_receive(messages, timeout=timeout)
+        combined, train_metrics = self.aggregate_train(server_round, replies)
+        assert combined is not None
+        return combined, train_metrics
 
     def _trainer_of(self, grid: Grid) -> RoundTrainer | None:
         """Return the engine's direct way to train, unless a subclass has messages of its own to send or read."""
@@ -257,12 +259,14 @@ class UnlearningStrategy(Strategy):
                 state=model,
                 config=config,
                 train=tuple(k for k in plan.train if k not in failed),
-                forget=tuple(k for k in plan.forget if k not in failed),
-                individually=self.needs_individual,
+                forget=tuple(k for k in plan.asked_to_forget if k not in failed),
+                individually=self.needs_individual or self.conduct.wants_updates,
+                norms=self.conduct.wants_norms,
+                tolerant=self.conduct.tolerant,
             )
         )
         self.model = self._combine(current, model, answers)
-        return pack(self.model), _loss_record(answers)
+        return pack(self.model), mean_loss(answers)
 
     def _begin(
         self, server_round: int, model: ModelState, config: ConfigRecord
@@ -270,31 +274,39 @@ class UnlearningStrategy(Strategy):
         """Plan and commit the round; return the plan, who failed in it before a crash, what clients are told."""
         self.model = model
         plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
-        self._current = _Round(plan, failed)
+        self._current = RoundInProgress(plan, failed, no_answers())
         self.docket.begin(plan)
         told = {
             **config,
+            **self.conduct.told(plan),
             "round": server_round,
             "lr": learning_rate(self.settings.train, server_round),
             "seed": self.settings.seed,
         }
         return plan, failed, ConfigRecord(told)
 
-    def _combine(self, current: _Round, model: ModelState, answers: Answers) -> ModelState:
+    def _combine(self, current: RoundInProgress, model: ModelState, answers: Answers) -> ModelState:
         """Return the next global model from the round's answers."""
         plan = current.plan
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
-        self._check_quorum(plan, answers.failed)
+        check_quorum(plan, answers.failed, self.settings.quorum)
         self.docket.record_failures(plan, current.failed, answers.failed)
         if answers.failed.keys() & set(plan.forget):
             # Never half applied: the whole concurrent set waits for a later round.
             answers.forgetting = []
+        else:
+            answers.forgetting = self.conduct.forgetting(plan, answers, model)
+            if plan.requests:
+                current.reference = self.conduct.reference(plan, self.docket, model)
         current.answers = answers
-        vector = self.combine(model.vector, answers.retained, answers.forgetting)
         summed = answers.retained
         if not isinstance(summed, BlockSum):
+            self.conduct.keep(plan, summed)
             summed = BlockSum.of(summed)
+            if not self.needs_individual:
+                answers.retained = summed
+        vector = self.combine(model.vector, answers.retained, answers.forgetting)
         # Buffers are averaged over the retained clients and never negated: an extrapolated variance can
         # become negative.
         return ModelState(vector, summed.mean_buffers() if summed else dict(model.buffers))
@@ -306,48 +318,54 @@ class UnlearningStrategy(Strategy):
             return initial
         self.round = snapshot.round
         self.docket.restore(snapshot.meta["requests"])
+        self.conduct.restore(snapshot.meta)
         self.docket.reconcile(self.round)
         like = unpack(initial).vector
         return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
-
-    def _finished(self, num_rounds: int) -> bool:
-        if self.round >= num_rounds:
-            return True
-        if not self.settings.stop_when_recovered or self.round < self.settings.train.rounds:
-            return False
-        return not self.docket.is_open(self.round + 1)
 
     def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
         """Ask the method for its plan of a round."""
         settings = self.settings
         return self.plan(
-            Situation(server_round, settings.num_clients, settings.slots, gone, to_forget, settings.seed)
+            Situation(
+                round=server_round,
+                num_clients=settings.num_clients,
+                slots=settings.slots,
+                gone=gone,
+                to_forget=to_forget,
+                seed=settings.seed,
+                absent=self.conduct.absent,
+            )
         )
 
-    def _check_quorum(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
-        """Stop where too few of the clients that train answered; clients to forget are waited for instead."""
-        missing = sorted(failed.keys() & set(plan.train))
-        asked = len(plan.train)
-        # As a ratio: in floating point the product 0.56 · 25 is more than the 14 that answered.
-        if missing and (asked - len(missing)) / asked < self.settings.quorum:
-            raise RunError(
-                f"round {plan.round}: {len(missing)} of {asked} clients failed "
-                f"({', '.join(map(str, missing))}), federation.quorum = {self.settings.quorum:g} does not "
-                f"allow that; client {missing[0]}: {failed[missing[0]]}"
-            )
-        for client, why in failed.items():
-            log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
+    def _objection(self, metrics: MetricRecord | None) -> str:
+        """Ask the guard about a round that forgot somebody; an empty string: it may stand."""
+        current = self._current
+        assert current is not None and self.model is not None
+        if not current.forgets:
+            return ""
+        why = self.conduct.objection(current, self.docket, self.model, floats(metrics))
+        if why:
+            requests = ", ".join(current.plan.requests)
+            log(WARNING, "round %d is rolled back: %s; refused: %s", current.plan.round, why, requests)
+        return why
 
-    def _report(
-        self, plan: RoundPlan, metrics: MetricRecord | None, seconds: float, answers: Answers | None = None
-    ) -> None:
+    def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:
+        """Return to the weights before the round."""
+        assert self._current is not None
+        self._current.refused = why
+        self._current.answers.forgetting = []
+        self.model = unpack(before)
+        return before
+
+    def _report(self, current: RoundInProgress, metrics: MetricRecord | None, seconds: float) -> None:
         if self.observe is None:
             return
-        answers = answers or Answers(BlockSum())
+        plan, answers = current.plan, current.answers
         report = RoundReport(
             round=plan.round,
             plan=plan,
-            metrics=_floats(metrics),
+            metrics=floats(metrics),
             requests=self.requests,
             losses=answers.losses,
             failed=answers.failed,
@@ -356,29 +374,20 @@ class UnlearningStrategy(Strategy):
         )
         self.observe(report)
 
-    def _complete(self, metrics: MetricRecord | None, seconds: float) -> None:
+    def _complete(self, metrics: MetricRecord | None, seconds: float, grid: Grid) -> None:
         """Judge recovery, save the federation, then tell ledger and observer."""
-        current = self._current
-        assert current is not None and current.answers is not None and self.model is not None
-        docket = self.docket
-        docket.apply(current.plan, current.answers.failed)
-        self.round = current.plan.round
-        docket.requests = self.settings.recovery.judge(docket.requests, self.round, _floats(metrics))
-        # Reported first: a round that is executed again after a crash is reported again, one that was saved
-        # is never executed again and could not be.
-        self._report(current.plan, metrics, seconds, current.answers)
-        if self.checkpoints is not None:
-            account = {"requests": docket.account()}
-            self.checkpoints.save(Snapshot(self.round, self.model.vector, self.model.buffers, account))
+        current, docket = self._current, self.docket
+        assert current is not None and self.model is not None
+        plan = current.plan
+        docket.apply(plan, current.answers.failed, reference=current.reference, refused=current.refused)
+        self.round = plan.round
+        docket.requests = self.settings.recovery.judge(docket.requests, self.round, floats(metrics))
+        self.conduct.learn(current, docket, floats(metrics))
+        account = {"requests": docket.account(), **self.conduct.account()}
+        self.conduct.save(
+            self.checkpoints,
+            Snapshot(self.round, self.model.vector, self.model.buffers, account),
+            lambda: self._report(current, metrics, seconds),
+        )
         docket.reconcile(self.round)
-
-
-def _floats(metrics: MetricRecord | None) -> dict[str, float]:
-    return {name: float(value) for name, value in (metrics or {}).items() if not isinstance(value, list)}
-
-
-def _loss_record(answers: Answers) -> MetricRecord | None:
-    """Return the mean of the clients' training losses, unweighted, for Flower's history."""
-    if not answers.losses:
-        return None
-    return MetricRecord({"train-loss": sum(answers.losses.values()) / len(answers.losses)})
+        self.conduct.completed(current, docket, self.model, floats(metrics), grid)

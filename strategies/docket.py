@@ -14,6 +14,9 @@ from fedunlearn.requests import Ledger, Move
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
+ROLLED_BACK = "rolled back by the guard: "
+"""What the ledger says before the reason."""
+
 
 class Docket:
     """What one federation has been asked to forget, and how far each request has come.
@@ -36,7 +39,7 @@ class Docket:
         self.ledger = ledger
         self.branch = branch
         self.requests: tuple[RequestProgress, ...] = ()
-        self._forgets = forgets
+        self.forgets = forgets
         self._max_attempts = max_attempts
 
     def restore(self, account: Iterable[Mapping[str, Any]]) -> None:
@@ -47,14 +50,20 @@ class Docket:
         """Return what the checkpoint is to say of the requests."""
         return [r.to_dict() for r in self.requests]
 
+    def clients_of(self, plan: RoundPlan) -> frozenset[int]:
+        """Return all clients that a plan's requests name."""
+        return frozenset(k for id_ in plan.requests for k in self._progress(id_, plan.round).clients)
+
     def due(self, round: int) -> list[RequestProgress]:
         """Return the requests that the plan of a round has to serve."""
         return [self._progress(r.id, round) for r in self.ledger.due(self.branch, round)]
 
     def is_open(self, round: int) -> bool:
         """Whether any request is still to be served in this round or later, or is being recovered from."""
-        waiting = any(r.unlearned_round is None and r.outcome is None for r in self.requests)
-        return waiting or any(r.recovering for r in self.requests) or bool(self.due(round))
+        if any(r.outcome is None for r in self.requests) or self.due(round):
+            return True
+        # Planned and not executed: killed in between, the request is no longer due and not yet known here.
+        return self.ledger.plan(self.branch, round) is not None
 
     def _progress(self, id_: str, round: int) -> RequestProgress:
         """Return a request as the checkpoint knows it, or as the ledger does if it is new."""
@@ -94,7 +103,7 @@ class Docket:
 
     def begin(self, plan: RoundPlan) -> None:
         """Note that the unlearning of the plan's requests is about to be sent out."""
-        if self._forgets and plan.requests:
+        if self.forgets and plan.requests:
             moves = [Move(id_, "unlearning", plan.round) for id_ in plan.requests]
             self.ledger.transition_many(self.branch, moves)
 
@@ -120,21 +129,45 @@ class Docket:
         if failed and not before:
             self.ledger.record_failures(self.branch, plan.round, failed)
 
-    def apply(self, plan: RoundPlan, failed: Mapping[int, str]) -> None:
+    def apply(
+        self,
+        plan: RoundPlan,
+        failed: Mapping[int, str],
+        *,
+        reference: float | None = None,
+        refused: str = "",
+    ) -> None:
         """Note the plan's requests as unlearned, or as one attempt more if a client to forget failed.
 
         Requests of one round are never half applied: if one client fails, all of them wait.
+
+        Parameters
+        ----------
+        reference
+            Quality of the model before the round, where recovery is judged by it. Whoever takes over a recovery
+            takes over its reference: the model in the middle of it is no measure.
+        refused
+            Why the guard has rolled the round back; empty: it has not. A request that was alone in it has ended; of
+            several, one may be to blame and the others are not, so that each is tried again alone.
         """
         requests = {r.id: r for r in self.requests}
         held = not failed.keys().isdisjoint(plan.forget)
+        if reference is not None:
+            reference = max([reference, *(r.reference or 0.0 for r in self.requests if r.recovering)])
         for id_ in plan.requests:
             r = self._progress(id_, plan.round)
+            if refused and len(plan.requests) == 1:
+                requests[id_] = replace(r, outcome="refused", ended_round=plan.round, reason=refused)
+                continue
+            if refused:
+                requests[id_] = replace(r, attempts=r.attempts + 1, alone=True, reason=refused)
+                continue
             if not held:
-                requests[id_] = replace(r, unlearned_round=plan.round)
+                requests[id_] = replace(r, unlearned_round=plan.round, reference=reference, reason="")
                 continue
             # A request that only waited for another one's client has not failed.
             own = not failed.keys().isdisjoint(r.clients)
-            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own)
+            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own, reason="")
             if r.unanswered >= self._max_attempts:
                 log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.unanswered)
                 r = replace(r, outcome="failed", ended_round=plan.round)
@@ -143,11 +176,16 @@ class Docket:
 
     def reconcile(self, round: int) -> None:
         """Bring the ledger to what the checkpoint of ``round`` says."""
+        if states := self._states(round):
+            reasons = {r.id: ROLLED_BACK + r.reason for r in self.requests if r.reason}
+            self.ledger.reconcile(self.branch, states, reasons=reasons)
+
+    def _states(self, round: int) -> dict[str, tuple[str, int]]:
+        """Return what the ledger is to say of the requests → (state, the round in which it was entered)."""
         states = {}
         for r in self.requests:
-            state = r.ledger_state(forgets=self._forgets)
+            state = r.ledger_state(forgets=self.forgets)
             if state is not None:
                 entered = r.unlearned_round if state in ("recovering", "excluded") else r.ended_round
                 states[r.id] = (state, round if entered is None else entered)
-        if states:
-            self.ledger.reconcile(self.branch, states)
+        return states

@@ -8,9 +8,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import FORGET, TRAIN, Answers, unsound
+from fedunlearn.federation.answers import FORGET, TALLY, TRAIN, Answers, unsound
 from fedunlearn.federation.payload import PARAMETERS, ModelState, unpack
-from fedunlearn.federation.sums import Contribution, OrderedSum
+from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
+from fedunlearn.federation.tallies import tally_in
 from fedunlearn.out_of_memory import stop_if_out_of_memory
 from strategies.plan import RoundPlan
 
@@ -59,7 +60,7 @@ def messages_for(
     group = str(plan.round)
     return [
         Message(content, nodes[client], kind, group_id=group)
-        for clients, kind in ((plan.train, TRAIN), (plan.forget, FORGET))
+        for clients, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET))
         for client in clients
         if client not in skip and client in nodes
     ]
@@ -72,6 +73,8 @@ def collect(
     like: ModelState,
     *,
     individually: bool,
+    norms: bool = False,
+    tolerant: bool = False,
 ) -> Answers:
     """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
 
@@ -80,13 +83,13 @@ def collect(
     Raises
     ------
     OutOfMemoryError
-        If a client failed for want of memory: the others will, too.
+        If a client failed for want of memory, unless ``tolerant``: the others will, too.
     """
     client_of = _inverse(nodes, {*plan.train, *plan.forget})
     ordered = OrderedSum(plan.train)
     single: list[Contribution] = []
     answers = Answers(ordered.sum)
-    missing = {TRAIN: set(plan.train), FORGET: set(plan.forget)}
+    missing = {TRAIN: set(plan.train), FORGET: set(plan.asked_to_forget)}
     for reply in replies:
         client = client_of.get(reply.metadata.src_node_id)
         kind = reply.metadata.message_type
@@ -96,11 +99,16 @@ def collect(
         contribution, why = _read(reply, client, like, answers.losses)
         if contribution is None:
             answers.failed[client] = why
-            stop_if_out_of_memory({client: why}, plan.round)
+            if not tolerant:
+                stop_if_out_of_memory({client: why}, plan.round)
         elif kind == FORGET:
             answers.forgetting.append(contribution)
+            if TALLY in reply.content:
+                answers.tallies[client] = tally_in(reply.content)
         elif individually:
             single.append(contribution)
+        if norms and kind == TRAIN and contribution is not None:
+            answers.norms[client] = norm_of(contribution.delta)
         if kind == TRAIN and not individually:
             ordered.put(client, contribution)
     for kind, clients in missing.items():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,26 +25,41 @@ class RoundPlan:
         Clients whose forgetting happens in this round, ascending.
     requests : tuple[str, ...]
         Ids of the forget requests that this round serves; the base class fills them in.
+    stored : Mapping[int, int]
+        Of the clients to forget, those that cannot be reached and are forgotten by the update that the server
+        has stored of them → the round of that update. Live federations only.
     """
 
     round: int
     train: tuple[int, ...]
     forget: tuple[int, ...] = ()
     requests: tuple[str, ...] = ()
+    stored: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def asked_to_forget(self) -> tuple[int, ...]:
+        """Clients that take part in their own forgetting: all but those forgotten by a stored update."""
+        return tuple(k for k in self.forget if k not in self.stored)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON types."""
-        return {
+        plan: dict[str, Any] = {
             "round": self.round,
             "train": list(self.train),
             "forget": list(self.forget),
             "requests": list(self.requests),
         }
+        if self.stored:
+            plan["stored"] = {str(client): round for client, round in self.stored.items()}
+        return plan
 
     @classmethod
     def from_dict(cls, plan: dict[str, Any]) -> RoundPlan:
         """Inverse of :meth:`to_dict`."""
-        return cls(int(plan["round"]), tuple(plan["train"]), tuple(plan["forget"]), tuple(plan["requests"]))
+        stored = {int(client): int(round) for client, round in plan.get("stored", {}).items()}
+        return cls(
+            int(plan["round"]), tuple(plan["train"]), tuple(plan["forget"]), tuple(plan["requests"]), stored
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,8 @@ class Situation:
         Clients to forget in this round (all requests that are due), ascending.
     seed : int
         Training seed; sampling derives from it and the round.
+    absent : frozenset[int]
+        Clients that cannot be reached now; never sampled.
     """
 
     round: int
@@ -73,13 +90,14 @@ class Situation:
     gone: frozenset[int]
     to_forget: tuple[int, ...]
     seed: int
+    absent: frozenset[int] = frozenset()
 
     def sample(self, slots: int, *, also_without: Iterable[int] = ()) -> tuple[int, ...]:
         """Draw ``slots`` clients without replacement from those that may train, or take all if they are fewer.
 
         The draw depends on (seed, round, the clients that may train) and on nothing that happened before.
         """
-        gone = np.array(sorted(self.gone.union(also_without)), dtype=np.int64)
+        gone = np.array(sorted(self.gone.union(self.absent, also_without)), dtype=np.int64)
         left = self.num_clients - len(gone)
         if slots < left:
             generator = numpy_generator(self.seed, "sampling", self.round)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fedunlearn.errors import RunError
 
-Outcome = Literal["recovered", "superseded", "capped", "failed"]
+Outcome = Literal["recovered", "superseded", "capped", "failed", "refused"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,20 @@ class RequestProgress:
         The round in which it was applied.
     outcome : str or None
         ``recovered``; ``superseded`` by a later request that took over the recovery target; ``capped``: not
-        recovered within the cap (a censored run); ``failed``: its clients never answered. None while open.
+        recovered within the cap (a censored run); ``failed``: its clients never answered; ``refused``: the guard
+        of a live federation rolled its step back. None while open.
     ended_round : int or None
         The round of the outcome.
     recovered_round_authors : int or None
         First round at which the rule of PUF's authors holds: *test* quality reaches the retrained model's
         after ``train.rounds`` rounds. Reported beside ours, decides nothing.
+    reference : float or None
+        Quality (percent) of the global model before it was unlearned, which recovery is to reach again; of one
+        that took over another's recovery, the higher of theirs. Live federations only.
+    alone : bool
+        Whether it is to be unlearned by itself, because the guard rolled back a step that it shared with others.
+    reason : str
+        Why the guard rolled back its step the last time.
     """
 
     id: str
@@ -47,6 +55,9 @@ class RequestProgress:
     outcome: Outcome | None = None
     ended_round: int | None = None
     recovered_round_authors: int | None = None
+    reference: float | None = None
+    alone: bool = False
+    reason: str = ""
 
     @property
     def recovering(self) -> bool:
@@ -55,7 +66,10 @@ class RequestProgress:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return asdict(self) | {"clients": list(self.clients)}
+        progress = asdict(self) | {"clients": list(self.clients)}
+        # The account of a simulation is what it always was.
+        live_only = {"reference": None, "alone": False, "reason": ""}
+        return {k: v for k, v in progress.items() if k not in live_only or v is not live_only[k]}
 
     @classmethod
     def from_dict(cls, progress: Mapping[str, Any]) -> RequestProgress:
@@ -67,8 +81,8 @@ class RequestProgress:
 
         ``forgets`` is false for methods that only leave the client out: that is never called forgotten.
         """
-        if self.outcome == "failed":
-            return "failed"
+        if self.outcome in ("failed", "refused"):
+            return self.outcome
         if self.unlearned_round is None:
             return "waiting" if self.attempts else None
         if not forgets:
@@ -105,6 +119,7 @@ class RecoveryRule:
     ----------
     until : str
         ``retrain-accuracy``: validation quality within ``epsilon`` of the retrained model's at the same round.
+        ``reference-accuracy``: within ``epsilon`` of the global model's before the request was unlearned.
         ``max-rounds``: at the cap.
     epsilon : float
         Points of quality (0–100).
@@ -165,8 +180,12 @@ class RecoveryRule:
         if unlearned < newest:
             return replace(request, outcome="superseded", ended_round=round)
         at_cap = round - unlearned + 1 >= self.max_rounds
+        quality = metrics.get(f"validation-{self.quality}", -math.inf)
         if self.until == "max-rounds":
             recovered = at_cap
+        elif self.until == "reference-accuracy":
+            # Without a reference nobody can say that it has recovered: it ends at the cap.
+            recovered = request.reference is not None and quality >= request.reference - self.epsilon
         else:
             target = None if reference is None else reference.validation.get(round)
             if target is None:
@@ -175,7 +194,7 @@ class RecoveryRule:
                     f"the recovery of request {request.id} by"
                 )
             # A model that has diverged has no quality, and has not recovered.
-            recovered = metrics.get(f"validation-{self.quality}", -math.inf) >= target - self.epsilon
+            recovered = quality >= target - self.epsilon
         if recovered:
             return replace(request, outcome="recovered", ended_round=round)
         return replace(request, outcome="capped", ended_round=round) if at_cap else request

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn import resident
 from fedunlearn.config import Experiment
-from fedunlearn.errors import UserError
+from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
-from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.branches import Branch
 from strategies.base import RoundReport, Settings, UnlearningStrategy
+from strategies.conduct import Conduct
 from strategies.natural import Natural
 from strategies.plan import RoundPlan, Situation
 from strategies.puf import PUF
@@ -36,6 +36,7 @@ def make_strategy(
     ledger: Ledger | None = None,
     checkpoints: Checkpoints | None = None,
     observe: Callable[[RoundReport], None] | None = None,
+    conduct: Conduct | None = None,
 ) -> UnlearningStrategy:
     """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
     settings = Settings(
@@ -67,6 +68,7 @@ def make_strategy(
         checkpoints=checkpoints,
         first_round=branch.first_round,
         observe=observe,
+        conduct=conduct,
         **options,
     )
 
@@ -99,6 +101,9 @@ def serve(
     fork: Snapshot | None = None,
     references: Mapping[frozenset[int], RetrainReference] | None = None,
     observe: Callable[[RoundReport], None] | None = None,
+    data: FederatedData | None = None,
+    conduct: Conduct | None = None,
+    timeout: float = 3600,
 ) -> tuple[RequestProgress, ...]:
     """Run one branch to its end, from its latest checkpoint if it has one, and return its requests' outcome.
 
@@ -108,8 +113,15 @@ def serve(
         Weights and buffers to start from; None: the initial weights that the branch's training seed draws.
     references
         What recovery is judged by, by set of forgotten clients.
+    data
+        What the server measures on, and the shapes of. Default: all of the experiment's.
+    conduct
+        How rounds are conducted. Default: as in a simulation.
+    timeout
+        Seconds after which a client that has not answered has failed, on a grid that can lose clients.
     """
-    data = resident.data_of(experiment, branch.seed)
+    if data is None:
+        data = resident.data_of(experiment, branch.seed)
     if fork is None:
         model = resident.new_model(experiment, data, branch.training_seed)
         start = ModelState(model.vector.clone(), model.buffers())
@@ -124,11 +136,13 @@ def serve(
         ledger=ledger,
         checkpoints=checkpoints,
         observe=observe,
+        conduct=conduct,
     )
     strategy.start(
         grid,
         pack(start),
         num_rounds=branch.last_round,
+        timeout=timeout,
         evaluate_fn=ServerEvaluation(experiment, data, branch),
     )
     return strategy.requests
@@ -139,23 +153,7 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Train the federation of the experiment named by ``run_config["experiment"]``, under Flower's own runtimes.
+    """Run the experiment that the run-config names, under whichever of Flower's runtimes this is."""
+    from strategies.deployed import run  # it calls what is above
 
-    Runs the original federation of the first seed, without requests, and keeps it in
-    ``run_config["folder"]``.
-    """
-    path = str(context.run_config["experiment"])
-    experiment = resident.experiment_at(path)
-    seed = experiment.seeds[0]
-    folder = Path(str(context.run_config["folder"]))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is no folder; make it first")
-    branch = branches(experiment, seed)[0]
-    with Ledger(folder / "requests.sqlite") as ledger:
-        serve(
-            grid,
-            experiment,
-            branch,
-            ledger=ledger,
-            checkpoints=Checkpoints(folder / "checkpoints", branch.name, branch.keeps),
-        )
+    run(grid, context)

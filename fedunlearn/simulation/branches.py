@@ -13,6 +13,7 @@ from typing import Literal
 
 from fedunlearn.config import Experiment, MethodConfig
 from fedunlearn.randomness import derive_seed
+from fedunlearn.requests import LIVE_BRANCH
 
 Kind = Literal["original", "retrain", "floor", "method"]
 
@@ -142,7 +143,9 @@ def floor_seed(seed: int) -> int:
 
 
 def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
-    """Return all federations of one experiment seed, each after those it needs."""
+    """Return all federations of one experiment seed, each after those it needs; of a live one, itself."""
+    if experiment.live:
+        return (live_branch(experiment),)
     rounds, cap = experiment.train.rounds, experiment.recover.max_rounds
     all_moments = moments(experiment, seed)
     timeline = experiment.targets is None
@@ -199,3 +202,18 @@ def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
                 )
             )
     return tuple(found)
+
+
+def live_branch(experiment: Experiment) -> Branch:
+    """Return the one federation of a live experiment; its requests arrive while it runs, and it ends after them."""
+    (seed,), (method,) = experiment.seeds, experiment.methods
+    return Branch(
+        name=LIVE_BRANCH,
+        kind="method",
+        label=method.label,
+        seed=seed,
+        training_seed=seed,
+        method=method,
+        last_round=experiment.train.rounds,
+        stop_when_recovered=True,
+    )

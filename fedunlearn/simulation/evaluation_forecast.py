@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedunlearn import resident
-from fedunlearn.config import Experiment
+from fedunlearn.config import Experiment, RequestsConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.segmentation import segment
@@ -24,10 +24,18 @@ def evaluated_examples(experiment: Experiment) -> int:
     total = 0
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
+        if experiment.requests is not None:
+            total += (experiment.train.rounds + 1) * _measured_live(experiment.requests, data)
+            continue
         everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
         total += sum(evaluated_in_rounds(branch, data) for branch in branches(experiment, seed))
         total += everything * models_measured(experiment, seed)
     return total
+
+
+def _measured_live(rules: RequestsConfig, data: FederatedData) -> int:
+    """Return how many examples a round of a live federation is measured on: the server's, or the clients' own."""
+    return len(data.validation_labels) if rules.validation == "server" else len(data.train_labels)
 
 
 def evaluated_in_rounds(branch: Branch, data: FederatedData) -> int:

@@ -214,7 +214,10 @@ def show(plan: Forecast, console: Console) -> None:
     for b in plan.branches:
         groups.setdefault((b.branch.kind, b.branch.label), []).append(b)
     for (kind, label), group in groups.items():
-        name = f"{label}: {KIND_NAMES[kind]}" if kind == "method" else KIND_NAMES[kind]
+        if plan.experiment.live:
+            name = f"{label}: live, without requests"
+        else:
+            name = f"{label}: {KIND_NAMES[kind]}" if kind == "method" else KIND_NAMES[kind]
         table.add_row(
             str(len(group)),
             name,
@@ -225,7 +228,7 @@ def show(plan: Forecast, console: Console) -> None:
     table.add_section()
     table.add_row(
         str(len(plan.branches)),
-        "all, at most",
+        "all" if plan.experiment.live else "all, at most",
         f"{sum(b.rounds for b in plan.branches):,}",
         f"{sum(b.client_epochs for b in plan.branches):,}",
         f"{sum(b.checkpoints for b in plan.branches):,}",
@@ -243,8 +246,7 @@ def show(plan: Forecast, console: Console) -> None:
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
         f"           about {duration(plan.evaluation_seconds)} of evaluation, by a probe of "
-        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; attacks and distances come\n"
-        "           on top; branches in the cache take none",
+        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; {_on_top(plan.experiment)}",
         highlight=False,
         markup=False,
     )
@@ -253,6 +255,14 @@ def show(plan: Forecast, console: Console) -> None:
         console.print(f"[bold red]memory     too little: {advice}[/]", highlight=False)
     for note in plan.notes:
         console.print(f"data       {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _on_top(experiment: Experiment) -> str:
+    """Say what the estimate of time leaves out."""
+    if experiment.live:
+        cap = experiment.recover.max_rounds
+        return f"each request comes\n           on top, with at most {cap} rounds of recovery"
+    return "attacks and distances come\n           on top; branches in the cache take none"
 
 
 def _memory(need: Memory) -> str:

@@ -16,13 +16,13 @@ from torch import Tensor
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
+from fedunlearn.durable import write_durably
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches
 from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.evaluation.segmentation import of_logits
 from fedunlearn.report.overlay import overlay
 from fedunlearn.report.picture_index import FOLDER, INDEX
-from fedunlearn.runs.checkpoints import write_durably
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation.branches import branches
 

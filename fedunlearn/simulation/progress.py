@@ -95,9 +95,20 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     return ", ".join(words)
 
 
-def _qualities(metrics: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return what the task calls quality and its value on test data; nothing where that was not measured."""
-    return [(name, metrics[f"test-{name}"]) for name in QUALITY.values() if f"test-{name}" in metrics]
+def _quality(metrics: Mapping[str, float], *, short: bool = False) -> str:
+    """Say how good the model is on test data, or on validation data where a live federation has only those."""
+    for split in ("test", "validation"):
+        for name in QUALITY.values():
+            if f"{split}-{name}" in metrics:
+                return f"{split} {'' if short else name + ' '}{metrics[f'{split}-{name}']:.1f} %"
+    return ""
+
+
+def _how_far(branch: Branch, round: int) -> str:
+    """Say how far a branch is: a live federation goes on after its rounds while requests are open."""
+    if round > branch.last_round:
+        return f"round {round}, for open requests"
+    return f"round {round}/{branch.last_round}"
 
 
 class PlainProgress(Progress):
@@ -137,8 +148,10 @@ class PlainProgress(Progress):
             self._clock.tick()
             self._done_here += 1
         if self._due():
-            shown = "".join(f", test {name} {value:.1f} %" for name, value in _qualities(metrics))
-            self._say(f"{branch.name}: round {round}/{branch.last_round}{shown}, {self._clock.left} left")
+            words = [_how_far(branch, round), _quality(metrics)]
+            if round <= branch.last_round:
+                words.append(f"{self._clock.left} left")
+            self._say(f"{branch.name}: {', '.join(word for word in words if word)}")
 
     def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
         self._clock.skip(branch.rounds if reused else branch.rounds - self._done_here)
@@ -193,9 +206,10 @@ class LiveProgress(Progress):
             return
         self._clock.tick()
         self._done_here += 1
-        note = "".join(f"test {value:.1f} %" for _, value in _qualities(metrics))
-        self._bars.update(self._one, completed=round - branch.first_round, note=note)
-        self._bars.update(self._all, completed=self._clock.done, note=f"{self._clock.left} left")
+        done, note = round - branch.first_round, _quality(metrics, short=True)
+        self._bars.update(self._one, completed=done, total=max(branch.rounds, done), note=note)
+        total, done = max(self._clock.total, self._clock.done), self._clock.done
+        self._bars.update(self._all, completed=done, total=total, note=f"{self._clock.left} left")
 
     def branch_done(self, branch: Branch, record: Mapping[str, Any], *, reused: bool) -> None:
         self._clock.skip(branch.rounds if reused else branch.rounds - self._done_here)

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fedunlearn import config, models, resident
 from fedunlearn.config import Experiment
 from fedunlearn.data.holdings import holdings
+from fedunlearn.durable import write_durably
 from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
@@ -23,9 +24,9 @@ from fedunlearn.federation.engines import open_grid
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
 from fedunlearn.runs.cache import Cache, branch_key
-from fedunlearn.runs.checkpoints import Snapshot, weights_hash, write_durably
+from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
-from fedunlearn.runs.metrics_log import Metric
+from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.simulation.branches import Branch, branches
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
@@ -211,7 +212,7 @@ class _Simulation:
         checkpoints = self.run.checkpoints(branch.name, branch.keeps)
 
         def observe(report: RoundReport) -> None:
-            self.run.metrics.append(_lines(branch.name, report))
+            self.run.metrics.append(round_metrics(branch.name, report))
             self.progress.round_done(branch, report.round, report.metrics)
 
         requests = load_object(SERVE)(
@@ -245,22 +246,6 @@ class _Simulation:
                 validation=validation, test_at_end=test.get(self.experiment.train.rounds)
             )
         return references
-
-
-def _lines(branch: str, report: RoundReport) -> list[Metric]:
-    """Return a round's numbers as lines of metrics.jsonl."""
-
-    def line(entity: str, split: str, metric: str, value: float) -> Metric:
-        return Metric(branch, report.round, entity, split, metric, value, report.seconds)
-
-    lines = [line("server", "round", "seconds", report.seconds)]
-    for name, value in report.metrics.items():
-        quantity, _, entity = name.partition("@")
-        split, _, metric = quantity.partition("-")
-        lines.append(line(entity or "server", split, metric, value))
-    lines += [line(f"client-{k}", "train", "loss", loss) for k, loss in sorted(report.losses.items())]
-    lines += [line(f"client-{k}", "forget", "coefficient", c) for k, c in report.coefficients.items()]
-    return lines
 
 
 def _description(branch: Branch) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.test_cli import fedunlearn
 
 ROOT = Path(__file__).parents[2]
+SHORTER = {"train.rounds=200": "train.rounds=2"}  # a reader needs the time to ask, a test does not
 README = (ROOT / "README.md").read_text()
 
 
@@ -28,7 +29,8 @@ def test_the_readers_own_experiment_and_every_fedunlearn_command(tmp_path: Path)
     (tmp_path / "my.toml").write_text(experiment)
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")  # as if started where the README lies
     mine = [shlex.split(c)[1:] for c in commands() if c.startswith("fedunlearn ")]
-    assert len(mine) >= 6
+    assert len(mine) >= 6 and SHORTER.keys() <= {word for words in mine for word in words}
+    mine = [[SHORTER.get(word, word) for word in words] for words in mine]
     for arguments in mine:
         expanded = (
             [str(p.relative_to(tmp_path)) for a in arguments for p in tmp_path.glob(a)]

@@ -73,3 +73,13 @@ def test_what_a_ledger_holds_is_what_is_shown():
         ledger.reconcile("a", {"r": ("forgotten", 5)})
         lines = shown({name: ledger.requests(name) for name in ledger.branches()})
     assert ["a", "r", "1,", "3", "2", "3", "forgotten", "5"] in lines
+
+
+def test_the_requests_of_a_live_federation_came_at_a_time_and_their_ids_can_be_copied():
+    asked = request(
+        "r0123456789abcdef", "forgotten-unrecovered", at_round=None, clients=(3, 7), arrived_at=1795457218.5,
+        unlearned_round=4, ended_round=9,
+    )  # fmt: skip
+    (line,) = [line for line in shown({"federation": [asked]}, width=100) if asked.id in line]
+    assert line == [asked.id, "3,", "7", "2026-11-23", "18:06", "4", "forgotten-unrecovered", "9"]
+    assert any(asked.id in line for line in shown({"federation": [asked]}, width=70)), "to be copied"

@@ -3,11 +3,12 @@
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from fedunlearn import resident
+from fedunlearn import config, resident
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation import forecast as module
@@ -36,6 +37,10 @@ def run(request):
     return {"targets": TARGETS, "timeline": TIMELINE}[request.param], request.getfixturevalue(
         f"{request.param}_run"
     )
+
+
+def living(overrides):
+    return config.load(Path("experiments/deployment.toml"), overrides=overrides)
 
 
 def ended(folder):
@@ -188,6 +193,25 @@ def test_the_plan_as_it_is_shown():
     assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
     seconds = duration(forecast(TARGETS).evaluation_seconds)
     assert f"           about {seconds} of evaluation, by a probe of 10,000 examples/s; attacks" in text
+
+
+def test_a_live_federation_is_one_and_its_requests_come_on_top():
+    experiment = living(["train.rounds=3"])
+    plan = forecast(experiment)
+    (only,) = plan.branches
+    assert (only.rounds, only.client_epochs, only.checkpoints) == (
+        3,
+        3 * experiment.federation.num_clients,
+        3,
+    )
+    data = resident.data_of(experiment, experiment.seeds[0])
+    assert plan.evaluated == 4 * len(data.validation_labels)
+    asked = forecast(living(["train.rounds=3", 'requests.validation="clients"']))
+    assert asked.evaluated == 4 * len(data.train_labels)
+    output = io.StringIO()
+    show(plan, Console(file=output, width=100))
+    assert "live, without requests" in output.getvalue() and "each request comes" in output.getvalue()
+    assert "at most 4 rounds of recovery" in output.getvalue() and "all, at most" not in output.getvalue()
 
 
 def test_what_the_data_are_left_without_is_told():

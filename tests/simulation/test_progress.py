@@ -82,6 +82,26 @@ def test_plain_lines_from_the_first_to_the_last(clock):
     ]
 
 
+def test_a_live_federation_goes_on_after_its_rounds_while_requests_are_open(clock):
+    """It has validation data only, and nobody knows how long it takes."""
+    out = console()
+    progress = PlainProgress(out)
+    progress.begin(RUN, [ORIGINAL])
+    for round in (4, 5):
+        clock.now += 6
+        progress.round_done(ORIGINAL, round, {"validation-accuracy": 71.26})
+    assert lines(out)[1:] == [
+        "original-s1: round 4/4, validation accuracy 71.3 %, 18 s left",
+        "original-s1: round 5, for open requests, validation accuracy 71.3 %",
+    ]
+    bars = LiveProgress(console(terminal=True))
+    bars.begin(RUN, [ORIGINAL])
+    bars.branch_begins(ORIGINAL)
+    bars.round_done(ORIGINAL, 5, {"validation-accuracy": 71.26})
+    task = bars._bars.tasks[1]
+    assert (task.completed, task.total, task.fields["note"]) == (5, 5, "validation 71.3 %")
+
+
 def test_masks_have_their_dice_shown(clock):
     out = console()
     progress = PlainProgress(out)

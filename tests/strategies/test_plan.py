@@ -27,13 +27,14 @@ def situations(draw):
         gone=frozenset(draw(CLIENTS) | to_forget),
         to_forget=tuple(sorted(to_forget)),
         seed=draw(st.integers(0, 3)),
+        absent=frozenset(draw(CLIENTS)),
     )
 
 
 @given(situations(), CLIENTS, st.integers(0, 25))
 def test_a_draw_is_ascending_distinct_of_the_asked_size_and_without_who_is_gone(situation, without, slots):
     drawn = situation.sample(slots, also_without=without)
-    free = set(range(20)) - situation.gone - without
+    free = set(range(20)) - situation.gone - situation.absent - without
     assert list(drawn) == sorted(set(drawn))
     assert set(drawn) <= free
     assert len(drawn) == min(slots, len(free))
@@ -92,7 +93,7 @@ def test_special_is_a_round_of_the_forgotten_alone(situation):
 def test_regular_gives_the_forgotten_their_slots_and_samples_the_rest(situation):
     plan = PUF(settings(), mode="regular").plan(situation)
     assert plan.forget == situation.to_forget
-    free = 20 - len(situation.gone)
+    free = 20 - len(situation.gone | situation.absent)
     assert len(plan.train) == min(free, max(situation.slots - len(situation.to_forget), 0))
     assert set(plan.train).isdisjoint(situation.gone)
 
@@ -133,3 +134,16 @@ def test_a_plan_survives_json(situation, requests):
 @pytest.mark.parametrize(("share", "slots"), [(1.0, 6), (0.5, 3), (0.4, 2), (0.01, 1)])
 def test_slots_are_a_share_of_all_clients_and_never_none(share, slots):
     assert settings(participation=share).slots == slots
+
+
+def test_a_plan_without_stored_updates_is_what_it_always_was():
+    """Plans of earlier runs are read, and those of simulations written, as before."""
+    plan = RoundPlan(3, (1, 2), (5,), ("r1",))
+    assert plan.to_dict() == {"round": 3, "train": [1, 2], "forget": [5], "requests": ["r1"]}
+    assert RoundPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+def test_who_is_forgotten_by_a_stored_update_is_not_asked():
+    plan = RoundPlan(3, (), (5, 7, 9), ("r1",), {7: 2})
+    assert plan.asked_to_forget == (5, 9)
+    assert RoundPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan

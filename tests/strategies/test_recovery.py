@@ -238,3 +238,49 @@ def test_progress_survives_the_checkpoint():
     stored = progress.to_dict()
     assert stored["clients"] == [2, 5]
     assert RequestProgress.from_dict(stored) == progress
+
+
+# -- a live federation's own reference ---------------------------------------------------------------------
+
+
+def live(request, *qualities, epsilon=0.0, cap=4):
+    """Judge a request, round by round from its unlearning on."""
+    rule = RecoveryRule(until="reference-accuracy", epsilon=epsilon, max_rounds=cap)
+    for round, quality in enumerate(qualities, start=request.unlearned_round):
+        (request,) = rule.judge([request], round, {"validation-accuracy": quality})
+    return request.outcome, request.ended_round
+
+
+def unlearned_at_5(reference):
+    return RequestProgress("r", (2,), 4, unlearned_round=5, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("qualities", "epsilon", "found"),
+    [
+        ((80.0,), 0.0, ("recovered", 5)),
+        ((10.0, 79.9, 80.0), 0.0, ("recovered", 7)),
+        ((10.0, 78.0), 2.0, ("recovered", 6)),
+        ((10.0, 79.0), 0.0, (None, None)),
+        ((10.0, 20.0, 30.0, 79.0), 0.0, ("capped", 8)),
+        ((float("nan"), 80.0), 0.0, ("recovered", 6)),
+    ],
+)
+def test_recovered_is_the_quality_from_before_it_was_unlearned_at_5(qualities, epsilon, found):
+    assert live(unlearned_at_5(80.0), *qualities, epsilon=epsilon) == found
+
+
+def test_without_a_reference_it_is_not_called_recovered():
+    assert live(unlearned_at_5(None), 99.0, 99.0, cap=2) == ("capped", 6)
+
+
+def test_the_account_of_a_simulated_request_is_what_it_always_was():
+    assert set(unlearned_at_5(None).to_dict()) == {
+        "id", "clients", "at_round", "attempts", "unanswered", "unlearned_round", "outcome", "ended_round",
+        "recovered_round_authors",
+    }  # fmt: skip
+
+
+def test_a_live_request_survives_the_checkpoint():
+    progress = replace(unlearned_at_5(0.0), alone=True, outcome="refused")
+    assert RequestProgress.from_dict(progress.to_dict()) == progress

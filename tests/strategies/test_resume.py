@@ -1,6 +1,7 @@
 """Killed anywhere, a federation that is started again ends as if nothing had happened, bit for bit."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def run(folder, kind, ledger=None, **options):
         "files": {p.name: p.read_bytes() for p in sorted((folder / "checkpoints").iterdir())},
         "plans": made.ledger.plans("tiny"),
         "lives": {name: made.life(name) for name in ("r1", "r2")},
-        "requests": made.ledger.requests("tiny"),
+        "requests": [replace(r, arrived_at=0.0) for r in made.ledger.requests("tiny")],
     }
     made.ledger.close()
     return made

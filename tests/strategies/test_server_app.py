@@ -8,9 +8,8 @@ import torch
 from flwr.app import Context, RecordDict
 
 from clients.app import app as client_app
-from fedunlearn import config, resident
+from fedunlearn import resident
 from fedunlearn.config import MethodConfig
-from fedunlearn.errors import UserError
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
@@ -156,24 +155,37 @@ def test_flowers_server_app_ends_in_the_bytes_of_the_simulations_original(kind, 
         assert ledger.requests("original-s1") == []
 
 
+class Stopping(LocalGrid):
+    """A grid that is cut off in a round."""
+
+    stop_in = 3
+
+    def send_and_receive(self, messages, **options):
+        messages = list(messages)
+        if messages[0].metadata.group_id == str(self.stop_in):
+            raise ConnectionError("cut off")
+        return super().send_and_receive(messages, **options)
+
+
 def test_the_server_app_goes_on_where_it_stopped(simulated, tmp_path):
-    folder, experiment = simulated
-    path = tmp_path / "experiment.toml"
-    path.write_text(config.to_toml(replace(experiment, train=replace(experiment.train, rounds=2))))
-    where = {"folder": str(tmp_path)}
+    folder, _ = simulated
+    path = folder / "experiment.toml"
+    told = context(experiment=str(path), folder=str(tmp_path))
+    with (
+        pytest.raises(ConnectionError),
+        Stopping(client_app, 4, run_config={"experiment": str(path), "seed": 1}) as nodes,
+    ):
+        app(nodes, told)
+    assert (tmp_path / "checkpoints" / "original-s1-r0002.safetensors").exists(), (
+        "there is something to go on from"
+    )
     with grid(path) as nodes:
-        app(nodes, context(experiment=str(path), **where))
-    with grid(folder / "experiment.toml") as nodes:
-        app(nodes, context(experiment=str(folder / "experiment.toml"), **where))
+        app(nodes, told)
     name = "original-s1-r0003.safetensors"
     assert (tmp_path / "checkpoints" / name).read_bytes() == (folder / "checkpoints" / name).read_bytes()
-
-
-def test_a_folder_that_is_not_there_is_the_users_error(simulated, tmp_path):
-    missing = tmp_path / "no" / "folder"
-    with pytest.raises(UserError) as caught, grid(simulated[0] / "experiment.toml") as nodes:
-        app(nodes, context(experiment=str(simulated[0] / "experiment.toml"), folder=str(missing)))
-    assert str(caught.value) == f"{missing}: is no folder; make it first"
+    with grid(path) as nodes:
+        nodes.send_and_receive = lambda *_, **__: pytest.fail("it is complete: nobody is to be asked")
+        app(nodes, told)
 
 
 class Overheard(LocalGrid):

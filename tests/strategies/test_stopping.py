@@ -2,6 +2,8 @@
 
 import pytest
 
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule
@@ -56,3 +58,27 @@ def test_a_branch_to_be_compared_at_the_cap_goes_on_after_recovery():
 
 def test_without_requests_it_trains_its_rounds():
     assert last_round() == 3
+
+
+class Killed(BaseException):
+    """The end of a process."""
+
+
+def test_a_request_whose_plan_was_committed_is_not_forgotten_when_the_rounds_are_over(tmp_path):
+    """Killed between the plan and the checkpoint, the next server has no open request, but a plan to execute."""
+
+    def federation():
+        return Federation(
+            settings=settings(stop_when_recovered=True, recovery=RecoveryRule(max_rounds=1)),
+            ledger=Ledger(tmp_path / "requests.sqlite"),
+            checkpoints=Checkpoints(tmp_path / "checkpoints", "tiny"),
+        )
+
+    made = federation()
+    made.submit("r1", (2,), 3)
+    made.clients.fault = only(raising(Killed()), client=2, rounds=[4])
+    with pytest.raises(Killed):
+        made.run(PUF, 40)
+    made.ledger.close()
+    again = federation().run(PUF, 40)
+    assert again.life("r1")[-1] == ("forgotten", 4)

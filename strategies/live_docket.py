@@ -1,0 +1,263 @@
+"""The forget requests of a live federation: they arrive while it runs, and clients come and go."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from logging import WARNING
+from typing import Any, Literal
+
+from flwr.common.logger import log
+
+from fedunlearn.config import RequestsConfig
+from fedunlearn.requests import Ledger, Move
+from strategies.docket import ROLLED_BACK, Docket
+from strategies.plan import RoundPlan
+from strategies.triage import Federation, OpenRequest, Triage, triage
+
+OPEN = ("received", "waiting")
+LONGEST_REST = 300.0
+"""Seconds after which a client that failed at its forgetting is asked again at the latest."""
+
+Outlook = Literal["work", "wait", "done"]
+"""Whether a federation that has had its rounds has something to do, must wait to do it, or has ended."""
+
+
+class LiveDocket(Docket):
+    """A docket whose requests are taken up as ``[requests]`` says; see :func:`strategies.triage.triage`.
+
+    What depends on the clock, or on who can be reached, is decided once, when a round is planned, and is in the plan
+    or in the ledger's transitions that are committed with it.
+
+    Parameters
+    ----------
+    ledger, branch, forgets
+        See :class:`~strategies.docket.Docket`.
+    max_attempts
+        After so many rounds in which a request's own clients failed, they count as out of reach.
+    rules
+        ``[requests]``.
+    num_clients
+    absent
+        Returns the clients that cannot be reached now.
+    stored
+        Returns client → round of the update that is stored of it.
+    clock
+        Unix seconds.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        branch: str,
+        *,
+        forgets: bool,
+        max_attempts: int,
+        rules: RequestsConfig,
+        num_clients: int,
+        absent: Callable[[], frozenset[int]] = frozenset,
+        stored: Callable[[], Mapping[int, int]] = dict,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        # A request never fails for lack of answers here: its clients wait, or are excluded, as the rules say.
+        super().__init__(ledger, branch, forgets=forgets, max_attempts=sys.maxsize)
+        self._absent = absent
+        self._patience = max_attempts
+        self._rules = rules
+        self._num_clients = num_clients
+        self._stored = stored
+        self._clock = clock
+        self._rest_until: dict[str, float] = {}
+        self._told: dict[str, tuple[str, int]] = {}
+        self._contributed: set[int] = set()
+        self._counted = 0  # rounds whose participants are in there
+
+    @property
+    def forgotten(self) -> frozenset[int]:
+        """Clients whose forgetting has been applied to the weights."""
+        return frozenset(k for r in self.requests if r.unlearned_round is not None for k in r.clients)
+
+    @property
+    def recovering(self) -> bool:
+        """Whether a request's recovery goes on."""
+        return any(r.recovering for r in self.requests)
+
+    @property
+    def contributed(self) -> frozenset[int]:
+        """Clients that the model has learned from: that a round was planned with, and that did not fail in it."""
+        last = self.ledger.last_round(self.branch)
+        for round in range(self._counted + 1, last):
+            self._contributed |= self._trained_in(round)
+            self._counted = round
+        # Who failed in the last one may still change, if it has to be executed again.
+        return frozenset(self._contributed | (self._trained_in(last) if last > self._counted else set()))
+
+    def _trained_in(self, round: int) -> set[int]:
+        record = self.ledger.plan(self.branch, round)
+        return set() if record is None else set(record.plan["train"]) - record.failed.keys()
+
+    def gone(self) -> frozenset[int]:
+        """Return all clients that must not train, were the next round planned now."""
+        return self._decide().gone
+
+    def planned(self, round: int) -> RoundPlan | None:
+        """Return the plan of a round, less who is on record as failed in it, if there is one."""
+        record = self.ledger.plan(self.branch, round)
+        if record is None:
+            return None
+        plan = RoundPlan.from_dict(record.plan)
+        return replace(plan, train=tuple(k for k in plan.train if k not in record.failed))
+
+    def outlook(self, round: int) -> Outlook:
+        """Say what there is to do once ``train.rounds`` are over; what ends without a round is ended here."""
+        if self.recovering or self.ledger.plan(self.branch, round) is not None:
+            return "work"
+        with self.ledger.batch():
+            verdict = self._decide()
+            if verdict.serve:
+                return "work"
+            self._carry_out(verdict, round - 1)
+        return "wait" if self.ledger.requests(self.branch, OPEN) else "done"
+
+    def plan(
+        self, round: int, decide: Callable[[tuple[int, ...], frozenset[int]], RoundPlan]
+    ) -> tuple[RoundPlan, dict[int, str]]:
+        """Return the committed plan of a round, or decide about every open request and commit one."""
+        if (record := self.ledger.plan(self.branch, round)) is not None:
+            return RoundPlan.from_dict(record.plan), dict(record.failed)
+        # One transaction: nobody withdraws a request between the question and the plan that serves it.
+        with self.ledger.batch():
+            verdict = self._decide()
+            self._carry_out(verdict, round)
+            serve = [self._progress(id_, round) for id_ in verdict.serve]
+            to_forget = {k for r in serve for k in r.clients} - self.forgotten
+            if self.forgets:
+                to_forget &= self.contributed
+            failing = {k for r in serve if r.unanswered >= self._patience for k in r.clients}
+            stored = self._stored_of(to_forget & (self._absent() | failing))
+            plan = decide(tuple(sorted(to_forget)), verdict.gone)
+            plan = replace(plan, requests=verdict.serve, stored=stored)
+            self.ledger.commit_plan(self.branch, round, plan.to_dict())
+        return plan, {}
+
+    def record_failures(self, plan: RoundPlan, before: Mapping[int, str], failed: Mapping[int, str]) -> None:
+        """Commit who failed; in a repeated round, also who answered before and does not any more.
+
+        Nobody has seen what came of the round before it was interrupted, so that it may come out otherwise, as long
+        as the record says how.
+        """
+        if before and failed != before:
+            self.ledger.record_failures(self.branch, plan.round, failed, amend=True)
+        elif failed and not before:
+            self.ledger.record_failures(self.branch, plan.round, failed)
+
+    def apply(self, plan: RoundPlan, failed: Mapping[int, str], **options: Any) -> None:
+        """Note what became of the plan's requests; those whose own clients failed rest before the next attempt."""
+        super().apply(plan, failed, **options)
+        for r in self.requests:
+            if r.id in plan.requests and not failed.keys().isdisjoint(r.clients):
+                rest = min(2.0**r.unanswered, LONGEST_REST)
+                self._rest_until[r.id] = self._clock() + rest
+                log(WARNING, "request %s: a client of its own failed, next attempt in %.0f s", r.id, rest)
+
+    def objection_on_record(self, plan: RoundPlan) -> str | None:
+        """Return what the guard had against this round; nothing ("") if it stood, None if it has not been judged.
+
+        It has where rounds are executed from the record: from an export, or after an older checkpoint was put back.
+        """
+        entries = {
+            entry.to_state: entry.detail
+            for entry in self.ledger.audit(self.branch)
+            if entry.round == plan.round and entry.request_id in plan.requests
+        }
+        if not entries.keys().isdisjoint(("recovering", "excluded")):
+            return ""
+        # Of several requests each waits to be tried alone.
+        said = entries.get("refused", entries.get("waiting"))
+        return None if said is None else said.removeprefix(ROLLED_BACK) or "as is on record"
+
+    def reconcile(self, round: int) -> None:
+        """Bring the ledger to what the checkpoint says, and end requests for what has thereby been forgotten."""
+        with self.ledger.batch():
+            super().reconcile(round)
+            forgotten = self.forgotten
+            for record in self.ledger.requests(self.branch, OPEN):
+                if forgotten.issuperset(record.clients):
+                    self.ledger.transition(self.branch, record.id, "duplicate", round=round)
+
+    # -- what is decided ----------------------------------------------------------------------------------
+
+    def _decide(self) -> Triage:
+        """Decide about every open request, as things stand."""
+        known = {r.id: r for r in self.requests}
+        now = self._clock()
+        requests = []
+        for record in self.ledger.requests(self.branch, OPEN):
+            progress = known.get(record.id)
+            unanswered = 0 if progress is None else progress.unanswered
+            requests.append(
+                OpenRequest(
+                    id=record.id,
+                    clients=frozenset(record.clients),
+                    arrived_at=record.arrived_at,
+                    waits=record.state == "waiting",
+                    held=unanswered > 0,
+                    rests=now < self._rest_until.get(record.id, 0.0),
+                    failing=unanswered >= self._patience,
+                    alone=progress is not None and progress.alone,
+                )
+            )
+        self._forget_the_withdrawn({r.id for r in requests})
+        excluded = {k for r in self.ledger.requests(self.branch, ("excluded",)) for k in r.clients}
+        refused = {k for r in self.requests if r.outcome in ("refused", "failed") for k in r.clients}
+        absent = self._absent()
+        federation = Federation(
+            num_clients=self._num_clients,
+            forgotten=self.forgotten,
+            left_out=frozenset(excluded | refused),
+            # A method that only leaves clients out asks nothing of them.
+            unreachable=absent if self.forgets else frozenset(),
+            stored=frozenset(self._stored_of(absent)),
+            contributed=self.contributed if self.forgets else None,
+            recovering=self.recovering,
+            now=now,
+        )
+        return triage(requests, federation, self._rules)
+
+    def _stored_of(self, clients: frozenset[int] | set[int]) -> dict[int, int]:
+        """Return those clients that may be forgotten by a stored update → the round of it."""
+        if self._rules.offline != "stored" or not clients:
+            return {}
+        stored = {k: round for k, round in sorted(self._stored().items()) if k in clients}
+        # One from an execution that was interrupted, in whose repetition the client failed, is none: executed from
+        # the record, the round would not have it.
+        return {k: round for k, round in stored.items() if k not in self._failed_in(round)}
+
+    def _failed_in(self, round: int) -> Mapping[int, str]:
+        record = self.ledger.plan(self.branch, round)
+        return {} if record is None else record.failed
+
+    def _carry_out(self, verdict: Triage, round: int) -> None:
+        """Write down what was decided without a round."""
+        moves = [Move(id_, state, round, why) for id_, (state, why) in verdict.ended.items()]
+        moves += [Move(id_, "waiting", round, "a client cannot be reached") for id_ in verdict.waiting]
+        for move in moves:
+            log(WARNING, "request %s: %s, %s", move.request_id, move.to, move.detail)
+        self.ledger.transition_many(self.branch, moves)
+
+    def _forget_the_withdrawn(self, open_: set[str]) -> None:
+        """Drop what is known of requests that were tried, and ended otherwise before they were applied."""
+        self.requests = tuple(
+            r
+            for r in self.requests
+            if r.unlearned_round is not None or r.outcome is not None or r.id in open_
+        )
+
+    def _states(self, round: int) -> dict[str, tuple[str, int]]:
+        """Return what is new for the ledger: a federation may have had thousands of requests."""
+        states = super()._states(round)
+        new = {id_: state for id_, state in states.items() if self._told.get(id_) != state}
+        self._told = states
+        return new

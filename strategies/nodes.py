@@ -1,0 +1,150 @@
+"""Who serves which client, in a federation whose nodes come and go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from logging import INFO, WARNING
+from typing import Protocol
+
+from flwr.app import Message, MessageType, MetricRecord, RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+ANSWER_SECONDS = 120.0
+"""After so long a node that was asked whom it serves is asked again."""
+ASK_AGAIN_SECONDS = 30.0
+"""So long a node that could not say whom it serves, or was refused, is left alone."""
+
+
+class NodeRoster(Protocol):
+    """Which node serves which client, on the server's authority."""
+
+    def client_of_node(self, node_id: int) -> int | None:
+        """Return the client that a node serves; None: it belongs to nobody."""
+        ...
+
+
+class Nodes:
+    """The nodes that can be reached now, and the clients they serve.
+
+    A node that has not been seen before is asked once which client it serves, and nobody waits for its answer:
+    it takes part from the round after it. An engine that knows (``client_nodes()``) is not asked.
+
+    Parameters
+    ----------
+    num_clients
+        Clients are numbered from 0.
+    roster
+        With one, the node's id decides whom it serves, and its own answer must agree. None: it is believed.
+    clock
+        Seconds, from anywhere.
+    """
+
+    def __init__(
+        self,
+        num_clients: int,
+        roster: NodeRoster | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._num_clients = num_clients
+        self._roster = roster
+        self._clock = clock
+        self._client_of: dict[int, int] = {}  # node → client, of all that ever answered
+        self._asked: dict[str, tuple[int, float]] = {}  # message → node, when
+        self._not_before: dict[int, float] = {}  # node → when it may be asked again
+        self._there: Mapping[int, int] = {}
+        self.fixed = False
+
+    @property
+    def there(self) -> Mapping[int, int]:
+        """Client number → node id, as of the last :meth:`refresh`."""
+        return self._there
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Clients that cannot be reached."""
+        return frozenset() if self.fixed else frozenset(range(self._num_clients)).difference(self._there)
+
+    @property
+    def never_seen(self) -> frozenset[int]:
+        """Clients that no node has ever said it serves."""
+        known = self._client_of.values()
+        return frozenset() if self.fixed else frozenset(range(self._num_clients)).difference(known)
+
+    @property
+    def answering(self) -> bool:
+        """Whether a node has been asked whom it serves and may still answer."""
+        return bool(self._asked)
+
+    def refresh(self, grid: Grid) -> None:
+        """Look who is there now; ask those who are new, and read what those asked before have answered."""
+        if hasattr(grid, "client_nodes"):
+            self._there, self.fixed = grid.client_nodes(), True
+            return
+        now = self._clock()
+        present = set(grid.get_node_ids())
+        self._read_answers(grid, now)
+        self._ask(grid, present, now)
+        there: dict[int, int] = {}
+        for node in sorted(self._client_of.keys() & present):
+            client = self._client_of[node]
+            if client in there:
+                self._refuse(node, f"says that it serves client {client}, whom node {there[client]} serves")
+            else:
+                there[client] = node
+        self._there = dict(sorted(there.items()))
+
+    def _ask(self, grid: Grid, present: set[int], now: float) -> None:
+        for message, (node, asked_at) in list(self._asked.items()):
+            if node not in present or now - asked_at > ANSWER_SECONDS:
+                del self._asked[message]
+        waiting = {node for node, _ in self._asked.values()}
+        new = [
+            node
+            for node in sorted(present - self._client_of.keys() - waiting)
+            if now >= self._not_before.get(node, now)
+        ]
+        if new:
+            questions = [Message(RecordDict(), node, MessageType.QUERY) for node in new]
+            for message, node in zip(grid.push_messages(questions), new, strict=True):
+                if message is not None:
+                    self._asked[message] = (node, now)
+
+    def _read_answers(self, grid: Grid, now: float) -> None:
+        if not self._asked:
+            return
+        for reply in grid.pull_messages(list(self._asked)):
+            node, _ = self._asked.pop(reply.metadata.reply_to_message_id, (None, now))
+            if node is None:
+                continue
+            if reply.has_error():
+                self._refuse(node, f"cannot say whom it serves: {reply.error.reason}")
+                continue
+            metrics = reply.content.get("metrics")
+            client = metrics.get("client") if isinstance(metrics, MetricRecord) else None
+            if (why := self._why_not(node, client)) is not None:
+                self._refuse(node, why)
+            else:
+                assert isinstance(client, int)
+                self._client_of[node] = client
+                log(INFO, "client %d is served by node %d", client, node)
+
+    def _why_not(self, node: int, client: object) -> str | None:
+        if type(client) is not int or not 0 <= client < self._num_clients:
+            return f"says that it serves client {client!r}; there are clients 0 to {self._num_clients - 1}"
+        if self._roster is None:
+            return None
+        entered = self._roster.client_of_node(node)
+        if entered is None:
+            return f"says that it serves client {client}, and is not in the roster"
+        return (
+            None if entered == client else f"says that it serves client {client}; the roster says {entered}"
+        )
+
+    def _refuse(self, node: int, why: str) -> None:
+        """Go on without a node, and say why; ask it again some time later."""
+        self._client_of.pop(node, None)
+        self._not_before[node] = self._clock() + ASK_AGAIN_SECONDS
+        log(WARNING, "node %d is refused: it %s", node, why)

@@ -1,0 +1,179 @@
+"""What is measured of every request: before its step, after it by the forgotten clients, and at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from flwr.serverapp import Grid
+
+from fedunlearn.evaluation.histograms import Tally, Withheld
+from fedunlearn.federation.payload import ModelState
+from fedunlearn.requests import Ledger
+from strategies.messenger import Messenger, stage
+from strategies.plan import RoundPlan
+from strategies.recovery import RequestProgress
+
+NOT_ASKED_AGAIN = Withheld("a node that has been forgotten is asked once, after the step")
+ATTEMPTS = 3
+"""So often a node that is there and does not answer is told, by one server; only the first time is it waited for."""
+
+
+class RequestMeasures:
+    """Notes the stages of requests in the ledger, and sees to it that forgotten nodes are told.
+
+    What is known while a round is executed is noted before the round is saved (:meth:`note`): executed again after
+    a crash, it is noted again. Nodes are told once it is saved (:meth:`tell`): a round that is executed again could
+    need them again. Both may be repeated at any time.
+
+    Parameters
+    ----------
+    ledger, branch
+    messenger
+    """
+
+    def __init__(self, ledger: Ledger, branch: str, messenger: Messenger) -> None:
+        self._ledger = ledger
+        self._branch = branch
+        self._messenger = messenger
+        self._untold: dict[str, set[int]] = {}  # of the requests whose documents have been read
+        self._attempts: Counter[int] = Counter()
+
+    def note(
+        self,
+        plan: RoundPlan,
+        requests: Iterable[RequestProgress],
+        tallies: Mapping[int, Tally | Withheld],
+        before: ModelState,
+        metrics_before: Mapping[str, float],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Note what a round has shown of the requests that it applies, and of those that end with it.
+
+        Parameters
+        ----------
+        plan
+        requests
+            As they will be once the round is saved.
+        tallies
+            Which the clients to forget sent with their updates.
+        before
+            The weights that the round started from.
+        metrics_before, metrics
+            Of the global model before and after the round.
+        """
+        requests = [r for r in requests if r.unlearned_round is not None or r.outcome == "refused"]
+        applied = [
+            r for r in requests if r.id in plan.requests and plan.round in (r.unlearned_round, r.ended_round)
+        ]
+        ended = [r for r in requests if r.ended_round == plan.round and r.outcome != "refused"]
+        if not applied and not ended:
+            return
+        told = {k: tallies.get(k, _not_asked(k, plan)) for r in applied for k in r.clients}
+        measures = self._messenger.measures(told, before) if told else {}
+        with self._ledger.batch():
+            for r in applied:
+                own = {k: measures[k] for k in r.clients}
+                document = stage(plan.round - 1, own, metrics_before)
+                self._ledger.note_measures(self._branch, r.id, "before", document)
+            for r in ended:
+                own = self._messenger.measures(dict.fromkeys(r.clients, NOT_ASKED_AGAIN), before)
+                self._ledger.note_measures(self._branch, r.id, "ended", stage(plan.round, own, metrics))
+
+    def tell(
+        self,
+        round: int,
+        requests: Iterable[RequestProgress],
+        state: ModelState,
+        metrics: Mapping[str, float],
+        grid: Grid,
+        nodes: Mapping[int, int],
+    ) -> None:
+        """Tell the nodes of all clients that have been forgotten and do not know yet, as far as they can be reached.
+
+        Their answers are waited for once, because they measure these weights. Who did not answer, was gone, or was
+        told by an earlier server is reminded in passing: Flower keeps what a node remembers for one run only, and
+        every server has a run of its own.
+
+        Parameters
+        ----------
+        round
+            The last one that is saved.
+        requests
+        state
+            The weights after it.
+        metrics
+            Of these weights; empty where they are not known any more.
+        nodes
+            Client number → node id, of those that can be reached.
+        """
+        applied = {r.id: r for r in requests if r.unlearned_round is not None}
+        new = [r for r in applied.values() if r.id not in self._untold and not self._recall(r)]
+        self._messenger.collect(grid)
+        asked = self._tell_now(round, new, state, metrics, grid, nodes) if new else set[int]()
+        self._remind(applied.values(), asked, grid, nodes)
+        reached = {
+            id_: known for id_, untold in self._untold.items() if (known := untold & self._messenger.told)
+        }
+        if reached:
+            with self._ledger.batch():
+                for id_, clients in reached.items():
+                    self._amend(id_, clients)
+
+    def _tell_now(
+        self,
+        round: int,
+        new: Sequence[RequestProgress],
+        state: ModelState,
+        metrics: Mapping[str, float],
+        grid: Grid,
+        nodes: Mapping[int, int],
+    ) -> set[int]:
+        """Tell the clients of requests that nobody has been told of, note what they measured, and return them."""
+        asked = {k for r in new for k in r.clients}
+        self._attempts.update(asked & nodes.keys())
+        found = self._messenger.forgotten(grid, nodes, sorted(asked), state)
+        told = self._messenger.told
+        with self._ledger.batch():
+            for r in new:
+                self._untold[r.id] = set(r.clients) - told
+                own = {k: found[k] for k in r.clients}
+                document = stage(round, own, metrics, told.intersection(r.clients))
+                self._ledger.note_measures(self._branch, r.id, "unlearned", document)
+        return asked
+
+    def _remind(
+        self, applied: Iterable[RequestProgress], asked: set[int], grid: Grid, nodes: Mapping[int, int]
+    ) -> None:
+        """Remind whoever has not confirmed to this server; in a simulation, whoever has confirmed to none."""
+        if hasattr(grid, "client_nodes"):
+            ignorant = {k for untold in self._untold.values() for k in untold}
+        else:
+            ignorant = {k for r in applied for k in r.clients} - self._messenger.told
+        ignorant -= self._messenger.reminding | asked
+        due = sorted(k for k in ignorant & nodes.keys() if self._attempts[k] < ATTEMPTS)
+        self._attempts.update(due)
+        self._messenger.remind(grid, {k: nodes[k] for k in due})
+
+    def _recall(self, request: RequestProgress) -> bool:
+        """Take over what the ledger says of a request whose nodes an earlier server told; False: none did."""
+        document = self._ledger.measures(self._branch, request.id).get("unlearned")
+        if document is None:
+            return False
+        self._untold[request.id] = set(request.clients).difference(document["told"])
+        return True
+
+    def _amend(self, id_: str, reached: set[int]) -> None:
+        """Note that nodes know by now; what they measured belongs to later weights, and is left out."""
+        document = self._ledger.measures(self._branch, id_)["unlearned"]
+        told = sorted({*document["told"], *reached})
+        self._ledger.note_measures(self._branch, id_, "unlearned", {**document, "told": told})
+        self._untold[id_] -= reached
+
+
+def _not_asked(client: int, plan: RoundPlan) -> Withheld:
+    if client in plan.stored:
+        return Withheld("forgotten by a stored update, its node was out of reach")
+    if client not in plan.forget:
+        return Withheld("had been forgotten before")
+    return Withheld("its node sent no tally")

@@ -1,0 +1,106 @@
+"""What one round leaves behind for those who look on, and what it may fail with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import WARNING
+
+from flwr.app import MetricRecord
+from flwr.common.logger import log
+
+from fedunlearn.errors import RunError
+from fedunlearn.federation.answers import Answers
+from fedunlearn.federation.sums import BlockSum
+from strategies.plan import RoundPlan
+from strategies.recovery import RequestProgress
+
+
+class QuorumMissedError(RunError):
+    """Fewer clients of a round answered than ``federation.quorum`` asks for. Nothing of the round was recorded."""
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What an observer learns of each round; round 0 is the initial model."""
+
+    round: int
+    plan: RoundPlan
+    metrics: Mapping[str, float]
+    requests: tuple[RequestProgress, ...]
+    losses: Mapping[int, float]
+    failed: Mapping[int, str]
+    coefficients: Mapping[int, float]
+    seconds: float
+
+
+@dataclass
+class RoundInProgress:
+    """A round between its plan and its checkpoint.
+
+    Attributes
+    ----------
+    plan : RoundPlan
+    failed : dict[int, str]
+        Who is on record as failed in it, from before an interruption.
+    answers : Answers
+        What came back; nothing yet.
+    reference : float or None
+        Quality of the model before the round, where it forgets somebody and that is known.
+    refused : str
+        Why the guard has rolled it back; empty: it has not.
+    """
+
+    plan: RoundPlan
+    failed: dict[int, str]
+    answers: Answers
+    reference: float | None = None
+    refused: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether its forgetting is put off, because a client to forget failed."""
+        return not self.answers.failed.keys().isdisjoint(self.plan.forget)
+
+    @property
+    def forgets(self) -> bool:
+        """Whether anybody's forgetting was applied in it."""
+        return bool(self.answers.forgetting)
+
+
+def check_quorum(plan: RoundPlan, failed: Mapping[int, str], quorum: float) -> None:
+    """Stop where too few of the clients that train answered; clients to forget are waited for instead.
+
+    Raises
+    ------
+    QuorumMissedError
+        With one line that names them, and why the first one failed.
+    """
+    missing = sorted(failed.keys() & set(plan.train))
+    asked = len(plan.train)
+    # As a ratio: in floating point the product 0.56 · 25 is more than the 14 that answered.
+    if missing and (asked - len(missing)) / asked < quorum:
+        raise QuorumMissedError(
+            f"round {plan.round}: {len(missing)} of {asked} clients failed "
+            f"({', '.join(map(str, missing))}), federation.quorum = {quorum:g} does not "
+            f"allow that; client {missing[0]}: {failed[missing[0]]}"
+        )
+    for client, why in failed.items():
+        log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
+
+
+def no_answers() -> Answers:
+    """Return the answers of a round in which nobody was asked."""
+    return Answers(BlockSum())
+
+
+def floats(metrics: MetricRecord | None) -> dict[str, float]:
+    """Return a record's numbers."""
+    return {name: float(value) for name, value in (metrics or {}).items() if not isinstance(value, list)}
+
+
+def mean_loss(answers: Answers) -> MetricRecord | None:
+    """Return the mean of the clients' training losses, unweighted, for Flower's history."""
+    if not answers.losses:
+        return None
+    return MetricRecord({"train-loss": sum(answers.losses.values()) / len(answers.losses)})
