@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from fedunlearn import __version__
+from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_trail
 from fedunlearn.errors import RunError, UserError
 
 app = typer.Typer(
@@ -71,30 +71,54 @@ def run(
     engine: Engine = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete this experiment's run and start over.")
+        bool,
+        typer.Option(
+            "--fresh", help="Delete this experiment's run and start over; not where requests were made live."
+        ),
     ] = False,
     smoke: Smoke = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Signing key of a live federation; without it $FEDUNLEARN_SIGNING_KEY."
+        ),
+    ] = None,
 ) -> None:
-    """Run an experiment: train, forget, recover, compare with retraining, and write a report."""
+    """Run an experiment: train, forget, recover, compare with retraining, and write a report.
+
+    A live federation (\\[requests]) takes forget requests while it runs instead.
+    """
     if resume and fresh:
         raise UserError("--resume and --fresh: choose one; --resume continues the run, --fresh deletes it")
     experiment = _load(file, overrides, engine, smoke)
 
+    from flwr.common.logger import update_console_handler
+
+    from fedunlearn.simulation.live import run_live
     from fedunlearn.simulation.progress import progress_for
     from fedunlearn.simulation.runner import simulate
 
+    update_console_handler(colored=sys.stderr.isatty())
     console = _console()
     progress = progress_for(console)
     try:
-        folder = simulate(experiment, out=out, resume=resume, fresh=fresh, progress=progress)
+        if experiment.live:
+            folder = run_live(experiment, out=out, resume=resume, fresh=fresh, progress=progress, key=key)
+        else:
+            folder = simulate(experiment, out=out, resume=resume, fresh=fresh, progress=progress)
     except KeyboardInterrupt:
         progress.close()
         words = [shlex.quote(word) for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
-        console.print(f"stopped; continue with: fedunlearn {' '.join(words)} --resume", markup=False)
+        console.print(
+            f"stopped; continue with: fedunlearn {' '.join(words)} --resume", markup=False, soft_wrap=True
+        )
         raise typer.Exit(1) from None
     finally:
         progress.close()
-    _show(folder, console)
+    if experiment.live:
+        console.print(f"run: {folder}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        _show(folder, console)
 
 
 @app.command()
@@ -135,21 +159,6 @@ def compare(
 
     cards = [with_setting(read_scorecard(_finished(folder)), folder) for folder in folders]
     _console().print(comparison_table(cards))
-
-
-@app.command()
-def requests(folder: RunFolder) -> None:
-    """Show the forget requests of a run and what became of each."""
-    from fedunlearn.report.request_table import request_table
-    from fedunlearn.requests import Ledger
-
-    path = folder / "requests.sqlite"
-    if not path.is_file():
-        raise UserError(
-            f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
-        )
-    with Ledger(path) as ledger:
-        _console().print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
 
 
 @app.command("list")
@@ -218,11 +227,22 @@ def _console() -> Console:
 
 def _finished(folder: Path) -> Path:
     if not (folder / "scorecard.json").is_file():
+        experiment = folder / "experiment.toml"
+        if experiment.is_file() and _load(experiment, None, None, False).live:
+            raise UserError(
+                f"{folder}: live runs have no scorecard; see `fedunlearn requests {folder}` and its certificates"
+            )
         raise UserError(
             f"{folder}: holds no scorecard.json; name the directory of a finished run, "
             "such as runs/quickstart-1a2b3c4d"
         )
     return folder
+
+
+cli_deploy.register(app, data)
+cli_door.register(app)
+cli_live.register(app)
+cli_trail.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,68 @@
+"""Commands of the trail: make a signing key, and check certificates and whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedunlearn.errors import UserError
+
+PublicKeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--public-key",
+        metavar="FILE",
+        help="A key that must have signed, from a place that you trust; repeatable where keys have changed.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``keys new`` and ``verify``."""
+    keys = typer.Typer(help="Keys that sign the trail and certificates.", no_args_is_help=True)
+    app.add_typer(keys, name="keys")
+    keys.command("new")(new)
+    keys.callback()(_keys)  # a group of one command is a group all the same
+    app.command()(verify)
+
+
+def _keys() -> None:
+    """Keys that sign the trail and certificates."""
+
+
+def new(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write it: outside any run directory.")
+    ],
+) -> None:
+    """Make a signing key: FILE (keep it secret) and FILE.pub (hand it out)."""
+    from fedunlearn.requests.keys import new_key
+
+    key = new_key(file)
+    typer.echo(f"key {key.key_id}: {file} is private, {file}.pub is for those who check certificates")
+
+
+def verify(
+    place: Annotated[
+        Path, typer.Argument(metavar="RUN|CERTIFICATE", help="A run directory, or one certificate.")
+    ],
+    public_keys: PublicKeyFiles = None,
+) -> None:
+    """Check signatures, trail, hashes of weights and certificates; exit 1 if anything is not as it should be."""
+    if place.parts[:1] in (("http:",), ("https:",)):
+        raise UserError(
+            f"{place}: is no path; a run is verified where it lies, a certificate once it was fetched"
+        )
+
+    from fedunlearn.requests.keys import PublicKey
+    from fedunlearn.requests.verification import verify as check
+
+    findings = check(place, public_keys=[PublicKey.load(file) for file in public_keys or ()])
+    for finding in findings:
+        mark = {True: "ok ", False: "BAD", None: "-  "}[finding.holds]
+        typer.echo(f"{mark} {finding.text}")
+    if bad := sum(finding.holds is False for finding in findings):
+        typer.echo(f"{bad} of {len(findings)} checks failed", err=True)
+        raise typer.Exit(1)
