@@ -3,6 +3,7 @@
 import os
 import tempfile
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +14,12 @@ settings.load_profile("fedunlearn")
 # Prepared volumes are kept in the user's cache folder; tests, and the processes they start, have one of their own.
 _caches = tempfile.TemporaryDirectory(prefix="fedunlearn-tests-")
 os.environ["XDG_CACHE_HOME"] = _caches.name
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory):
+    """A SuperLink and SuperNodes: half a minute to start, so that all who need them share them."""
+    from tests.deployment.federation import opened
+
+    with opened(tmp_path_factory.mktemp("federation")) as running:
+        yield running
