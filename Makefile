@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
-.PHONY: demo test lint types install format benchmark guard clean
+.PHONY: demo test containers lint types install format benchmark guard clean
 
 demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
 	$(BIN)/fedunlearn run experiments/quickstart.toml
 
 test: lint types  ## everything that must pass before a change lands
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rs -m "not containers"
+
+containers: install  ## a federation in containers, killed and replayed: minutes, and 7 GB; needs a Docker engine
+	FEDUNLEARN_CONTAINERS=required $(BIN)/python -m pytest -n 0 -m containers tests/containers
 
 lint: install
 	$(BIN)/ruff check .
