@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from logging import INFO, WARNING
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from torch import Tensor
 from fedunlearn.federation.answers import Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.training import learning_rate
@@ -68,6 +70,8 @@ class UnlearningStrategy(Strategy):
     """Whether the method removes a client's influence, or only leaves the client out from then on."""
     needs_individual: ClassVar[bool] = False
     """Whether :meth:`combine` takes the retained updates one by one instead of summed."""
+    excluded: frozenset[int] = frozenset()
+    """Clients, and parts of clients' data, that never take part."""
 
     def __init__(
         self,
@@ -115,6 +119,19 @@ class UnlearningStrategy(Strategy):
         """
         return fedavg(w, retained)
 
+    def buffers(
+        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
+    ) -> Mapping[str, Tensor]:
+        """Return the next global buffers: the retained clients' mean, or as they were where nobody trained.
+
+        Never negated: an extrapolated variance can become negative.
+        """
+        return retained.mean_buffers() if retained else dict(model.buffers)
+
+    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
+        """Return what the clients of a round are told beside round, learning rate and seed."""
+        return {}
+
     def coefficients(self, retained: Any, forgetting: Sequence[Contribution]) -> dict[int, float]:
         """Return the factor that multiplied each forgotten client's update, for the record."""
         return {}
@@ -127,7 +144,8 @@ class UnlearningStrategy(Strategy):
         """Plan the round, commit the plan, and return its messages."""
         self._nodes = self.conduct.nodes(grid)
         plan, failed, config = self._begin(server_round, unpack(arrays), config)
-        return messages_for(plan, arrays, config, self._nodes, skip=failed)
+        assignments = self.assignments(plan)
+        return messages_for(plan, arrays, config, self._nodes, skip=failed, assignments=assignments)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -150,6 +168,7 @@ class UnlearningStrategy(Strategy):
             individually=self.needs_individual or conduct.wants_updates,
             norms=conduct.wants_norms,
             tolerant=conduct.tolerant,
+            assignments=self.assignments(current.plan),
         )
         self.model = self._combine(current, model, answers)
         return pack(self.model), mean_loss(answers)
@@ -263,6 +282,7 @@ class UnlearningStrategy(Strategy):
                 individually=self.needs_individual or self.conduct.wants_updates,
                 norms=self.conduct.wants_norms,
                 tolerant=self.conduct.tolerant,
+                assignments=self.assignments(plan),
             )
         )
         self.model = self._combine(current, model, answers)
@@ -279,6 +299,7 @@ class UnlearningStrategy(Strategy):
         told = {
             **config,
             **self.conduct.told(plan),
+            **self.told(plan),
             "round": server_round,
             "lr": learning_rate(self.settings.train, server_round),
             "seed": self.settings.seed,
@@ -307,9 +328,7 @@ class UnlearningStrategy(Strategy):
             if not self.needs_individual:
                 answers.retained = summed
         vector = self.combine(model.vector, answers.retained, answers.forgetting)
-        # Buffers are averaged over the retained clients and never negated: an extrapolated variance can
-        # become negative.
-        return ModelState(vector, summed.mean_buffers() if summed else dict(model.buffers))
+        return ModelState(vector, self.buffers(model, summed, answers.forgetting))
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""
@@ -326,7 +345,7 @@ class UnlearningStrategy(Strategy):
     def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
         """Ask the method for its plan of a round."""
         settings = self.settings
-        return self.plan(
+        plan = self.plan(
             Situation(
                 round=server_round,
                 num_clients=settings.num_clients,
@@ -337,6 +356,14 @@ class UnlearningStrategy(Strategy):
                 absent=self.conduct.absent,
             )
         )
+        never = gone | self.excluded
+        return replace(
+            plan, without=settings.parts.without(plan.train, plan.forget, never, self.docket.forgotten)
+        )
+
+    def assignments(self, plan: RoundPlan) -> dict[int, Assignment]:
+        """Return what those of a round work with who do not simply work with all of their data."""
+        return self.settings.parts.assignments((*plan.train, *plan.asked_to_forget), plan.without)
 
     def _objection(self, metrics: MetricRecord | None) -> str:
         """Ask the guard about a round that forgot somebody; an empty string: it may stand."""

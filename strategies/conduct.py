@@ -46,7 +46,9 @@ class Conduct:
 
     def docket(self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool) -> Docket:
         """Return the federation's requests."""
-        return Docket(ledger, branch, forgets=forgets, max_attempts=settings.max_attempts)
+        return Docket(
+            ledger, branch, forgets=forgets, max_attempts=settings.max_attempts, parts=settings.parts
+        )
 
     def restore(self, meta: Mapping[str, Any]) -> None:
         """Take over what a checkpoint says beside its requests."""

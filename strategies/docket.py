@@ -10,6 +10,8 @@ from typing import Any
 from flwr.common.logger import log
 
 from fedunlearn.errors import RunError
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Parts
 from fedunlearn.requests import Ledger, Move
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
@@ -33,14 +35,19 @@ class Docket:
         Whether the strategy removes a client's influence, or only leaves the client out.
     max_attempts
         After so many rounds in which its own clients did not answer, a request has failed.
+    parts
+        The parts of clients' data that requests may name: wherever clients are named here, parts may be.
     """
 
-    def __init__(self, ledger: Ledger, branch: str, *, forgets: bool, max_attempts: int) -> None:
+    def __init__(
+        self, ledger: Ledger, branch: str, *, forgets: bool, max_attempts: int, parts: Parts = NO_PARTS
+    ) -> None:
         self.ledger = ledger
         self.branch = branch
         self.requests: tuple[RequestProgress, ...] = ()
         self.forgets = forgets
         self._max_attempts = max_attempts
+        self._parts = parts
 
     def restore(self, account: Iterable[Mapping[str, Any]]) -> None:
         """Take over what a checkpoint says of the requests."""
@@ -49,6 +56,11 @@ class Docket:
     def account(self) -> list[dict[str, Any]]:
         """Return what the checkpoint is to say of the requests."""
         return [r.to_dict() for r in self.requests]
+
+    @property
+    def forgotten(self) -> frozenset[int]:
+        """All clients, and parts, that have been applied to the weights."""
+        return frozenset(k for r in self.requests if r.unlearned_round is not None for k in r.clients)
 
     def clients_of(self, plan: RoundPlan) -> frozenset[int]:
         """Return all clients that a plan's requests name."""
@@ -87,19 +99,25 @@ class Docket:
             return RoundPlan.from_dict(record.plan), dict(record.failed)
         # One transaction: nobody withdraws a request between the question and the plan that serves it.
         with self.ledger.batch():
-            forgotten = {k for r in self.requests if r.unlearned_round is not None for k in r.clients}
             due = []
             for request in self.due(round):
-                if forgotten.issuperset(request.clients):
+                if self._covered(request.clients).issuperset(request.clients):
                     self.ledger.transition(self.branch, request.id, "duplicate", round=round)
                 else:
                     due.append(request)
             gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
             # Never twice: a second negation would push the model away from what it has just been rid of.
-            to_forget = tuple(sorted({k for r in due for k in r.clients} - forgotten))
+            asked = {k for r in due for k in r.clients}
+            asked = {k for k in asked if self._parts.owner(k) == k or self._parts.owner(k) not in asked}
+            to_forget = tuple(sorted(asked - self._covered(asked)))
             plan = replace(decide(to_forget, gone), requests=tuple(r.id for r in due))
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
         return plan, {}
+
+    def _covered(self, numbers: Iterable[int]) -> frozenset[int]:
+        """Return those clients and parts that have been forgotten: themselves, or as a part of a client that was."""
+        forgotten = self.forgotten
+        return frozenset(n for n in numbers if n in forgotten or self._parts.owner(n) in forgotten)
 
     def begin(self, plan: RoundPlan) -> None:
         """Note that the unlearning of the plan's requests is about to be sent out."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from types import MappingProxyType
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import FORGET, TALLY, TRAIN, Answers, unsound
+from fedunlearn.federation.answers import FORGET, NUMBER, TALLY, TRAIN, Answers, told, unsound
 from fedunlearn.federation.payload import PARAMETERS, ModelState, unpack
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
 from fedunlearn.federation.tallies import tally_in
 from fedunlearn.out_of_memory import stop_if_out_of_memory
+from fedunlearn.parts import Assignment
 from strategies.plan import RoundPlan
 
 
@@ -53,17 +55,24 @@ def messages_for(
     nodes: Mapping[int, int],
     *,
     skip: Iterable[int] = (),
+    assignments: Mapping[int, Assignment] = MappingProxyType({}),
 ) -> list[Message]:
-    """Return the round's messages. All of them share one content, which no receiver may change."""
+    """Return the round's messages. They share one content, which no receiver may change, but for assignments."""
     content = RecordDict({"arrays": arrays, "config": config})
     skip = set(skip)
-    group = str(plan.round)
-    return [
-        Message(content, nodes[client], kind, group_id=group)
-        for clients, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET))
-        for client in clients
-        if client not in skip and client in nodes
-    ]
+    messages = []
+    for numbers, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET)):
+        for number in numbers:
+            assignment = assignments.get(number)
+            client = number if assignment is None else assignment.client
+            if number in skip or client not in nodes:
+                continue
+            own = content
+            if assignment is not None:
+                own_config = ConfigRecord({**told(config, assignment), NUMBER: number})
+                own = RecordDict({"arrays": arrays, "config": own_config})
+            messages.append(Message(own, nodes[client], kind, group_id=str(plan.round)))
+    return messages
 
 
 def collect(
@@ -75,27 +84,37 @@ def collect(
     individually: bool,
     norms: bool = False,
     tolerant: bool = False,
+    assignments: Mapping[int, Assignment] = MappingProxyType({}),
 ) -> Answers:
     """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
 
-    A client may be in both lists of a plan: retained with one part of its data, forgotten with another.
+    A client may take part more than once: retained with one part of its data, forgotten with others. Then it says
+    which of its assignments an answer is to; of somebody else's it cannot.
 
     Raises
     ------
     OutOfMemoryError
         If a client failed for want of memory, unless ``tolerant``: the others will, too.
     """
-    client_of = _inverse(nodes, {*plan.train, *plan.forget})
+    owners = {number: assignment.client for number, assignment in assignments.items()}
+    everybody = {owners.get(number, number) for number in (*plan.train, *plan.forget)}
+    client_of = {nodes[client]: client for client in everybody if client in nodes}
     ordered = OrderedSum(plan.train)
     single: list[Contribution] = []
     answers = Answers(ordered.sum)
     missing = {TRAIN: set(plan.train), FORGET: set(plan.asked_to_forget)}
     for reply in replies:
-        client = client_of.get(reply.metadata.src_node_id)
         kind = reply.metadata.message_type
-        if client is None or client not in missing.get(kind, ()):
+        client = _answers_for(
+            reply, client_of.get(reply.metadata.src_node_id), owners, missing.get(kind, set())
+        )
+        if client is None:
             continue
         missing[kind].discard(client)
+        if client in assignments and _has_nothing(reply):
+            if kind == TRAIN and not individually:
+                ordered.put(client, None)
+            continue
         contribution, why = _read(reply, client, like, answers.losses)
         if contribution is None:
             answers.failed[client] = why
@@ -121,8 +140,25 @@ def collect(
     return answers.sort()
 
 
-def _inverse(nodes: Mapping[int, int], clients: Iterable[int]) -> dict[int, int]:
-    return {nodes[client]: client for client in clients if client in nodes}
+def _answers_for(
+    reply: Message, client: int | None, owners: Mapping[int, int], missing: Set[int]
+) -> int | None:
+    """Return the number of those still missing that a client's reply is for, or None if it is for none of them."""
+    if client is None:
+        return None
+    own = [number for number in missing if owners.get(number, number) == client]
+    if len(own) > 1:
+        metrics = reply.content.get("metrics") if not reply.has_error() else None
+        named = metrics.get(NUMBER) if isinstance(metrics, MetricRecord) else None
+        # An error does not say: it stands for the first of them, and the others will be found not to have come.
+        return named if named in own else min(own) if reply.has_error() else None  # type: ignore[return-value]
+    return own[0] if own else None
+
+
+def _has_nothing(reply: Message) -> bool:
+    """Whether a client with an assignment says that it leaves it no data: nothing went wrong."""
+    metrics = None if reply.has_error() else reply.content.get("metrics")
+    return isinstance(metrics, MetricRecord) and metrics.get("num-examples") == 0
 
 
 def _read(

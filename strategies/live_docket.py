@@ -75,11 +75,6 @@ class LiveDocket(Docket):
         self._counted = 0  # rounds whose participants are in there
 
     @property
-    def forgotten(self) -> frozenset[int]:
-        """Clients whose forgetting has been applied to the weights."""
-        return frozenset(k for r in self.requests if r.unlearned_round is not None for k in r.clients)
-
-    @property
     def recovering(self) -> bool:
         """Whether a request's recovery goes on."""
         return any(r.recovering for r in self.requests)

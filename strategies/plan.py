@@ -28,6 +28,12 @@ class RoundPlan:
     stored : Mapping[int, int]
         Of the clients to forget, those that cannot be reached and are forgotten by the update that the server
         has stored of them → the round of that update. Live federations only.
+    without : Mapping[int, tuple[int, ...]]
+        Client that trains, or client or part that is forgotten → parts of its data that it leaves out: they have been
+        forgotten, or are about to be. The base class fills them in.
+
+    Numbers from ``num_clients`` on are parts of clients' data (:mod:`fedunlearn.parts`); parts are forgotten, whole
+    clients train.
     """
 
     round: int
@@ -35,6 +41,7 @@ class RoundPlan:
     forget: tuple[int, ...] = ()
     requests: tuple[str, ...] = ()
     stored: Mapping[int, int] = field(default_factory=dict)
+    without: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def asked_to_forget(self) -> tuple[int, ...]:
@@ -51,14 +58,22 @@ class RoundPlan:
         }
         if self.stored:
             plan["stored"] = {str(client): round for client, round in self.stored.items()}
+        if self.without:
+            plan["without"] = {str(number): list(parts) for number, parts in self.without.items()}
         return plan
 
     @classmethod
     def from_dict(cls, plan: dict[str, Any]) -> RoundPlan:
         """Inverse of :meth:`to_dict`."""
         stored = {int(client): int(round) for client, round in plan.get("stored", {}).items()}
+        without = {int(number): tuple(parts) for number, parts in plan.get("without", {}).items()}
         return cls(
-            int(plan["round"]), tuple(plan["train"]), tuple(plan["forget"]), tuple(plan["requests"]), stored
+            int(plan["round"]),
+            tuple(plan["train"]),
+            tuple(plan["forget"]),
+            tuple(plan["requests"]),
+            stored,
+            without,
         )
 
 
@@ -75,9 +90,10 @@ class Situation:
     slots : int
         How many clients take part in a round: ``max(1, round(participation · num_clients))``.
     gone : frozenset[int]
-        Clients that must not train: forgotten, or named by a request that is due.
+        Clients that must not train, and parts of clients' data that must not be trained on: forgotten, or named by
+        a request that is due.
     to_forget : tuple[int, ...]
-        Clients to forget in this round (all requests that are due), ascending.
+        Clients, and parts, to forget in this round (all requests that are due), ascending.
     seed : int
         Training seed; sampling derives from it and the round.
     absent : frozenset[int]
@@ -98,6 +114,7 @@ class Situation:
         The draw depends on (seed, round, the clients that may train) and on nothing that happened before.
         """
         gone = np.array(sorted(self.gone.union(self.absent, also_without)), dtype=np.int64)
+        gone = gone[gone < self.num_clients]  # who has forgotten a part of its data trains on the others
         left = self.num_clients - len(gone)
         if slots < left:
             generator = numpy_generator(self.seed, "sampling", self.round)

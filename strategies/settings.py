@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedunlearn.config import TrainConfig, slots_of
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Parts
 from strategies.recovery import RecoveryRule
 
 
@@ -27,6 +29,8 @@ class Settings:
         Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
     max_attempts : int
         After so many rounds in which its clients did not answer, a forget request has failed.
+    parts : Parts
+        The parts of clients' data that requests may name.
     """
 
     num_clients: int
@@ -37,6 +41,7 @@ class Settings:
     recovery: RecoveryRule = field(default_factory=RecoveryRule)
     stop_when_recovered: bool = False
     max_attempts: int = 3
+    parts: Parts = NO_PARTS
 
     @property
     def slots(self) -> int:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from os import PathLike
 from typing import Annotated, Any, Literal
 
@@ -33,10 +34,12 @@ from fedunlearn.config.live import GuardConfig as GuardConfig
 from fedunlearn.config.live import RequestsConfig as RequestsConfig
 from fedunlearn.config.live import RetentionConfig as RetentionConfig
 from fedunlearn.config.source import parse, read_text, with_overrides
-from fedunlearn.config.targets import Clients, Targets, target_sets
+from fedunlearn.config.targets import Clients, Numbers, Samples, Targets, parts_of, target_sets
+from fedunlearn.config.targets import TargetConfig as TargetConfig
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.errors import ConfigError
+from fedunlearn.parts import Part, Parts
 
 Share = Annotated[float, above(0), at_most(1)]
 Name = Annotated[
@@ -45,6 +48,8 @@ Name = Annotated[
 ]
 SEGMENTED = ("prostate-mri", "prostate-phantom")
 """Sources whose targets are masks."""
+OUTPUT_FILTERS = ("mpru",)
+"""Routines that change what a model gives out, and none of its weights."""
 ALWAYS = "is always computed; leave this [[method]] out"
 
 
@@ -100,7 +105,7 @@ def slots_of(num_clients: int, participation: float) -> int:
 class FederationConfig:
     """``[federation]``: how many clients there are, and how many of them a round needs."""
 
-    num_clients: Annotated[int, at_least(2)] = 10
+    num_clients: Count = 10  # 1: pooled data, as centralised unlearning has them
     participation: Share = 1.0  # share of all clients that a round asks
     quorum: Share = 1.0  # share of a round's clients that must answer
     # Seconds after which a client that has not answered has failed; None: ROUND_TIMEOUT. Of deployments.
@@ -158,13 +163,18 @@ class TrainConfig:
 class MethodConfig:
     """``[[method]]``: one way to forget, with its settings.
 
-    ``mode`` and ``scale`` belong to "puf" and are None for "natural". Left out, mode is "special" and scale
-    is the authors' default for the mode (2 for special, 20 for regular).
+    ``mode`` and ``scale`` belong to "puf" and are None for others. Left out, mode is "special" and scale
+    is the authors' default for the mode (2 for special, 20 for regular). ``routine`` and its ``settings`` belong to
+    "local-routine"; what they may be, the routine says.
     """
 
-    name: Annotated[Literal["puf", "natural"], Refused({"retrain": ALWAYS, "original": ALWAYS})]
+    name: Annotated[
+        Literal["puf", "natural", "local-routine"], Refused({"retrain": ALWAYS, "original": ALWAYS})
+    ]
     mode: Literal["special", "regular"] | None = None
     scale: Annotated[float, at_least(0)] | None = None
+    routine: str | None = None  # of "local-routine": a centralised method, see ``fedunlearn list routines``
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)  # of the routine; default: its own
     given_label: Name | None = field(default=None, metadata={"key": "label"})
 
     def __post_init__(self) -> None:
@@ -179,6 +189,8 @@ class MethodConfig:
         """What its rows are called: the given label, or name and settings, such as "puf-special-2"."""
         if self.given_label is not None:
             return self.given_label
+        if self.routine is not None:
+            return self.routine
         if self.scale is None:
             return self.name
         return f"{self.name}-{self.mode}-{repr(self.scale).removesuffix('.0')}"
@@ -186,6 +198,8 @@ class MethodConfig:
     @property
     def options(self) -> dict[str, Any]:
         """The settings that its strategy takes, by keyword."""
+        if self.routine is not None:
+            return {"routine": self.routine, "routine_settings": self.settings}
         return {} if self.scale is None else {"mode": self.mode, "scale": self.scale}
 
 
@@ -193,7 +207,9 @@ class MethodConfig:
 class ForgetConfig:
     """``[[forget]]``: a request of a timeline; it arrives once ``at_round`` is done, for the round after."""
 
-    clients: Clients
+    clients: Clients | None = None  # default, with classes: everyone
+    samples: Samples | None = None  # default: all of them
+    classes: Numbers | None = None  # default: all of them
     at_round: Count
 
 
@@ -219,11 +235,12 @@ class MeasuresConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The whole file. Exactly one of ``targets``, ``forget`` and ``requests`` is given."""
+    """The whole file. Exactly one of ``targets``, ``target``, ``forget`` and ``requests`` is given."""
 
     name: Name
     seeds: Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct] = (1,)
     targets: Targets | None = None
+    target: tuple[TargetConfig, ...] = ()
     cache: bool = True
     numerics: Numerics = "exact"  # "fast": the same within a tolerance, and what may change a bit is allowed
     data: DataConfig
@@ -252,9 +269,35 @@ class Experiment:
         """Whether requests arrive while the federation runs, instead of being scripted."""
         return self.requests is not None
 
+    @property
+    def filtered(self) -> bool:
+        """Whether the model has a place for an output filter after it: whether a routine is one."""
+        return any(method.routine in OUTPUT_FILTERS for method in self.methods)
+
+    @property
+    def branching(self) -> bool:
+        """Whether everything to forget has a branch of its own after ``train.rounds``; else there is a timeline."""
+        return self.targets is not None or bool(self.target)
+
+    @cached_property
+    def _numbered(self) -> tuple[tuple[Part, ...], tuple[tuple[int, ...], ...]]:
+        return parts_of(self.target or self.forget, self.federation.num_clients)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts of clients' data that are forgotten by themselves, by number."""
+        return Parts(self._numbered[0])
+
     def target_sets(self, seed: int) -> tuple[tuple[int, ...], ...]:
-        """Return the sets of clients to forget in a branch each, ascending in a set; () for a timeline."""
-        return () if self.targets is None else target_sets(self.targets, self.federation.num_clients, seed)
+        """Return the sets of clients, and parts, to forget in a branch each, each ascending; () for a timeline."""
+        if self.targets is not None:
+            return target_sets(self.targets, self.federation.num_clients, seed)
+        return self._numbered[1] if self.target else ()
+
+    @property
+    def forget_sets(self) -> tuple[tuple[int, ...], ...]:
+        """The clients, and parts, that each ``[[forget]]`` entry names."""
+        return self._numbered[1] if self.forget else ()
 
 
 def load(path: str | PathLike[str], *, overrides: Sequence[str] = (), smoke: bool = False) -> Experiment:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets
+from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -34,17 +34,22 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
-    if experiment.targets is None and not experiment.forget and not experiment.live:
+    if not experiment.branching and not experiment.forget and not experiment.live:
         yield (
             "targets",
             None,
-            'is missing; say whom to forget, such as targets = "each", or [[forget]] entries; or write [requests] '
-            "for a live federation",
+            'is missing; say what to forget, such as targets = "each", or [[target]] or [[forget]] entries; or write '
+            "[requests] for a live federation",
         )
-    if experiment.targets is not None and experiment.forget:
-        yield "forget", None, "give either targets or [[forget]] entries, not both"
-    if experiment.live and (experiment.targets is not None or experiment.forget):
-        scripted = "forget" if experiment.forget else "targets"
+    if experiment.targets is not None and experiment.target:
+        yield "target", None, "give either targets or [[target]] entries, not both"
+    if experiment.branching and experiment.forget:
+        given = "targets" if experiment.targets is not None else "[[target]]"
+        yield "forget", None, f"give either {given} or [[forget]] entries, not both"
+    if experiment.live and (experiment.branching or experiment.forget):
+        scripted = (
+            "forget" if experiment.forget else "targets" if experiment.targets is not None else "target"
+        )
         yield (
             scripted,
             None,
@@ -104,12 +109,40 @@ def _targets(experiment: Experiment) -> Iterator[Contradiction]:
             listed.add(frozenset(clients))
 
 
+def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contradiction]:
+    """Check what one ``[[target]]`` or ``[[forget]]`` entry names."""
+    num_clients = experiment.federation.num_clients
+    whole = wanted.samples is None and wanted.classes is None
+    if wanted.clients is None and wanted.classes is None:
+        yield f"{path}.clients", None, "is missing; say whose data, or give classes to forget everyone's"
+    elif wanted.clients is not None and whole:
+        yield from _clients(f"{path}.clients", wanted.clients, num_clients)
+    elif wanted.clients is not None and max(wanted.clients) >= num_clients:
+        message = f"there is no client {max(wanted.clients)}; federation.num-clients = {num_clients}, counted from 0"
+        yield f"{path}.clients", wanted.clients, message
+    if not whole and experiment.data.task == "segmentation" and wanted.classes is not None:
+        yield f"{path}.classes", wanted.classes, "has no meaning for masks, which have every class in them"
+    if isinstance(wanted.samples, tuple) and (wanted.clients is None or len(wanted.clients) != 1):
+        right = "single rows are one client's; name it, or give a file of rows by client"
+        yield f"{path}.samples", wanted.samples, right
+    if wanted.samples == 1 and wanted.classes is None:
+        yield f"{path}.samples", wanted.samples, "is all there is; leave it out to forget whole clients"
+
+
 def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
     num_clients, rounds = experiment.federation.num_clients, experiment.train.rounds
+    for index, target in enumerate(experiment.target, start=1):
+        yield from _wanted(experiment, f"target[{index}]", target)
+        if target in experiment.target[: index - 1]:
+            yield f"target[{index}]", None, "is listed already; give each once"
     requested: dict[int, int] = {}
     for index, request in enumerate(experiment.forget, start=1):
         path = f"forget[{index}].clients"
-        yield from _clients(path, request.clients, num_clients)
+        yield from _wanted(experiment, f"forget[{index}]", request)
+        if request.at_round > rounds:
+            yield f"forget[{index}].at-round", request.at_round, f"must be <= train.rounds = {rounds}"
+        if request.clients is None or request.samples is not None or request.classes is not None:
+            continue
         for client in request.clients:
             if client in requested:
                 message = f"client {client} is in forget[{requested[client]}] already; name it once"
@@ -117,8 +150,6 @@ def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
             requested[client] = index
         if len(requested) >= num_clients:
             yield path, request.clients, _NOBODY_LEFT
-        if request.at_round > rounds:
-            yield f"forget[{index}].at-round", request.at_round, f"must be <= train.rounds = {rounds}"
 
 
 def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[Contradiction]:
@@ -166,10 +197,16 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
     labels: dict[str, int] = {}
     for index, method in enumerate(experiment.methods, start=1):
         path = f"method[{index}]"
-        if method.name == "natural" and method.mode is not None:
-            yield f"{path}.mode", method.mode, 'must be left out; "natural" has no mode'
-        if method.name == "natural" and method.scale is not None:
-            yield f"{path}.scale", method.scale, 'must be left out; "natural" has no scale'
+        if method.name != "puf" and method.mode is not None:
+            yield f"{path}.mode", method.mode, f'must be left out; "{method.name}" has no mode'
+        if method.name != "puf" and method.scale is not None:
+            yield f"{path}.scale", method.scale, f'must be left out; "{method.name}" has no scale'
+        if method.name == "local-routine" and method.routine is None:
+            yield f"{path}.routine", None, 'is required by name = "local-routine", such as routine = "salun"'
+        if method.name != "local-routine" and method.routine is not None:
+            yield f"{path}.routine", method.routine, f'must be left out; "{method.name}" has no routine'
+        if method.name != "local-routine" and method.settings:
+            yield f"{path}.settings", None, f'must be left out; "{method.name}" has no settings of a routine'
         if method.label in ("original", "retrain", "floor"):
             yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
         if method.label in labels:

@@ -1,11 +1,20 @@
-"""Which clients are forgotten, each set in a branch of its own: listed, every client in turn, or drawn."""
+"""What is forgotten: whole clients, listed, in turn or drawn; or a share, single samples, classes of their data."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
 
-from fedunlearn.config.conditions import at_least, distinct, not_empty
+from fedunlearn.config.conditions import above, at_least, at_most, distinct, not_empty
+from fedunlearn.errors import ConfigError
+from fedunlearn.parts import Part
+
+Numbers = Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct]
+Samples = Annotated[float, above(0), at_most(1)] | Numbers | str
+"""A share of a client's rows; single rows, counted from 0 in the order of its data; or a JSON file of such rows."""
 
 Clients = Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct]
 
@@ -45,3 +54,94 @@ def target_sets(targets: Targets, num_clients: int, seed: int) -> tuple[tuple[in
     while len(sets) < targets.draw:
         sets[tuple(sorted(rng.choice(num_clients, targets.size, replace=False).tolist()))] = None
     return tuple(sets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """``[[target]]``: what one branch forgets, where that is not simply a set of clients."""
+
+    clients: Clients | None = None  # default, with classes: everyone
+    samples: Samples | None = None  # default: all of them
+    classes: Numbers | None = None  # default: all of them
+
+
+class Wanted(Protocol):
+    """What a ``[[target]]`` and a ``[[forget]]`` entry have in common."""
+
+    @property
+    def clients(self) -> tuple[int, ...] | None: ...
+    @property
+    def samples(self) -> float | tuple[int, ...] | str | None: ...
+    @property
+    def classes(self) -> tuple[int, ...] | None: ...
+
+
+def parts_of(
+    entries: Iterable[Wanted], num_clients: int
+) -> tuple[tuple[Part, ...], tuple[tuple[int, ...], ...]]:
+    """Number the parts of clients' data that entries name.
+
+    Returns
+    -------
+    parts : tuple of Part
+        Numbered from ``num_clients`` on, in the order of the entries, in an entry by client.
+    numbers : tuple of tuple of int
+        Of each entry the clients (where it is about whole ones) or parts to forget, ascending.
+
+    Raises
+    ------
+    ConfigError
+        A file of samples cannot be used.
+    """
+    parts: list[Part] = []
+    numbers = []
+    for entry in entries:
+        clients = sorted(entry.clients) if entry.clients is not None else list(range(num_clients))
+        if entry.samples is None and entry.classes is None:
+            numbers.append(tuple(clients))
+            continue
+        listed = read_samples(entry.samples, clients) if isinstance(entry.samples, str) else None
+        first = num_clients + len(parts)
+        for client in clients:
+            samples = entry.samples if listed is None else listed[client]
+            assert not isinstance(samples, str)
+            samples = tuple(sorted(samples)) if isinstance(samples, tuple) else samples
+            classes = None if entry.classes is None else tuple(sorted(entry.classes))
+            parts.append(Part(num_clients + len(parts), client, samples, classes))
+        numbers.append(tuple(range(first, num_clients + len(parts))))
+    return tuple(parts), tuple(numbers)
+
+
+def read_samples(file: str, clients: Iterable[int]) -> dict[int, tuple[int, ...]]:
+    """Read which rows of each client's data a file names: ``{"3": [0, 5, 9]}``, or of a single client ``[0, 5, 9]``.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names the file and what is wrong.
+    """
+    try:
+        content = json.loads(Path(file).read_text())
+    except OSError as error:
+        raise ConfigError(f"samples = {file!r}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise ConfigError(f"samples = {file!r}: is no JSON ({error})") from None
+    clients = list(clients)
+    by_client = {str(clients[0]): content} if isinstance(content, list) and len(clients) == 1 else content
+    if not isinstance(by_client, dict):
+        raise ConfigError(
+            f'samples = {file!r}: must be {{"client": [row, …], …}} with {len(clients)} clients'
+        )
+    found = {}
+    for client in clients:
+        rows: list[int] = by_client.get(str(client), [])
+        if not isinstance(rows, list) or not rows or not _are_rows(rows):
+            raise ConfigError(
+                f"samples = {file!r}: client {client} must have a list of different rows, counted from 0"
+            )
+        found[client] = tuple(rows)
+    return found
+
+
+def _are_rows(rows: list[int]) -> bool:
+    return all(type(row) is int and row >= 0 for row in rows) and len(set(rows)) == len(rows)

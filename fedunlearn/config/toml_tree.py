@@ -180,6 +180,10 @@ def _has_shape(kind: Any, value: Any) -> bool:
         return isinstance(value, Mapping)
     if get_origin(kind) is tuple:
         return isinstance(value, list)
+    if kind is float:
+        return type(value) in (int, float)
+    if kind is str:
+        return isinstance(value, str)
     return isinstance(value, str) and value in get_args(kind)
 
 
@@ -189,6 +193,8 @@ def _form(kind: Any) -> str:
         return f"a table of {' and '.join(key_of(field) for field in dataclasses.fields(kind))}"
     if get_origin(kind) is tuple:
         return "a list of lists" if get_origin(_without_conditions(get_args(kind)[0])) is tuple else "a list"
+    if kind in SCALARS:
+        return {float: "a number", str: "a string"}[kind]
     return inline(get_args(kind)[0])
 
 

@@ -1,8 +1,10 @@
 """The data of a whole federation, in memory on the training device."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,6 +14,8 @@ from torch import Tensor
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.slice_index import SliceIndex as SliceIndex
 from fedunlearn.data.source import Indices
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Assignment, Parts
 
 KEPT_VIEWS = 2048
 """So many clients' tensors are kept ready: a view weighs about a kilobyte, whatever it shows."""
@@ -48,6 +52,11 @@ class FederatedData:
         Of medical volumes: "train", "validation" and "test" with the origin of each row.
     notes : tuple of str
         What was found and is not in here, such as cases left out, a line each.
+    parts : Parts
+        Parts of clients' data that have numbers of their own; wherever rows of clients are asked for, a part's number
+        stands for its rows.
+    seed : int
+        The experiment's, which draws the rows of parts.
     """
 
     train_images: Tensor
@@ -64,6 +73,8 @@ class FederatedData:
     client_names: tuple[str, ...] = ()
     slices: Mapping[str, SliceIndex] | None = None
     notes: tuple[str, ...] = ()
+    parts: Parts = NO_PARTS
+    seed: int = 0
     _views: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -85,6 +96,10 @@ class FederatedData:
     def image_size(self) -> int:
         """Height and width of an image in pixels."""
         return self.train_images.shape[-1]
+
+    def with_parts(self, parts: Parts, seed: int) -> FederatedData:
+        """Return the same data, of whose clients these parts have numbers."""
+        return replace(self, parts=parts, seed=seed) if parts else self
 
     @cached_property
     def content_hash(self) -> str:
@@ -140,17 +155,43 @@ class FederatedData:
             self._views[number] = found
         return found
 
-    def indices_of(self, clients: Iterable[int]) -> Indices:
-        """Return the training rows that belong to any of these clients, in the order of the source."""
-        rows = self.clients.select(set(clients)).rows
+    def assigned(self, assignment: Assignment) -> tuple[Tensor, Tensor]:
+        """Return the images and labels that an assignment leaves a client, copies of the training tensors' rows."""
+        images, labels = self.client(assignment.client)
+        rows = torch.from_numpy(assignment.rows(self._labels_of(assignment.client), self.seed)).to(
+            labels.device
+        )
+        return images.index_select(0, rows), labels.index_select(0, rows)
+
+    def indices_of(self, numbers: Iterable[int]) -> Indices:
+        """Return the training rows that belong to any of these clients and parts, in the order of the source."""
+        rows = self._rows_of(numbers)
         return rows[np.argsort(self.source_rows[rows])]
 
-    def all_but(self, clients: Iterable[int]) -> Indices:
-        """Return the training rows that belong to any *other* client, in the order of the source."""
+    def all_but(self, numbers: Iterable[int]) -> Indices:
+        """Return the training rows that belong to clients, but to none of these and of these parts, likewise."""
         chosen = np.zeros(len(self.source_rows), dtype=bool)
         chosen[: len(self.clients.rows)] = True
-        chosen[self.clients.select(set(clients)).rows] = False
+        chosen[self._rows_of(numbers)] = False
         return self._in_source_order[chosen[self._in_source_order]]
+
+    def _rows_of(self, numbers: Iterable[int]) -> Indices:
+        """Return the training rows of clients and parts, each row once."""
+        numbers = set(numbers)
+        rows = self.clients.select(self.parts.clients(numbers)).rows
+        named = [self._rows_of_part(number) for number in sorted(numbers) if number in self.parts]
+        return np.unique(np.concatenate([rows, *named])) if named else rows
+
+    def _rows_of_part(self, number: int) -> Indices:
+        part = self.parts[number]
+        return self.clients[part.client][part.rows(self._labels_of(part.client), self.seed)]
+
+    def _labels_of(self, client: int) -> Indices:
+        """Return the classes of a client's rows; of masks, which have every class, only how many there are counts."""
+        labels = self.client(client)[1]
+        if self.task == "segmentation":
+            return np.zeros(len(labels), dtype=np.int64)
+        return labels.cpu().numpy()
 
     @cached_property
     def _in_source_order(self) -> Indices:

@@ -21,7 +21,7 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
     ----------
     data
     forgotten
-        Clients that must be among those listed, as far as there is room.
+        Clients, and parts of clients' data, whose clients must be among those listed, as far as there is room.
 
     Returns
     -------
@@ -33,7 +33,8 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
         there is something to say: ``client_names`` of those listed; ``origin`` of data that are not real; ``notes``
         of what was left out.
     """
-    listed = listed_clients(len(data.clients), forgotten)
+    forgotten = list(forgotten)
+    listed = listed_clients(len(data.clients), map(data.parts.owner, forgotten))
     held: dict[str, Any] = {
         "classes": list(data.class_names) if data.task == "classification" else ["slices"],
         "num_clients": len(data.clients),
@@ -46,6 +47,15 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
         held["client_names"] = [data.client_names[client] for client in listed]
     if data.origin:
         held["origin"] = data.origin
+    if parts := sorted(number for number in forgotten if number in data.parts):
+        held["parts"] = {
+            str(number): {
+                **data.parts[number].to_dict(),
+                "size": len(data.indices_of([number])),
+                "what": str(data.parts[number]),
+            }
+            for number in parts
+        }
     if data.notes:
         held["notes"] = list(data.notes)
     return held

@@ -11,6 +11,7 @@ import torch
 from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.models.state import ModelState
+from fedunlearn.parts import Assignment
 
 TRAIN = "train"
 FORGET = "train.forget"
@@ -18,6 +19,15 @@ FORGET = "train.forget"
 
 TALLY = "tally"
 """Entry of a round's config, only in live federations: whom it forgets sends a tally of the model it receives."""
+
+ASSIGNMENT = "assignment"
+"""Entry of one client's config: what of its data it works with (:class:`fedunlearn.parts.Assignment`)."""
+
+ROUTINE = "routine"
+"""Entry of a round's config: how a client that takes part in its own forgetting does so, instead of training."""
+
+NUMBER = "number"
+"""Beside an assignment, and in the answer to it: the number of the client or part that it is about."""
 
 Config = Mapping[str, Any]
 """What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""
@@ -33,14 +43,16 @@ class RoundWork:
         The global model that everyone starts from; not to be changed.
     config : Config
     train, forget : tuple[int, ...]
-        Clients that train and are retained, and clients whose forgetting happens now; ascending. A client may
-        be in both: retained with one part of its data, forgotten with another.
+        Clients that train and are retained, and clients, or parts of clients' data, whose forgetting happens now;
+        ascending. So a client may take part twice: retained with one part of its data, forgotten with another.
     individually : bool
         Whether the retained updates are wanted one by one instead of summed.
     norms : bool
         Whether the norms of the retained updates are wanted.
     tolerant : bool
         Whether a client that runs out of memory is one client that failed, and not the end of the run.
+    assignments : Mapping[int, Assignment]
+        What those of ``train`` and ``forget`` work with who do not simply work with all of their data.
     """
 
     state: ModelState
@@ -50,6 +62,16 @@ class RoundWork:
     individually: bool = False
     norms: bool = False
     tolerant: bool = False
+    assignments: Mapping[int, Assignment] = field(default_factory=dict)
+
+    def told(self, client: int) -> Config:
+        """Return what one client is told: the round's config, and its assignment if it has one."""
+        return told(self.config, self.assignments.get(client))
+
+
+def told(config: Config, assignment: Assignment | None) -> Config:
+    """Return what a client is told with an assignment."""
+    return config if assignment is None else {**config, ASSIGNMENT: assignment.dumps()}
 
 
 @dataclass

@@ -31,11 +31,16 @@ class ClientRoutine(Protocol):
         Parameters
         ----------
         client
-            Whose data to train on.
+            Whose data to train on; or the number of a part of somebody's, who is then named in the config.
         kind
             ``train``, or ``train.forget`` where the client takes part in its own forgetting.
         config
-            What the round tells its clients: ``round``, ``lr``, ``seed``.
+            What the round tells its clients: ``round``, ``lr``, ``seed``; ``assignment``, if any.
+
+        Returns
+        -------
+        LocalResult
+            Of no examples, and the model as it was, where an assignment leaves none.
         """
         ...
 
@@ -46,8 +51,10 @@ class ClientRoutine(Protocol):
         """
         ...
 
-    def tally(self, client: int) -> Tally | Withheld:
+    def tally(self, client: int, config: Config | None = None) -> Tally | Withheld:
         """Count what the model makes of this client's own data, without a trace on the model; never raise.
+
+        With a config that has an assignment, of those data.
 
         Only asked for of clients to forget, in live federations.
         """

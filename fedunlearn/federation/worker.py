@@ -62,7 +62,7 @@ class Worker:
         """Return the unit's answers; a client that raises, or whose update is unsound, is in ``failed``."""
         if not unit.summed:
             answers = self._singly(work, unit)
-        elif self.batch_clients > 1:
+        elif self._stacks_up(work, unit):
             answers = self._stacked_sum(work, unit)
         else:
             answers = self._sum(work, unit)
@@ -109,7 +109,7 @@ class Worker:
 
     def _singly(self, work: RoundWork, unit: Unit) -> Answers:
         """Return the unit's updates one by one."""
-        if self.batch_clients > 1 and unit.kind == TRAIN and len(unit.clients) > 1:
+        if self._stacks_up(work, unit) and unit.kind == TRAIN and len(unit.clients) > 1:
             return self._stacked_singly(work, unit)
         answers = self._one_by_one(work, unit)
         if unit.kind == FORGET:
@@ -125,7 +125,8 @@ class Worker:
         for client in unit.clients:
             model.load(start, work.state.buffers)
             measured = unit.kind == FORGET and bool(work.config.get(TALLY))
-            told = self.routine.tally(client) if measured else None  # before training changes the model
+            # Before training changes the model.
+            told = self.routine.tally(client, work.told(client)) if measured else None
             result = self._train(work, client, unit.kind, answers)
             if result is None:
                 continue
@@ -143,15 +144,21 @@ class Worker:
 
     def _train(self, work: RoundWork, client: int, kind: str, answers: Answers) -> LocalResult | None:
         try:
-            result = self.routine.train(client, kind, work.config)
+            result = self.routine.train(client, kind, work.told(client))
         except Exception:
             # The traceback is the user's, not ours to swallow: the strategy reports it by client.
             answers.failed[client] = traceback.format_exc()
             return None
+        if result.num_examples == 0 and client in work.assignments:
+            return None  # nothing is left of its data, or nothing of them is to be forgotten: no failure
         if result.num_examples < 1:
             answers.failed[client] = f"refused: num-examples = {result.num_examples}, must be at least 1"
             return None
         return result
+
+    def _stacks_up(self, work: RoundWork, unit: Unit) -> bool:
+        """Whether a unit is trained in stacks: not where somebody works with a part of its data only."""
+        return self.batch_clients > 1 and work.assignments.keys().isdisjoint(unit.clients)
 
     # -- many in one stack --------------------------------------------------------------------------------
 

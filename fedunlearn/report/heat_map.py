@@ -103,7 +103,7 @@ def heat_map(
                 range(columns), classes, rotation=40 if slanted else 0, ha="right" if slanted else "center"
             )
         if rows <= SOME:
-            axes.set_yticks(range(rows), [partition.names.get(client, str(client)) for client in numbers])
+            axes.set_yticks(range(rows), [str(partition.names.get(client, client)) for client in numbers])
             for client, text in zip(numbers, axes.get_yticklabels(), strict=True):
                 if client in forgotten:
                     text.set(color=STAND_INS["poor"], fontweight="bold")

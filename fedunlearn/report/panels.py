@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fedunlearn.report.run_files import Branch, Request, RunFiles
 from fedunlearn.report.scores import Json
 from fedunlearn.report.series import Series, series_of
-from fedunlearn.report.words import clients
+from fedunlearn.report.words import PartName, clients
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Panel:
     last: int
     start: int
     """The first round worth drawing: the requests are the story, not the training before them."""
-    names: Mapping[int, str]
+    names: Mapping[int, str | PartName]
     """Of clients that have one."""
 
     @property

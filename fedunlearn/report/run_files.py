@@ -12,6 +12,7 @@ from fedunlearn.report.json_file import read_json
 from fedunlearn.report.picture_index import Picture, read_pictures
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.series import Metrics, read_metrics
+from fedunlearn.report.words import PartName
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Partition:
         Samples of a client, and classes of a client: ``least``, ``median``, ``most`` and ``total`` over all
         clients; empty where the file does not say.
     names
-        Listed clients' names by number, such as those of sites; empty where they have none.
+        Listed clients' names by number, such as those of sites, and what the parts are that are forgotten by
+        themselves; empty where there are none.
+    part_sizes
+        Samples of each of these parts, by number.
     notes
         What of the data was left out, a line each.
     """
@@ -70,11 +74,14 @@ class Partition:
     num_clients: int
     sizes: Mapping[str, float] = field(default_factory=dict)
     classes_held: Mapping[str, float] = field(default_factory=dict)
-    names: Mapping[int, str] = field(default_factory=dict)
+    names: Mapping[int, str | PartName] = field(default_factory=dict)
+    part_sizes: Mapping[int, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def size(self, client: int) -> int | None:
-        """Return n_k, None for a client that is not listed."""
+        """Return n_k, or the size of a part; None for a client that is not listed."""
+        if client in self.part_sizes:
+            return self.part_sizes[client]
         place = bisect_left(self.clients, client)
         found = place < len(self.clients) and self.clients[place] == client
         return sum(self.counts[place]) if found else None
@@ -92,7 +99,7 @@ class RunFiles:
     toml: str = ""
     pictures: tuple[Picture, ...] = ()
 
-    def names(self, seed: int | None) -> Mapping[int, str]:
+    def names(self, seed: int | None) -> Mapping[int, str | PartName]:
         """Return the names of clients that have one, by number."""
         held = None if seed is None else self.partitions.get(seed)
         return held.names if held else {}
@@ -215,6 +222,7 @@ def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
 def _partition(entry: Mapping[str, Any]) -> Partition:
     counts = tuple(tuple(int(count) for count in row) for row in entry["counts"])
     clients = tuple(entry.get("clients") or range(len(counts)))  # without numbers: all, in order
+    parts: Mapping[str, Any] = entry.get("parts") or {}
     return Partition(
         clients=clients,
         counts=counts,
@@ -222,6 +230,13 @@ def _partition(entry: Mapping[str, Any]) -> Partition:
         num_clients=int(entry.get("num_clients") or len(counts)),
         sizes=entry.get("sizes") or {},
         classes_held=entry.get("classes_held") or {},
-        names=dict(zip(clients, map(str, entry.get("client_names") or ()), strict=False)),
+        names={
+            **dict(zip(clients, map(str, entry.get("client_names") or ()), strict=False)),
+            **{
+                int(number): PartName(str(part["what"]), int(part["client"]))
+                for number, part in parts.items()
+            },
+        },
+        part_sizes={int(number): int(part["size"]) for number, part in parts.items()},
         notes=tuple(str(note) for note in entry.get("notes") or ()),
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fedunlearn.evaluation.catalogue import MEASURES
 
@@ -40,6 +41,8 @@ METRICS: dict[str, str] = {
     "forget_loss": "forget loss",
     "retain_loss": "retain loss",
     "test_loss": "test loss",
+    "average_gap": "Average Gap",
+    "tug_of_war": "ToW",
     "l2_to_retrain": "L2 to retrain",
     "cosine_to_retrain": "cosine to retrain",
     "kl_to_retrain": "KL(retrain ‖ model)",
@@ -149,13 +152,31 @@ def few(numbers: Sequence[int], named: int = 3) -> str:
     return ", ".join([*map(str, numbers[:named]), *["…"] * (len(numbers) > named)])
 
 
-def clients(numbers: Sequence[int], names: Mapping[int, str] | None = None) -> str:
+class PartName(NamedTuple):
+    """What a number stands for that is no client's: a part of a client's data."""
+
+    what: str
+    client: int
+
+
+def clients(numbers: Sequence[int], names: Mapping[int, str | PartName] | None = None) -> str:
     """Return ``client 3``, ``clients 2 and 3``, ``clients 1, 2 and 3``; ``no client`` for none.
 
     More than ``NAMED`` are counted instead: ``1,000 clients (3, 17, 29, …)``. Where clients have names, they
-    stand behind the numbers: ``client 3 (UCL)``.
+    stand behind the numbers: ``client 3 (UCL)``. Parts of clients' data: ``class 2 of clients 0 and 1``.
     """
     named = names or {}
+    parts: dict[str, list[int]] = {}
+    whole = []
+    for number in numbers:
+        name = named.get(number)
+        if isinstance(name, PartName):
+            parts.setdefault(name.what, []).append(name.client)
+        else:
+            whole.append(number)
+    if parts:
+        words = [f"{what} of {clients(owners, named)}" for what, owners in parts.items()]
+        return " and ".join([*([clients(whole, named)] if whole else []), *words])
     if not numbers:
         return "no client"
     if len(numbers) > NAMED:

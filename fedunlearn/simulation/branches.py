@@ -118,14 +118,14 @@ class Moment:
 def moments(experiment: Experiment, seed: int) -> tuple[Moment, ...]:
     """Return the target sets of a seed, or a timeline's moments in order."""
     rounds = experiment.train.rounds
-    if experiment.targets is not None:
+    if experiment.branching:
         return tuple(
             Moment(i, rounds, (ForgetRequest(f"target-{i}", clients, rounds),), clients)
             for i, clients in enumerate(experiment.target_sets(seed))
         )
     requests = [
-        ForgetRequest(f"request-{i}", tuple(sorted(f.clients)), f.at_round)
-        for i, f in enumerate(experiment.forget, 1)
+        ForgetRequest(f"request-{i}", numbers, f.at_round)
+        for i, (f, numbers) in enumerate(zip(experiment.forget, experiment.forget_sets, strict=True), 1)
     ]
     requests.sort(key=lambda r: r.at_round)
     found: list[Moment] = []
@@ -148,7 +148,7 @@ def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
         return (live_branch(experiment),)
     rounds, cap = experiment.train.rounds, experiment.recover.max_rounds
     all_moments = moments(experiment, seed)
-    timeline = experiment.targets is None
+    timeline = not experiment.branching
     last = max(rounds, all_moments[-1].at_round + cap)
     original = Branch(
         name=f"original-s{seed}",

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fedunlearn import models, resident
 from fedunlearn.config import Experiment
-from fedunlearn.data import Indices
+from fedunlearn.data import FederatedData
 from fedunlearn.randomness import torch_generator
 from fedunlearn.registry import load_object
 from fedunlearn.simulation.branches import Branch, branches
@@ -23,6 +23,7 @@ from fedunlearn.training import train_local
 PROBE_BATCH = 64
 """Most examples that the probe trains on at once."""
 PLANS = "strategies.server_app:plans"
+CHECK = "strategies.local_routine:check"
 KIND_NAMES = {
     "original": "original, trained once per seed",
     "retrain": "retrained without the forgotten clients",
@@ -113,12 +114,12 @@ class Forecast:
 
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
+    load_object(CHECK)(experiment)
     found = []
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
-        sizes = data.clients.sizes
         for branch in branches(experiment, seed):
-            found.append(_branch(experiment, branch, sizes))
+            found.append(_branch(experiment, branch, data))
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
     tensors = [model.vector, *model.buffers().values()]
@@ -141,18 +142,23 @@ def examples_of(experiment: Experiment) -> int:
     """Return how many training examples the experiment's clients will see at most, over all its branches."""
     total = 0
     for seed in experiment.seeds:
-        sizes = resident.data_of(experiment, seed).clients.sizes
-        total += sum(_branch(experiment, branch, sizes).examples for branch in branches(experiment, seed))
+        data = resident.data_of(experiment, seed)
+        total += sum(_branch(experiment, branch, data).examples for branch in branches(experiment, seed))
     return total
 
 
-def _branch(experiment: Experiment, branch: Branch, sizes: Indices) -> BranchForecast:
+def _branch(experiment: Experiment, branch: Branch, data: FederatedData) -> BranchForecast:
     # The strategy itself plans, so that an unlearning round or a smaller federation counts as it will be.
     clients = examples = 0
+    sizes = data.clients.sizes
+    parts = {number: len(data.indices_of([number])) for number in data.parts}
     for plan in load_object(PLANS)(experiment, branch):
         asked = {*plan.train, *plan.forget}
         clients += len(asked)
-        examples += int(sizes[list(asked)].sum())
+        examples += int(sizes[[number for number in asked if number not in parts]].sum())
+        # Parts that overlap are counted as if they did not: a forecast.
+        examples += sum(parts[number] for number in asked if number in parts)
+        examples -= sum(parts[number] for left_out in plan.without.values() for number in left_out)
     epochs = experiment.train.local_epochs
     kept = sum(branch.keeps(r) for r in range(branch.first_round + 1, branch.last_round + 1))
     return BranchForecast(

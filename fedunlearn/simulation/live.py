@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from strategies.rounds import RoundReport
 
 SERVE = "strategies.live_service:serve_live"
+CHECK = "strategies.local_routine:check"
 EVALUATION = "strategies.live_evaluation:evaluation_of"
 
 
@@ -66,6 +67,7 @@ def run_live(
         A round missed its quorum, memory ran out, or another server has the run.
     """
     progress = progress or Progress()
+    load_object(CHECK)(experiment)
     data = resident.data_of(experiment, experiment.seeds[0])
     resident.new_model(experiment, data, experiment.seeds[0])  # what is wrong is said before a run is begun
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)

@@ -81,18 +81,21 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     for request in record.get("requests", []):
         rounds = (request["ended_round"] or record["last_round"]) - request["at_round"]
         after = "1 round" if rounds == 1 else f"{rounds} rounds"
-        clients = "+".join(map(str, request["clients"][:NAMED]))
-        if (more := len(request["clients"]) - NAMED) > 0:
-            clients += f" and {more} more"
+        who = request.get("words") or f"client {_listed(request['clients'])}"
         words.append(
             {
-                "recovered": f"client {clients} recovered after {after}",
-                "capped": f"client {clients} not recovered within {after}",
-                "superseded": f"client {clients}: recovery taken over by a later request",
-                "failed": f"client {clients}: forgetting failed",
-            }.get(request["outcome"], f"client {clients}: {request['state']}")
+                "recovered": f"{who} recovered after {after}",
+                "capped": f"{who} not recovered within {after}",
+                "superseded": f"{who}: recovery taken over by a later request",
+                "failed": f"{who}: forgetting failed",
+            }.get(request["outcome"], f"{who}: {request['state']}")
         )
     return ", ".join(words)
+
+
+def _listed(clients: Sequence[int]) -> str:
+    listed = "+".join(map(str, clients[:NAMED]))
+    return f"{listed} and {len(clients) - NAMED} more" if len(clients) > NAMED else listed
 
 
 def _quality(metrics: Mapping[str, float], *, short: bool = False) -> str:

@@ -23,6 +23,7 @@ from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
+from fedunlearn.report.words import PartName, clients
 from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from strategies.base import RoundReport
 
 SERVE = "strategies.server_app:serve"
+CHECK = "strategies.local_routine:check"
 REFERENCE = "strategies.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
@@ -75,6 +77,7 @@ def simulate(
     RunError
         A round missed its quorum, or memory ran out; then with what to try.
     """
+    load_object(CHECK)(experiment)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
         resident.new_model(experiment, resident.data_of(experiment, seed), seed)
@@ -147,7 +150,7 @@ class _Simulation:
         self.keys[branch.name] = key
         finished = self.run.branches().get(branch.name)
         if finished is not None and finished["key"] == key:
-            self.progress.branch_done(branch, finished, reused=True)
+            self.progress.branch_done(branch, self._with_words(finished), reused=True)
             return
         cached = self.cache is not None and self.cache.has_branch(key)
         if self.cache is not None and cached:
@@ -163,7 +166,16 @@ class _Simulation:
         self.run.finish_branch(record)
         if self.cache is not None and not cached:
             self.cache.store_branch(key, self.run, branch.name, outcome)
-        self.progress.branch_done(branch, record, reused=cached)
+        self.progress.branch_done(branch, self._with_words(record), reused=cached)
+
+    def _with_words(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Say in a branch's record for people what its requests are about, where that is not whole clients."""
+        parts = self.experiment.parts
+        if not parts:
+            return record
+        names = {number: PartName(str(parts[number]), parts[number].client) for number in parts}
+        requests = [{**r, "words": clients(r["clients"], names)} for r in record.get("requests", [])]
+        return {**record, "requests": requests}
 
     def _grid(self, seed: int, stack: ExitStack) -> Grid:
         """Return the engine at work on a seed: started, and chosen, when there is something to compute."""

@@ -50,7 +50,7 @@ class Schedule:
                 for branch in self._methods(moment):
                     for at, round in self._method_rounds(branch, moment, request):
                         yield Appointment(branch, moment, request, at, round)
-        if self._experiment.targets is None:
+        if not self._experiment.branching:
             last = self._moments[-1]
             for branch in self._methods(last):
                 yield Appointment(branch, last, None, "final", self._records[branch.name]["last_round"])
@@ -76,7 +76,7 @@ class Schedule:
 
     def _methods(self, moment: Moment) -> list[Branch]:
         # A timeline's methods go through all moments, each in one branch without a target.
-        target = None if self._experiment.targets is None else moment.index
+        target = moment.index if self._experiment.branching else None
         return self._by_target.get(target, [])
 
     @cached_property
@@ -92,7 +92,7 @@ class Schedule:
         compare = self._compare_round(moment, request)
         if compare is not None:
             yield "compare", compare
-        if self._experiment.targets is not None:
+        if self._experiment.branching:
             yield "cap", moment.at_round + self._experiment.recover.max_rounds
 
     def _method_rounds(
@@ -102,7 +102,7 @@ class Schedule:
         if unlearned is None:
             return
         end = self._records[branch.name]["last_round"]
-        later = self._moments[moment.index + 1 :] if self._experiment.targets is None else ()
+        later = self._moments[moment.index + 1 :] if not self._experiment.branching else ()
         if later:  # from the next request on, the branch is about more than this one
             end = min(end, later[0].at_round)
         rounds = {

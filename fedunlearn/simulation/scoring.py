@@ -18,6 +18,7 @@ from fedunlearn.evaluation.outputs import ModelOutputs, collect
 from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, floors, gaps
 from fedunlearn.evaluation.scored import Integers
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
+from fedunlearn.evaluation.summary import summaries
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
@@ -70,6 +71,8 @@ class SeedScoring:
         mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         oracle, _ = self._measured(retrain, retrain, round, clients, moment.forgotten)
         second, _ = self._measured(floor, retrain, round, clients, moment.forgotten)
+        task = self._data.task
+        mine, second, oracle = (each | summaries(each, oracle, task=task) for each in (mine, second, oracle))
         row = {
             "method": branch.method.name if branch.method else branch.kind,
             "label": branch.label,

@@ -17,6 +17,7 @@ SECTIONS: dict[str, type] = {
     "model": config.ModelConfig,
     "train": config.TrainConfig,
     "method": config.MethodConfig,
+    "target": config.TargetConfig,
     "forget": config.ForgetConfig,
     "requests": config.RequestsConfig,
     "recover": config.RecoverConfig,

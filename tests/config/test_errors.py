@@ -8,6 +8,7 @@ import pytest
 
 from fedunlearn.config import load, loads, to_toml
 from fedunlearn.errors import ConfigError
+from fedunlearn.parts import Part
 
 WORKING = """\
 name = "broken"
@@ -65,7 +66,7 @@ BROKEN = [
     (
         "seeds =",
         '"s\\ne" =',
-        '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, cache, '
+        '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, target, cache, '
         "numerics, data, federation, model, train, method, forget, requests, recover, guard, retention, engine, "
         "measures, smoke, smoke-run",
     ),
@@ -93,7 +94,7 @@ BROKEN = [
     (
         "[recover]",
         "[method.extra]\n[recover]",
-        "method[2].extra (x.toml): unknown key; method[2] takes name, mode, scale, label",
+        "method[2].extra (x.toml): unknown key; method[2] takes name, mode, scale, routine, settings, label",
     ),
     (
         '[[method]]\nname = "puf"\nscale = 2\n[[method]]\nname = "natural"',
@@ -104,7 +105,7 @@ BROKEN = [
     ("lr = 0.1", "lr = -0.1", "train.lr = -0.1 (x.toml): must be > 0"),
     ("lr = 0.1", "lr = 0.1\nlr-decay = 1.5", "train.lr-decay = 1.5 (x.toml): must be <= 1"),
     ("rounds = 30", "rounds = 0", "train.rounds = 0 (x.toml): must be >= 1"),
-    ("num-clients = 5", "num-clients = 1", "federation.num-clients = 1 (x.toml): must be >= 2"),
+    ("num-clients = 5", "num-clients = 0", "federation.num-clients = 0 (x.toml): must be >= 1"),
     ("num-clients = 5", "quorum = 0", "federation.quorum = 0 (x.toml): must be > 0"),
     ("validation = 0.1", "validation = 1", "data.validation = 1 (x.toml): must be < 1"),
     ("seeds = [1, 2]", "seeds = []", "seeds = [] (x.toml): must not be empty"),
@@ -190,8 +191,8 @@ BROKEN = [
     (
         "targets = [[0], [2, 3]]",
         "",
-        'targets (x.toml): is missing; say whom to forget, such as targets = "each", or [[forget]] entries; '
-        "or write [requests] for a live federation",
+        'targets (x.toml): is missing; say what to forget, such as targets = "each", or [[target]] or [[forget]] '
+        "entries; or write [requests] for a live federation",
     ),
     (
         "[engine]",
@@ -451,8 +452,8 @@ BROKEN_LIVE = [
     (
         "[requests]\nwindow = 5",
         "[guard]",
-        "targets (x.toml): is missing; say whom to forget, such as "
-        'targets = "each", or [[forget]] entries; or write [requests] for a live federation',
+        "targets (x.toml): is missing; say what to forget, such as "
+        'targets = "each", or [[target]] or [[forget]] entries; or write [requests] for a live federation',
     ),
 ]
 
@@ -475,3 +476,105 @@ def test_live_defaults_are_written_out() -> None:
     assert experiment.guard is not None and experiment.guard.max_norm == 10
     assert experiment.retention is not None and experiment.retention.earlier == "purge"
     assert loads(to_toml(experiment)) == experiment
+
+
+PARTS = """
+name = "parts"
+data = {source = "digits"}
+federation = {num-clients = 4}
+model = {name = "mlp"}
+train = {rounds = 3, lr = 0.1}
+method = [{name = "natural"}]
+[[target]]
+clients = [1]
+samples = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "clients = [1]\n",
+            "",
+            "target[1].clients (x.toml): is missing; say whose data, or give classes to forget everyone's",
+        ),
+        (
+            "clients = [1]",
+            "clients = [4]",
+            "target[1].clients = [4] (x.toml): there is no client 4; "
+            "federation.num-clients = 4, counted from 0",
+        ),
+        ("samples = 0.5", "samples = 0", "target[1].samples = 0 (x.toml): must be > 0"),
+        (
+            "samples = 0.5",
+            "samples = 1.0",
+            "target[1].samples = 1.0 (x.toml): is all there is; leave it out to forget whole clients",
+        ),
+        (
+            "samples = 0.5",
+            "samples = true",
+            "target[1].samples = true (x.toml): must be a number, a list or a string",
+        ),
+        (
+            "clients = [1]\nsamples = 0.5",
+            "clients = [1, 2]\nsamples = [3]",
+            "target[1].samples = [3] (x.toml): single "
+            "rows are one client's; name it, or give a file of rows by client",
+        ),
+        ("samples = 0.5", "classes = []", "target[1].classes = [] (x.toml): must not be empty"),
+        (
+            "samples = 0.5",
+            "samples = 0.5\n[[target]]\nclients = [1]\nsamples = 0.5",
+            "target[2] (x.toml): is listed already; give each once",
+        ),
+        (
+            "[[target]]",
+            "[[forget]]\nat-round = 4",
+            "forget[1].at-round = 4 (x.toml): must be <= train.rounds = 3",
+        ),
+        (
+            'name = "natural"',
+            'name = "natural", routine = "salun"',
+            'method[1].routine = "salun" (x.toml): must be left out; "natural" has no routine',
+        ),
+        (
+            'name = "natural"',
+            'name = "local-routine"',
+            'method[1].routine (x.toml): is required by name = "local-routine", such as routine = "salun"',
+        ),
+    ],
+)
+def test_broken_parts(old: str, new: str, message: str) -> None:
+    assert PARTS.count(old) == 1
+    assert refusal(PARTS.replace(old, new)) == message
+
+
+def test_parts_and_whole_clients_are_numbered_as_they_come() -> None:
+    text = PARTS + "[[target]]\nclasses = [7, 2]\n[[target]]\nclients = [3, 0]\n"
+    experiment = loads(text)
+    assert experiment.target_sets(1) == ((4,), (5, 6, 7, 8), (0, 3))
+    assert experiment.parts[4] == Part(4, 1, samples=0.5)
+    assert experiment.parts[7] == Part(7, 2, classes=(2, 7))
+    assert loads(to_toml(experiment)) == experiment
+
+
+def test_rows_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    text = PARTS.replace("clients = [1]\nsamples = 0.5", f'clients = [1, 2]\nsamples = "{file}"')
+    file.write_text('{"1": [5, 0], "2": [7]}')
+    experiment = loads(text)
+    assert [experiment.parts[n].samples for n in (4, 5)] == [(0, 5), (7,)]
+    for content, complaint in {
+        "{": "is no JSON",
+        "[1]": "with 2 clients",
+        '{"1": [0]}': "client 2 must have a list of different rows",
+        '{"1": [0, 0], "2": [1]}': "client 1 must have",
+        '{"1": [-1], "2": [1]}': "client 1 must have",
+    }.items():
+        file.write_text(content)
+        with pytest.raises(ConfigError, match=complaint):
+            loads(text).parts  # noqa: B018
+    file.unlink()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        loads(text).parts  # noqa: B018

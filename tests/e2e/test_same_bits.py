@@ -10,10 +10,13 @@ from fedunlearn.evaluation import scorecard
 from fedunlearn.federation import engines
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.simulation.runner import read_scorecard
-from tests.e2e.tiny import TIMELINE, card, checkpoints, everything, run, tiny
+from tests.e2e.tiny import PARTS, PARTS_TIMELINE, TIMELINE, card, checkpoints, everything, run, tiny
+
+TEXTS = [None, TIMELINE, PARTS, PARTS_TIMELINE]
+IDS = ["targets", "timeline", "parts", "parts-timeline"]
 
 
-@pytest.mark.parametrize("text", [None, TIMELINE], ids=["targets", "timeline"])
+@pytest.mark.parametrize("text", TEXTS, ids=IDS)
 def test_one_worker_and_two_write_the_same_bytes(text: str | None, tmp_path: Path) -> None:
     options = {} if text is None else {"text": text}
     one = run(tiny("engine.workers=1", **options), tmp_path / "one")
@@ -23,7 +26,7 @@ def test_one_worker_and_two_write_the_same_bytes(text: str | None, tmp_path: Pat
     assert scorecard.dumps(card(one)) == scorecard.dumps(card(two))
 
 
-@pytest.mark.parametrize("text", [None, TIMELINE], ids=["targets", "timeline"])
+@pytest.mark.parametrize("text", TEXTS, ids=IDS)
 def test_clients_asked_by_message_give_the_same_bytes_as_the_direct_way(
     text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

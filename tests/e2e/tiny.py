@@ -51,6 +51,57 @@ at-round = 3
 """
 )
 
+_WITHOUT_TARGETS = TINY.replace("targets = [[1]]\n", "")
+_METHODS = """
+[[method]]
+name = "puf"
+mode = "regular"
+scale = 3
+[[method]]
+name = "local-routine"
+routine = "random-label"
+settings = {epochs = 1, batch-size = 8}
+"""
+
+PARTS = (
+    _WITHOUT_TARGETS.replace('name = "tiny"', 'name = "tiny-parts"')
+    + _METHODS
+    + """
+[[target]]
+clients = [1]
+samples = 0.5
+[[target]]
+classes = [2]
+[[target]]
+clients = [3, 0]
+classes = [0, 1]
+samples = 0.6
+"""
+)
+"""Parts of clients' data are forgotten: a share, a class of everyone, a share of classes of two."""
+
+PARTS_TIMELINE = (
+    _WITHOUT_TARGETS.replace('name = "tiny"', 'name = "tiny-parts-timeline"')
+    + _METHODS
+    + """
+[[forget]]
+clients = [1]
+samples = 0.5
+at-round = 1
+[[forget]]
+clients = [1]
+classes = [1, 2]
+at-round = 1
+[[forget]]
+clients = [1]
+at-round = 2
+[[forget]]
+classes = [0]
+at-round = 3
+"""
+)
+"""Two parts of one client in one round, then what is left of it, then a class of everyone."""
+
 
 def tiny(*overrides: str, text: str = TINY) -> Experiment:
     """Return the tiny experiment with some keys overridden."""

@@ -13,6 +13,7 @@ from fedunlearn.report import markup, words
 from fedunlearn.report.markup import join, tag
 from fedunlearn.report.words import (
     METRICS,
+    PartName,
     clients,
     gap_unit,
     magnitude,
@@ -105,3 +106,15 @@ def test_where_data_are_from_is_said_of_all_but_real_data():
 def test_plain_text_is_always_escaped(text):
     for escaped in (join(text), tag("p", text)[3:-4], tag("a", title=text)[10:-6]):
         assert not set("<>") & set(escaped) and '"' not in escaped
+
+
+def test_parts_say_what_they_are_and_whose():
+    names = {
+        3: "UCL",
+        10: PartName("class 2", 0),
+        11: PartName("class 2", 1),
+        12: PartName("50 % of the samples", 3),
+    }
+    assert clients([10, 11], names) == "class 2 of clients 0 and 1"
+    assert clients([12], names) == "50 % of the samples of client 3 (UCL)"
+    assert clients([2, 12], names) == "client 2 and 50 % of the samples of client 3 (UCL)"
