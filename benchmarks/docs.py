@@ -11,7 +11,9 @@ BEGIN = "<!-- figures: begin (written by benchmarks/engines.py) -->"
 END = "<!-- figures: end -->"
 
 
-def with_figures(page: str, figures: str) -> str:
+def with_figures(
+    page: str, figures: str, *, begin: str = BEGIN, page_name: str = "docs/performance.md"
+) -> str:
     """Return the page with other figures between the markers.
 
     Raises
@@ -19,11 +21,11 @@ def with_figures(page: str, figures: str) -> str:
     UserError
         If the page does not hold each marker once, in order.
     """
-    before, begin, rest = page.partition(BEGIN)
+    before, found, rest = page.partition(begin)
     _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise UserError(f"docs/performance.md: must hold {BEGIN!r} and then {END!r}, each once")
-    return f"{before}{BEGIN}\n\n{figures.strip()}\n\n{END}{after}"
+    if not found or not end or begin in rest or END in before + after:
+        raise UserError(f"{page_name}: must hold {begin!r} and then {END!r}, each once")
+    return f"{before}{begin}\n\n{figures.strip()}\n\n{END}{after}"
 
 
 def write(figures: str, page: Path = PAGE) -> None:

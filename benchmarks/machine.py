@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 PACKAGES = ("torch", "numpy", "flwr", "ray")
 
 
-def machine() -> dict[str, Any]:
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Return processor, cores, memory, system and versions, as JSON types."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -20,13 +21,13 @@ def machine() -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(name) for name in packages},
     }
 
 
-def in_words(found: dict[str, Any]) -> str:
+def in_words(found: dict[str, Any], packages: Sequence[str] = PACKAGES) -> str:
     """Return it as the line under a table."""
-    versions = ", ".join(f"{name} {found[name]}" for name in ("python", *PACKAGES) if found[name])
+    versions = ", ".join(f"{name} {found[name]}" for name in ("python", *packages) if found[name])
     return f"{found['processor']}, {found['cores']} cores, {found['memory_gb']:g} GB; {versions}"
 
 

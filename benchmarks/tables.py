@@ -20,7 +20,7 @@ HEADINGS = (
     *("start, s", "memory, MB", "serialised", "difference", "n"),
 )
 GOAL_HEADINGS = ("what", "measured", "95 %", "goal", "", "rows")
-LEFT = {"case", "row", "what", "rows"}
+LEFT = {"case", "row", "what", "rows", "data", "method"}
 MARKS = {True: "✓", False: "✗", None: "–"}
 
 Cells = tuple[str, ...]

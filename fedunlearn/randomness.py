@@ -7,12 +7,17 @@ generator is seeded with the 64-bit number
 
 so that it does not matter which worker, engine or process draws it, nor what was drawn before.
 
-Purposes in use: ``validation``, ``partition``, ``targets`` (experiment seed); ``weights``, ``batches``,
-``sampling`` (training seed: the experiment seed, or the one derived under ``floor`` for a second retrain);
+Purposes in use: ``validation``, ``partition``, ``targets``, ``part`` (experiment seed; of a part its number stands
+in place of the client); ``weights``, ``batches``,
+``sampling``, ``routine`` (training seed: the experiment seed, or the one derived under ``floor`` for a second
+retrain);
 ``augmentation`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
 ``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom`` (seed of
 ``fedunlearn data phantom``, with the site in place of the round and the case in place of the client).
 Sources with sites draw ``validation`` and ``test-split`` per site, with its number in place of the client.
+Unlearning methods, from the seed of the generator they are given: ``augmentation``, ``labels``, ``held-out``
+(scrub), ``random-teacher`` and ``retain-share`` (bad-teacher), ``extra-class`` (boundary-expand),
+``calibration`` (mpru), ``forget-batches`` (neggrad-plus), ``noise`` (fisher-noise).
 
 torch is imported only when a torch generator is asked for, so that the command line can draw target sets
 without paying for it.

@@ -1,6 +1,9 @@
 """A model as one flat vector: what the wire carries, what strategies add up, what the optimiser steps on."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +42,8 @@ class FlatModel:
         :func:`fedunlearn.training.accelerate` put a faster way to compute it in its place.
     autocast : torch.dtype or None
         The lower precision that ``forward`` computes in, if it does.
+    accelerate : callable or None
+        Does to a copy what was done to ``forward``.
     """
 
     def __init__(
@@ -66,11 +71,19 @@ class FlatModel:
         self._buffers = dict(module.named_buffers())
         self.forward: Callable[[Tensor], Tensor] = self.module
         self.autocast: torch.dtype | None = None
+        self.accelerate: Callable[[FlatModel], None] | None = None
 
     @property
     def num_parameters(self) -> int:
         """Number of scalar parameters."""
         return self.vector.numel()
+
+    def copy(self) -> FlatModel:
+        """Return a model of the same architecture, weights, buffers, mode and acceleration; memory is not shared."""
+        model = FlatModel(deepcopy(self.module), dtype=self.vector.dtype, device=self.vector.device)
+        if self.accelerate is not None:
+            self.accelerate(model)
+        return model
 
     def buffers(self) -> dict[str, Tensor]:
         """Return copies of the module's buffers (BatchNorm statistics, counters) by name."""

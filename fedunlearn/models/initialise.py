@@ -43,8 +43,17 @@ def initialise(model: nn.Module, generator: torch.Generator) -> None:
                 nn.init.xavier_uniform_(layer.in_proj_weight, generator=generator)
                 if layer.in_proj_bias is not None:
                     nn.init.zeros_(layer.in_proj_bias)
-            case nn.GroupNorm() | nn.BatchNorm2d() | nn.InstanceNorm2d() | nn.LayerNorm() | nn.PReLU():
+            case (
+                nn.GroupNorm()
+                | nn.BatchNorm1d()
+                | nn.BatchNorm2d()
+                | nn.InstanceNorm2d()
+                | nn.LayerNorm()
+                | nn.PReLU()
+            ):
                 layer.reset_parameters()  # constants: draws nothing
+            case _ if getattr(layer, "nothing_to_draw", False):
+                pass  # its buffers are no weights, and stay as they are
             case _:
                 _embeddings(layer, generator)
 

@@ -1,0 +1,88 @@
+"""Boundary shrink: every example of F learns the wrong label that is nearest to it.
+
+Formula: x' = x + ε sign ∇ₓ CE(θ_o; x, y);  ỹ = argmax_{k ≠ y} θ_o(x')_k;  θ ← θ − lr ∇ CE(θ; x, ỹ) over F. R is not
+looked at.
+
+Source: Chen et al., "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary", CVPR
+2023; defaults as in the code (TY-LEE-KR/Boundary-Unlearning-Code): FGSM with ε = 0.1 on pixels in [0, 1], 10 epochs,
+SGD 10⁻⁵, momentum 0.9, batches of 64.
+Deviations: the code takes the argmax over all classes, so that an example which FGSM does not carry over the boundary
+learns its *true* label again (``exclude_true_label = False``). x' is not cut to [0, 1] nor rounded to 8 bits: images
+arrive normalised, and ``conditions.pixel_std`` says by what, to turn ε into their units (by default ε is taken in the
+units of the images as they are).
+FGSM asks the original model, in evaluation mode; the student's BatchNorm statistics see F alone.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_batches, sgd
+
+
+@dataclass(frozen=True)
+class BoundaryShrink:
+    """Hyper-parameters; ``epsilon`` is in units of pixels in [0, 1]."""
+
+    epsilon: float = 0.1
+    epochs: int = 10
+    batch_size: int = 64
+    lr: float = 1e-5
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    exclude_true_label: bool = True
+
+
+def fast_gradient_sign(teacher: FlatModel, images: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+    """Return images moved by ``step`` per channel, (channels, 1, 1), in the direction that raises the loss most."""
+    moved = images.detach().clone().requires_grad_()
+    # The sum: the gradient of one image does not shrink with the size of the batch.
+    loss = F.cross_entropy(teacher.forward(moved), labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, moved)
+    return images + step * gradient.sign()
+
+
+def nearest_labels(
+    teacher: FlatModel, images: Tensor, labels: Tensor, step: Tensor, *, exclude: bool
+) -> Tensor:
+    """Return what the teacher takes the moved images for, with ``exclude`` anything but their own labels."""
+    logits = logits_of(teacher, fast_gradient_sign(teacher, images, labels, step))
+    if exclude:
+        logits = logits.scatter(1, labels[:, None], -torch.inf)
+    return logits.argmax(dim=1)
+
+
+def unlearn(
+    model: FlatModel,
+    forget: Examples,
+    retain: Examples,
+    *,
+    settings: BoundaryShrink,
+    generator: torch.Generator,
+    conditions: Conditions = PLAIN,
+) -> FlatModel:
+    """Return the model that has learned the nearest wrong labels on F."""
+    student, teacher = model.copy(), frozen(model)
+    optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
+    total = settings.epochs * num_batches(forget, settings.batch_size)
+    steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
+    step = settings.epsilon / forget.images.new_tensor(conditions.pixel_std).view(-1, 1, 1)
+    for _ in range(settings.epochs):
+        for images, labels in draws.batches(forget, settings.batch_size):
+            wrong = nearest_labels(teacher, images, labels, step, exclude=settings.exclude_true_label)
+            steps.take(F.cross_entropy(student.forward(images), wrong))
+    return student
+
+
+METHOD = Method(
+    name="boundary-shrink",
+    settings=BoundaryShrink,
+    unlearn=unlearn,
+    source="Chen et al., CVPR 2023",
+    passes=lambda settings: Passes(forget=2.5 * settings.epochs, retain=0),
+    needs_retain=False,
+)

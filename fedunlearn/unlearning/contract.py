@@ -1,0 +1,224 @@
+"""What every centralised unlearning method is: a function of a model and two sets of examples, and what it needs.
+
+Nothing here knows that a federation exists. A method is one file with one frozen dataclass of hyper-parameters and
+one pure function; :mod:`fedunlearn.unlearning` lists them by name, and finds those of other packages by the entry
+point group ``fedunlearn.routines``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedunlearn.data.augmentation import Augmentation
+from fedunlearn.errors import UserError
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.training.recipe import Loss
+
+
+class Examples(NamedTuple):
+    """Images and what is to be said of them, on the model's device and in its dtype.
+
+    Attributes
+    ----------
+    images : Tensor, shape (n, channels, height, width)
+    labels : Tensor, shape (n,) or (n, height, width)
+        Classes (int64), or masks.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @property
+    def size(self) -> int:
+        """Number of examples; ``len`` is that of the pair."""
+        return len(self.labels)
+
+    def select(self, rows: Tensor) -> Examples:
+        """Return some of them, in the order of ``rows``."""
+        return Examples(self.images.index_select(0, rows), self.labels.index_select(0, rows))
+
+
+class Report(NamedTuple):
+    """What is told after a step: ``step`` of ``steps``, with this loss (nan where the step has none)."""
+
+    step: int
+    steps: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under what a method is run: the caller's business, the same for every method.
+
+    Device and precision come with the model.
+
+    Attributes
+    ----------
+    progress : callable or None
+        Called with a :class:`Report` after every optimiser step.
+    clip_norm : float or None
+        Gradients longer than this (L2, over all parameters together) are shortened to it.
+    augmentation : Augmentation or None
+        Applied to every batch that is trained on, of F and of R; never where outputs are only read as targets from a
+        frozen model on the same batch: teacher and student see the same images.
+    loss : callable
+        The task's: (outputs, targets of a batch) → scalar. Methods that are about classes ignore it.
+    held_out : Examples or None
+        Examples that no model has trained on, for methods that choose by them; without, they take a part of R.
+    pixel_std : tuple of float
+        What pixels in [0, 1] were divided by to give the images, per channel: for methods that move pixels. One
+        number serves all channels.
+    """
+
+    progress: Callable[[Report], None] | None = None
+    clip_norm: float | None = None
+    augmentation: Augmentation | None = None
+    loss: Loss = F.cross_entropy
+    held_out: Examples | None = None
+    pixel_std: tuple[float, ...] = (1.0,)
+
+
+PLAIN = Conditions()
+"""No progress, no clipping, no augmentation, cross-entropy."""
+
+
+class Passes(NamedTuple):
+    """What a method costs: how often it goes over F and over R, forward and backward (½: forward alone)."""
+
+    forget: float
+    retain: float
+
+
+class Unlearn(Protocol):
+    """The one function of a method."""
+
+    def __call__(
+        self,
+        model: FlatModel,
+        forget: Examples,
+        retain: Examples,
+        *,
+        settings: Any,
+        generator: torch.Generator,
+        conditions: Conditions = PLAIN,
+    ) -> FlatModel:
+        """Return a new model; the given one, its buffers and its mode stay as they are."""
+        ...
+
+
+Kind = Literal["samples", "class"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it is found by its name.
+
+    Attributes
+    ----------
+    name : str
+        As in ``routine = "salun"``.
+    settings : type
+        A frozen dataclass; its defaults are the paper's, or its code's.
+    unlearn : callable
+        See :class:`Unlearn`.
+    source : str
+        Paper, and where its code is read.
+    passes : callable
+        (settings) → :class:`Passes`.
+    needs_retain : bool
+        Whether it refuses to run without a single retained example.
+    reads_original_data : bool
+        Whether it must see all of the original training data (F and R together), not only a part of R.
+    uses_labels : bool
+        Whether it looks at labels at all.
+    forgets : tuple of str
+        "samples": any part of the data; "class": one class or several, and F must be all there is of them.
+    tasks : tuple of str
+        The tasks it is defined for.
+    returns : str
+        "model"; or "filter": the same weights with something after them, which has buffers of its own and changes
+        what they give out. The model itself has forgotten nothing.
+    hosted : str
+        How a server takes a client's result: "replace" (the mean of the forgetting clients' results is the new
+        model), "weighted" (averaged with the retained clients' updates, by numbers of examples), "negated" (as PUF
+        does).
+    """
+
+    name: str
+    settings: type
+    unlearn: Unlearn
+    source: str
+    passes: Callable[[Any], Passes]
+    needs_retain: bool = True
+    reads_original_data: bool = False
+    uses_labels: bool = True
+    forgets: tuple[Kind, ...] = ("samples", "class")
+    tasks: tuple[str, ...] = ("classification",)
+    returns: Literal["model", "filter"] = "model"
+    hosted: Literal["replace", "weighted", "negated"] = "replace"
+
+    def __call__(
+        self,
+        model: FlatModel,
+        forget: Examples,
+        retain: Examples,
+        *,
+        generator: torch.Generator,
+        settings: Any = None,
+        conditions: Conditions = PLAIN,
+    ) -> FlatModel:
+        """Check what is asked, and run the method; nothing to forget changes nothing.
+
+        Parameters
+        ----------
+        model
+            Stays as it is.
+        forget, retain
+            F and R; no example is in both.
+        generator
+            A CPU generator; nothing else is random. What is drawn for another purpose than the order of batches comes
+            from a generator seeded with this one's seed and the purpose.
+        settings
+            Default: the method's defaults.
+
+        Returns
+        -------
+        FlatModel
+            A new one; of an output filter with another module.
+
+        Raises
+        ------
+        UserError
+            The method cannot do what is asked, by name.
+        """
+        settings = self.settings() if settings is None else settings
+        if not isinstance(settings, self.settings):
+            raise TypeError(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
+        if forget.size == 0:
+            return model.copy()
+        if self.needs_retain and retain.size == 0:
+            raise UserError(
+                f"{self.name}: needs retained examples, and there are none; another routine can do without"
+            )
+        return self.unlearn(
+            model, forget, retain, settings=settings, generator=generator, conditions=conditions
+        )
+
+    @property
+    def summary(self) -> str:
+        """The first line of its file's docstring, without the name it begins with."""
+        first = (inspect.getmodule(self.unlearn).__doc__ or "").partition("\n")[0]
+        return first.partition(": ")[2].rstrip(".") or first
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default hyper-parameters by name, as keywords of ``settings``."""
+        chosen = self.settings()
+        return {field.name: getattr(chosen, field.name) for field in fields(self.settings)}

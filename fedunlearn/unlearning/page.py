@@ -1,0 +1,121 @@
+"""Writes docs/unlearning.md from the methods: ``python -m fedunlearn.unlearning.page docs/unlearning.md``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from fedunlearn.unlearning import methods
+from fedunlearn.unlearning.contract import Method
+
+INTRODUCTION = """# Centralised unlearning methods, and clients that run them
+
+A method takes a trained model, the examples to forget (F) and those to keep (R), and returns another model.
+Alone, on pooled data, that is the setting of the papers; in a federation it is what a client can do by itself
+with its own data, a *local routine*:
+
+```toml
+[[target]]
+clients = [3]
+samples = 0.5                     # half of client 3's data; or classes = [7], or both
+
+[[method]]
+name = "local-routine"
+routine = "salun"                 # fedunlearn list routines
+settings = {epochs = 5, lr = 0.01}
+```
+
+In the round after the request the clients concerned run the routine on the global model, with F what is to be
+forgotten and R what else they have, and the server takes the result as the routine says (last column). Recovery
+follows as with every method. With `federation.num-clients = 1` this is the centralised setting, without a
+special path: `experiments/centralised/`.
+
+From Python, without a federation:
+
+```python
+from fedunlearn.unlearning import Examples, method
+
+salun = method("salun")
+forgotten = salun(
+    model,
+    Examples(images_f, labels_f),
+    Examples(images_r, labels_r),
+    settings=salun.settings(epochs=5),
+    generator=torch.Generator().manual_seed(1),
+)
+```
+
+`model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module`, and stays as it is. A method of
+your own is one file with a frozen dataclass of hyper-parameters, one function and one `Method`; a package that
+names it under the entry point group `fedunlearn.routines` is found by its name. Beside the papers' code, run on
+the same model and batches: [fidelity.md](fidelity.md). On tables and trees:
+[unlearning-tabular.md](unlearning-tabular.md).
+
+Of the literature's measures a scorecard has UA (100 − `forget_accuracy`), RA (`retain_accuracy`), TA
+(`test_accuracy`), MIA-efficacy (100 − `mia_svc`), Average Gap (`average_gap`), ToW (`tug_of_war`) and seconds,
+each beside a retrained model. Defaults are the papers' or their code's. They were chosen for other models and
+data, and untuned ones often forget little.
+
+"""
+HEADINGS = ("method", "from", "forgets", "needs", "passes over F, R", "result is taken as")
+
+
+def page() -> str:
+    """Return the whole page."""
+    rows = [_row(HEADINGS), _row(["---"] * len(HEADINGS)), *map(_line, methods().values())]
+    note = (
+        "Passes are forward and backward, with the defaults; ½ is forward alone. *R*: refuses to run without\n"
+        "retained examples, as a client that leaves as a whole has none. *all data*: reads all of F and R for its\n"
+        "statistics.\n\n"
+    )
+    return INTRODUCTION + "\n".join(rows) + "\n\n" + note + "\n".join(map(_section, methods().values()))
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _line(method: Method) -> str:
+    needs = [
+        word for word, so in (("R", method.needs_retain), ("all data", method.reads_original_data)) if so
+    ]
+    needs += ["labels"] if method.uses_labels else []
+    passes = method.passes(method.settings())
+    forgets = "classes" if method.forgets == ("class",) else "samples, classes"
+    taken = method.hosted if method.returns == "model" else "replace; an output filter"
+    cost = f"{passes.forget:g}, {passes.retain:g}"
+    return _row(
+        [f"[`{method.name}`](#{method.name})", method.source, forgets, ", ".join(needs) or "–", cost, taken]
+    )
+
+
+def _section(method: Method) -> str:
+    text = inspect.cleandoc(inspect.getmodule(method.unlearn).__doc__ or "")
+    defaults = ", ".join(f"`{name.replace('_', '-')} = {_toml(v)}`" for name, v in method.defaults.items())
+    return f"## {method.name}\n\n{_markdown(text)}\n\nDefaults: {defaults or 'none'}.\n"
+
+
+def _markdown(docstring: str) -> str:
+    """Return a docstring's text as Markdown: roles and double backticks become code."""
+    text = re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", docstring)
+    text = text.replace("``", "`")
+    # What is set off by indentation is a formula: Markdown has blocks for it.
+    text = re.sub(r"\n\n((?:    [^\n]+\n?)+)", lambda m: f"\n\n```\n{inspect.cleandoc(m[1])}\n```\n", text)
+    return re.sub(
+        r"(?m)^(Formula|Source|Deviations|Choice of ours|BatchNorm)(\.|:)", r"\n**\1\2**", text
+    ).replace("\n\n\n", "\n\n")
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page())

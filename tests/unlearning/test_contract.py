@@ -1,0 +1,190 @@
+"""What every method keeps to, whoever wrote it."""
+
+import pytest
+import torch
+
+from fedunlearn import unlearning
+from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.unlearning import Conditions, Examples
+from fedunlearn.unlearning.steps import clip
+from tests.unlearning import tiny
+
+METHODS = unlearning.methods()
+EMPTY = Examples(torch.empty(0, 1, 2, 3, dtype=torch.float64), torch.empty(0, dtype=torch.int64))
+
+
+def quick(method):
+    """Return settings with which a method is done at once, and does something."""
+    names = method.defaults
+    chosen = {"epochs": 1, "batch_size": 4, "lr": 0.1, "saliency": 0.5, "selection": 1.0, "retain_share": 0.5}
+    return method.settings(**{name: value for name, value in chosen.items() if name in names})
+
+
+@pytest.fixture(params=METHODS)
+def method(request):
+    return METHODS[request.param]
+
+
+def state(model):
+    return (
+        model.vector.clone(),
+        {n: b.clone() for n, b in model.module.named_buffers()},
+        model.module.training,
+    )
+
+
+def run(method, model, **given):
+    forget, retain = tiny.examples(7, 1, label=2), tiny.examples(9, 2)  # no batch of one, for BatchNorm
+    retain = retain.select((retain.labels != 2).nonzero().flatten())  # a class, as a whole
+    return method(model, forget, retain, **{"settings": quick(method), "generator": tiny.generator()} | given)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_given_model_stays_as_it_is(method, norm, training):
+    model = tiny.flat(norm=norm)
+    model.module.train(training)
+    vector, buffers, mode = state(model)
+    found = run(method, model)
+    after = state(model)
+    assert torch.equal(vector, after[0]) and mode is after[2]
+    assert all(torch.equal(buffers[name], after[1][name]) for name in buffers)
+    assert found is not model
+
+
+def test_it_does_something(method):
+    model = tiny.flat()
+    found = run(method, model)
+    images = tiny.examples(6, 1, label=2).images
+    before = model.module(images)
+    after = found.module(images)
+    assert not torch.equal(before, after)
+
+
+def test_the_same_generator_gives_the_same_bits_and_the_global_one_does_not_matter(method):
+    images = tiny.examples(6, 1).images
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(run(method, tiny.flat()).module.eval()(images))
+    assert torch.equal(*found)
+
+
+def test_nothing_to_forget_changes_nothing(method):
+    model = tiny.flat(norm=True)
+    found = method(model, EMPTY, tiny.examples(9, 2), generator=tiny.generator())
+    assert torch.equal(found.vector, model.vector) and found is not model
+    assert all(
+        torch.equal(a, b) for a, b in zip(found.buffers().values(), model.buffers().values(), strict=True)
+    )
+
+
+def test_without_retained_examples_it_works_or_refuses_by_name(method):
+    call = lambda: method(  # noqa: E731
+        tiny.flat(), tiny.examples(6, 1, label=2), EMPTY, settings=quick(method), generator=tiny.generator()
+    )
+    if method.needs_retain:
+        with pytest.raises(UserError, match=method.name):
+            call()
+    else:
+        assert call() is not None
+
+
+def test_progress_counts_to_the_end(method):
+    told = []
+    run(method, tiny.flat(), conditions=Conditions(progress=told.append))
+    if told:  # a method without optimiser steps tells nothing
+        assert [report.step for report in told] == list(range(1, len(told) + 1))
+        assert {report.steps for report in told} == {len(told)}
+
+
+def test_gradients_are_clipped(method):
+    """Steps so short that weights, whatever the loss, hardly move; decay, momentum and pruning apart."""
+    names = method.defaults
+    if "lr" not in names:
+        pytest.skip("takes no gradient steps")
+    without = {name: 0.0 for name in ("weight_decay", "momentum", "sparsity") if name in names}
+    settings = method.settings(**{"epochs": 1, "batch_size": 4, "lr": 0.1} | without)
+    model, told = tiny.flat(), []
+    found = run(method, model, settings=settings, conditions=Conditions(clip_norm=1e-6, progress=told.append))
+    if method.name not in ADAM:
+        assert float((found.vector - model.vector).norm()) <= 0.1 * 1e-6 * len(told) * 1.01
+
+
+ADAM = ("bad-teacher", "fedquit", "fedunran")
+"""Methods whose steps are as long whatever the length of the gradient."""
+
+
+def test_clipping_is_torchs():
+    parameter = torch.nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    for scale in (0.1, 10.0):
+        gradient = scale * torch.arange(5, dtype=torch.float64)
+        parameter.grad = gradient.clone()
+        torch.nn.utils.clip_grad_norm_([parameter], 2.0)
+        clip(gradient, 2.0)
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-12, atol=0)
+
+
+def test_a_method_says_what_it_costs_and_where_it_is_from(method):
+    passes = method.passes(method.settings())
+    assert passes.forget >= 0 and passes.retain >= 0
+    assert method.source and method.defaults.keys()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ConfigError, match="must be one of fine-tune, "):
+        unlearning.method("amnesia")
+
+
+def test_settings_of_another_method_are_a_mistake():
+    one, other = METHODS["fine-tune"], METHODS["salun"]
+    with pytest.raises(TypeError, match="takes FineTune, not SalUn"):
+        run(one, tiny.flat(), settings=other.settings())
+
+
+# -- other packages -------------------------------------------------------------------------------------------
+
+
+class Point:
+    name, value = "theirs", "theirs:METHOD"
+
+    def __init__(self, load):
+        self.load = load
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Let other packages have entry points."""
+
+    def install(*loads):
+        monkeypatch.setattr(unlearning, "entry_points", lambda group: [Point(load) for load in loads])
+        unlearning.methods.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    unlearning.methods.cache_clear()
+
+
+def test_methods_of_other_packages_are_found(installed):
+    from dataclasses import replace
+
+    theirs = replace(METHODS["fine-tune"], name="theirs")
+    installed(lambda: theirs)
+    assert unlearning.method("theirs") is theirs
+    assert list(unlearning.methods()) == [*METHODS, "theirs"]
+
+
+def test_what_is_no_method_is_named(installed):
+    installed(lambda: print)
+    with pytest.raises(UserError, match="'theirs' \\(theirs:METHOD\\): is no"):
+        unlearning.methods()
+    installed(lambda: METHODS["salun"])
+    with pytest.raises(UserError, match="there is a 'salun' already"):
+        unlearning.methods()
+
+    def broken():
+        raise ImportError("no module named torchvision2")
+
+    installed(broken)
+    with pytest.raises(UserError, match="cannot be loaded: no module named torchvision2"):
+        unlearning.methods()
