@@ -16,9 +16,10 @@ from flwr.clientapp import ClientApp
 from clients.node_data import client_of, routine_for
 from clients.routine import Routine
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import FORGET, TALLY
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, TALLY
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.tallies import tally_record
+from fedunlearn.parts import Assignment
 
 FORGOTTEN = "forgotten"
 """The one record that a forgotten node's ``context.state`` keeps."""
@@ -86,12 +87,32 @@ def _trained(message: Message, context: Context) -> Message:
     assert isinstance(config, ConfigRecord)
     content = RecordDict()
     if kind == FORGET and config.get(TALLY):
-        content[TALLY] = tally_record(routine.tally(client))  # before training changes the model
-    result = routine.train(client, kind, config)
+        content[TALLY] = tally_record(routine.tally(client, config))  # before training changes the model
+    number = _assigned_number(client, config)
+    result = routine.train(number, kind, config)
     update = ModelState(routine.model.vector - received.vector, routine.model.buffers())
     content["arrays"] = pack(update)
-    content["metrics"] = MetricRecord({"num-examples": result.num_examples, "train-loss": result.loss})
+    metrics: dict[str, int | float] = {"num-examples": result.num_examples, "train-loss": result.loss}
+    if NUMBER in config:
+        metrics[NUMBER] = number
+    content["metrics"] = MetricRecord(metrics)  # type: ignore[arg-type]
     return Message(content, reply_to=message)
+
+
+def _assigned_number(client: int, config: ConfigRecord) -> int:
+    """Return the number that an assignment is about; the client's own without one.
+
+    Raises
+    ------
+    RunError
+        The assignment is another client's.
+    """
+    if ASSIGNMENT not in config:
+        return client
+    named = Assignment.loads(str(config[ASSIGNMENT])).client
+    if named != client:
+        raise RunError(f"client {client} was given an assignment of client {named}'s")
+    return int(config[NUMBER])  # type: ignore[arg-type]
 
 
 def _loaded(message: Message, context: Context) -> tuple[Routine, ModelState]:

@@ -16,10 +16,13 @@ from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld, tally_of
 from fedunlearn.evaluation.scored import Scored
-from fedunlearn.federation.answers import Config
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE, Config
+from fedunlearn.federation.local_methods import Chosen
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.parts import Assignment
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import LocalResult, StackResult, train_local, train_stack
+from fedunlearn.unlearning import Conditions, Examples
 
 Metrics = dict[str, int | float | list[int] | list[float]]
 """What a client's evaluation answers, of the type that a Flower ``MetricRecord`` takes."""
@@ -46,9 +49,14 @@ class Routine(ABC):
     def train(self, client: int, kind: str, config: Config) -> LocalResult:
         """Train the model in place on the client's data.
 
-        PUF asks a client it forgets to train exactly as usual (the server negates), so both kinds are one.
+        PUF asks a client it forgets to train exactly as usual (the server negates), so both kinds are one. Where the
+        round names a local routine, a client to forget runs that instead.
         """
-        images, targets = self._place.data.client(client)
+        if kind == FORGET and ROUTINE in config:
+            return self._forget_by_routine(client, config)
+        images, targets = self._examples(client, config)
+        if not len(targets):
+            return LocalResult(0, 0.0)
         return train_local(
             self.model,
             images,
@@ -58,6 +66,37 @@ class Routine(ABC):
             generator=_generator(config, client),
             recipe=self._recipe,
         )
+
+    def _forget_by_routine(self, client: int, config: Config) -> LocalResult:
+        """Run the round's routine on the model, in place: F is what is to be forgotten, R the client's other data."""
+        chosen = Chosen.loads(config[ROUTINE])
+        forget, retain = self._forget_and_retain(client, config)
+        if not forget.size:
+            return LocalResult(0, 0.0)
+        told: list[float] = []
+        found = chosen.method(
+            self.model,
+            forget,
+            retain,
+            settings=chosen.settings,
+            generator=torch_generator(int(config["seed"]), "routine", int(config["round"]), client),
+            conditions=Conditions(
+                progress=lambda report: told.append(report.loss),
+                augmentation=self._recipe.augmentation,
+                loss=self._recipe.loss,
+            ),
+        )
+        self.model.load(found.vector, found.buffers())
+        return LocalResult(forget.size, told[-1] if told else 0.0)
+
+    def _forget_and_retain(self, client: int, config: Config) -> tuple[Examples, Examples]:
+        if ASSIGNMENT not in config:
+            everything = Examples(*self._place.data.client(client))
+            nothing = Examples(everything.images[:0], everything.labels[:0])
+            return everything, nothing
+        assignment = Assignment.loads(config[ASSIGNMENT])
+        forget = Examples(*self._place.data.assigned(assignment))
+        return forget, Examples(*self._place.data.assigned(assignment.rest))
 
     def train_stack(self, clients: Sequence[int], start: Tensor, config: Config) -> StackResult:
         """Train many clients in one stack, each on its own data and in its own order of batches.
@@ -89,17 +128,25 @@ class Routine(ABC):
             "loss": mean_loss(outputs),
         }
 
-    def tally(self, client: int) -> Tally | Withheld:
+    def tally(self, client: int, config: Config | None = None) -> Tally | Withheld:
         """Count and sum what the model, as it is, makes of the client's own training data; it stays as it is.
+
+        With an assignment in the config, of the data that it names.
 
         Never raises: nothing that goes wrong in measuring may stand in the way of being forgotten.
         """
         try:
-            images, targets = self._place.data.client(client)
+            images, targets = self._examples(client, config or {})
             return tally_of(self._outputs(images, targets)) if len(targets) >= FEWEST else TOO_FEW
         except Exception as error:
             log(WARNING, "client %d: no tally of its data", client, exc_info=True)
             return Withheld(f"the measurement failed: {type(error).__name__}")
+
+    def _examples(self, client: int, config: Config) -> tuple[Tensor, Tensor]:
+        """Return the images and targets that a client works with: all its own, or what it is assigned."""
+        if ASSIGNMENT not in config:
+            return self._place.data.client(client)
+        return self._place.data.assigned(Assignment.loads(config[ASSIGNMENT]))
 
     @abstractmethod
     def _outputs(self, images: Tensor, targets: Tensor) -> Scored:

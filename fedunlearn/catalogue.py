@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
-Kind = Literal["models", "data", "strategies", "metrics"]
+Kind = Literal["models", "data", "strategies", "routines", "metrics"]
 
 
 def catalogue(what: Kind) -> Iterator[tuple[str, str]]:
@@ -45,6 +45,11 @@ def _entries(what: Kind) -> Iterator[tuple[str, str]]:
     elif what == "metrics":
         for name, measure in MEASURES.items():
             yield name, f"{measure.description} ({measure.unit}; {measure.better})"
+    elif what == "routines":
+        from fedunlearn import unlearning
+
+        for name, method in unlearning.methods().items():
+            yield name, f"{method.summary}; {method.source}"
     else:
         from fedunlearn.registry import load_object
 

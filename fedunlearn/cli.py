@@ -163,9 +163,11 @@ def compare(
 
 @app.command("list")
 def list_(
-    what: Annotated[Literal["models", "data", "strategies", "metrics"], typer.Argument(help="What to list.")],
+    what: Annotated[
+        Literal["models", "data", "strategies", "routines", "metrics"], typer.Argument(help="What to list.")
+    ],
 ) -> None:
-    """List the models, data sources and partitions, strategies, or metrics there are."""
+    """List the models, data sources and partitions, strategies, local routines, or metrics there are."""
     from fedunlearn.catalogue import catalogue
 
     console = _console()

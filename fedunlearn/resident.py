@@ -17,7 +17,9 @@ from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.data.augmentation import augmentation_of
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.parts import Parts
 from fedunlearn.training import LOSSES, Recipe, accelerate
+from fedunlearn.unlearning.output_filter import with_slot
 
 DATA_KEPT = 2
 """Partitions of data that stay in memory, the latest."""
@@ -67,13 +69,19 @@ def recipe_of(experiment: Experiment) -> Recipe:
 def data_of(experiment: Experiment, seed: int) -> FederatedData:
     """Return the experiment's data, partitioned by ``seed``; loaded once per process."""
     with _lock:
-        return _load_data(
+        data = _load_data(
             experiment.data,
             experiment.federation.num_clients,
             seed,
             device_of(experiment),
             dtype_of(experiment),
         )
+        return _with_parts(data, experiment.parts, seed)
+
+
+@lru_cache(maxsize=DATA_KEPT)
+def _with_parts(data: FederatedData, parts: Parts, seed: int) -> FederatedData:
+    return data.with_parts(parts, seed)
 
 
 @lru_cache(maxsize=DATA_KEPT)
@@ -92,6 +100,8 @@ def new_model(experiment: Experiment, data: FederatedData, seed: int) -> FlatMod
         image_size=data.image_size,
         seed=seed,
     )
+    if experiment.filtered:
+        module = with_slot(module, data.num_classes)
     return FlatModel(module, dtype=dtype_of(experiment), device=device_of(experiment))
 
 
@@ -99,6 +109,7 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
     """Return this thread's resident model of the experiment; its weights are whatever was loaded last."""
     key = (
         experiment.model,
+        experiment.filtered,
         data.num_classes,
         data.in_channels,
         data.image_size,

@@ -17,7 +17,8 @@ class Retrain(UnlearningStrategy):
     Parameters
     ----------
     excluded
-        Client numbers that are never sampled. Without any, this is the original federation.
+        Clients that are never sampled, and parts of clients' data that are never trained on. Without any, this is the
+        original federation.
     """
 
     def __init__(self, *args: Any, excluded: Iterable[int] = (), **kwargs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -17,6 +18,7 @@ from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.simulation.branches import Branch
 from strategies.base import RoundReport, Settings, UnlearningStrategy
 from strategies.conduct import Conduct
+from strategies.local_routine import LocalRoutine
 from strategies.natural import Natural
 from strategies.plan import RoundPlan, Situation
 from strategies.puf import PUF
@@ -24,7 +26,12 @@ from strategies.recovery import RecoveryRule, RequestProgress, RetrainReference
 from strategies.retrain import Retrain
 from strategies.server_evaluation import ServerEvaluation
 
-STRATEGIES: dict[str, type[UnlearningStrategy]] = {"puf": PUF, "natural": Natural, "retrain": Retrain}
+STRATEGIES: dict[str, type[UnlearningStrategy]] = {
+    "puf": PUF,
+    "natural": Natural,
+    "retrain": Retrain,
+    "local-routine": LocalRoutine,
+}
 """Every method by the name that experiments use."""
 
 
@@ -53,6 +60,7 @@ def make_strategy(
             quality=QUALITY[experiment.data.task],
         ),
         stop_when_recovered=branch.stop_when_recovered,
+        parts=experiment.parts,
     )
     options: dict[str, object] = {}
     kind: type[UnlearningStrategy] = Retrain
@@ -79,16 +87,21 @@ def plans(experiment: Experiment, branch: Branch) -> Iterator[RoundPlan]:
     settings = strategy.settings
     for round in range(branch.first_round + 1, branch.last_round + 1):
         arrived = [r for r in branch.requests if r.at_round < round]
-        yield strategy.plan(
+        gone = frozenset(k for r in arrived for k in r.clients)
+        due = {k for r in arrived if r.at_round == round - 1 for k in r.clients}
+        plan = strategy.plan(
             Situation(
                 round=round,
                 num_clients=settings.num_clients,
                 slots=settings.slots,
-                gone=frozenset(k for r in arrived for k in r.clients),
-                to_forget=tuple(sorted({k for r in arrived if r.at_round == round - 1 for k in r.clients})),
+                gone=gone,
+                to_forget=tuple(sorted(due)),
                 seed=settings.seed,
             )
         )
+        before = frozenset(k for r in arrived if r.at_round < round - 1 for k in r.clients)
+        without = settings.parts.without(plan.train, plan.forget, gone | strategy.excluded, before)
+        yield replace(plan, without=without)
 
 
 def serve(

@@ -46,6 +46,12 @@ MEASURES: dict[str, Measure] = {
     "mia_yeom_matched": Measure("%", "mia_yeom, the mean taken over the forgotten data's label mix", _NEARER),
     "mia_auc": Measure("%", "AUC x 100, forgotten against unseen data of the same labels or sites", _NEARER),
     "mia_tpr_at_1_fpr": Measure("%", "forgotten data called members at 1 % false alarms", _NEARER),
+    "average_gap": Measure(
+        "%", "mean |gap| of forget, retain, test quality and mia_svc", "lower, down to the floor"
+    ),
+    "tug_of_war": Measure(
+        "0 to 1", "product of 1 - |gap| of forget, retain, test quality", "higher, up to 1"
+    ),
     "l2_to_retrain": Measure(
         "weights", "Euclidean distance to retrain's weights", "lower, down to the floor"
     ),

@@ -131,11 +131,26 @@ def branch_key(
     weights_hash
         Hash of the initial weights.
     """
-    method_source = (strategy_source(branch.method.name),) if branch.method else ()
+    method_source: tuple[str, ...] = (strategy_source(branch.method.name),) if branch.method else ()
+    if branch.method and branch.method.routine is not None:
+        method_source += ("fedunlearn/unlearning", "fedunlearn/federation/local_methods.py")
     # The label is a name for the reader; two labels of the same settings are one computation.
     method = replace(branch.method, given_label=None) if branch.method else None
+    named = {
+        *branch.excluded,
+        *branch.forget,
+        *branch.watched,
+        *(k for r in branch.requests for k in r.clients),
+    }
+    parts = [experiment.parts[n].to_dict() for n in sorted(named) if n in experiment.parts]
+    # Parts are drawn by the experiment's seed; without any, a key is what it was.
+    of_parts: dict[str, Any] = {"parts": [branch.seed, parts]} if parts else {}
+    if experiment.filtered:
+        of_parts["filtered"] = True  # its checkpoints have a buffer more
+        method_source += ("fedunlearn/unlearning/output_filter.py",)
     return digest_of(
-        {
+        of_parts
+        | {
             "data": data_hash,
             "model": asdict(experiment.model),
             "weights": weights_hash,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -51,6 +52,7 @@ def accelerate(
         forward = _ChannelsLast(forward)
     model.autocast = torch.bfloat16 if precision == "bfloat16" else None
     model.forward = forward if model.autocast is None else _Autocast(forward, device, model.autocast)
+    model.accelerate = partial(accelerate, precision=precision, compile=compile, channels_last=channels_last)
 
 
 class _ChannelsLast:

@@ -28,6 +28,33 @@ def keys(experiment, *, data="data", weights=str):
     return found
 
 
+ROUTINE = """
+[[method]]
+name = "local-routine"
+routine = "random-label"
+settings = {epochs = 1}
+"""
+
+
+def test_settings_of_a_routine_are_in_its_key_and_in_no_other():
+    once = keys(tiny(text=TINY + ROUTINE))
+    twice = keys(tiny(text=TINY + ROUTINE.replace("epochs = 1", "epochs = 2")))
+    assert {name for name in once if once[name] != twice[name]} == {"random-label-0-s1"}
+
+
+def test_what_the_parts_are_that_are_forgotten_is_in_the_key():
+    text = TINY.replace("targets = [[1]]\n", "") + "[[target]]\nclients = [1]\nsamples = 0.5\n"
+    half, third = keys(tiny(text=text)), keys(tiny(text=text.replace("0.5", "0.3")))
+    assert set(half.values()).isdisjoint(third.values()), "the original as well: it is measured on them"
+
+
+def test_a_place_for_an_output_filter_is_in_every_key():
+    text = TINY.replace("targets = [[1]]\n", "") + "[[target]]\nclasses = [1]\n"
+    without, with_it = keys(tiny(text=text)), keys(tiny(text=text + ROUTINE.replace("random-label", "mpru").replace(
+        "settings = {epochs = 1}\n", "")))  # fmt: skip
+    assert set(without.values()).isdisjoint(with_it.values())
+
+
 # -- what is in a key -----------------------------------------------------------------------------------------
 
 ORACLES = {"retrain-0-s1", "floor-0-s1"}
@@ -242,6 +269,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/durable.py": "how files are written, not what is in them",
     "fedunlearn/errors.py": "words",
     "fedunlearn/out_of_memory.py": "words",
+    "fedunlearn/parts.py": "the parts that a branch is about are in the key by value",
     "fedunlearn/registry.py": "chooses data and models, which are in the key by content",
     "fedunlearn/config": "settings are in the key by value",
     "fedunlearn/evaluation": "measures of finished branches have keys of their own",
@@ -259,6 +287,8 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/runs/__init__.py": "empty",
     "fedunlearn/runs/cache.py": "makes the key",
     "fedunlearn/runs/directory.py": "where files lie",
+    "fedunlearn/federation/local_methods.py": "in the key of branches whose method is a local routine",
+    "fedunlearn/unlearning": "in the key of branches whose method is a local routine",
     "fedunlearn/simulation/__init__.py": "empty",
     "fedunlearn/simulation/choice.py": "what it chooses is in the key by value",
     "fedunlearn/simulation/evaluation_forecast.py": "what is shown",
@@ -272,6 +302,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/simulation/scoring.py": "reads finished branches",
     "fedunlearn/simulation/shortage.py": "words",
     "strategies/__init__.py": "empty",
+    "strategies/local_routine.py": "a method, in the keys of its branches",
     "strategies/natural.py": "a method, in the keys of its branches",
     "strategies/puf.py": "a method, in the keys of its branches",
     **dict.fromkeys(

@@ -17,6 +17,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import branches, floor_seed
 from fedunlearn.simulation.runner import simulate
 from strategies.base import UnlearningStrategy
+from strategies.local_routine import LocalRoutine
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.recovery import RetrainReference
@@ -46,7 +47,8 @@ def branch(name, experiment=EXPERIMENT):
 def test_every_method_an_experiment_may_name_is_registered_and_retraining_is_one_of_them():
     named = get_args(get_type_hints(MethodConfig)["name"])
     assert set(STRATEGIES) == {*named, "retrain"}
-    assert {"puf": PUF, "natural": Natural, "retrain": Retrain} == STRATEGIES
+    ours = {"puf": PUF, "natural": Natural, "retrain": Retrain, "local-routine": LocalRoutine}
+    assert ours == STRATEGIES
     assert all(issubclass(kind, UnlearningStrategy) and kind.__doc__ for kind in STRATEGIES.values())
 
 

@@ -1,0 +1,73 @@
+"""A client's local routine on its way from the experiment file to the client: name, settings, and its run there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from fedunlearn import unlearning
+from fedunlearn.errors import ConfigError
+from fedunlearn.unlearning import Method
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A method and its hyper-parameters, all of them.
+
+    Attributes
+    ----------
+    method : Method
+    settings
+        Of ``method.settings``.
+    """
+
+    method: Method
+    settings: Any
+
+    @classmethod
+    def of(cls, name: str, settings: Mapping[str, Any]) -> Chosen:
+        """Return a method with settings as an experiment file has them: keys with ``-`` for ``_``.
+
+        Raises
+        ------
+        ConfigError
+            There is no such method, or it does not take a setting or its value.
+        """
+        method = unlearning.method(name)
+        names = {field.name.replace("_", "-"): field.name for field in fields(method.settings)}
+        kinds = get_type_hints(method.settings)
+        given = {}
+        for key, value in settings.items():
+            if key not in names:
+                takes = ", ".join(names) or "none"
+                raise ConfigError(f"settings.{key} = {value!r}: {name} has no such setting; it takes {takes}")
+            given[names[key]] = _checked(f"settings.{key}", value, kinds[names[key]])
+        return cls(method, method.settings(**given))
+
+    def dumps(self) -> str:
+        """Return one line of JSON, as a message carries it."""
+        return json.dumps({"name": self.method.name, "settings": asdict(self.settings)}, sort_keys=True)
+
+    @classmethod
+    def loads(cls, text: str) -> Chosen:
+        """Inverse of :meth:`dumps`."""
+        told = json.loads(text)
+        method = unlearning.method(told["name"])
+        return cls(method, method.settings(**told["settings"]))
+
+
+def _checked(path: str, value: Any, kind: Any) -> Any:
+    """Return a value in the type of a field; refuse another's."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ConfigError(f"{path} = {value!r}: must be one of {', '.join(map(repr, get_args(kind)))}")
+        return value
+    options = [each for each in get_args(kind) or (kind,) if each is not type(None)]
+    if float in options and type(value) is int:
+        return float(value)
+    if not any(type(value) is option for option in options):
+        named = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+        raise ConfigError(f"{path} = {value!r}: must be {'an' if named[0] in 'aeio' else 'a'} {named}")
+    return value

@@ -1,0 +1,171 @@
+"""Local routines: what the server makes of their results, and the same bits as the routine by itself."""
+
+import copy
+
+import pytest
+import torch
+
+from fedunlearn import resident, unlearning
+from fedunlearn.errors import ConfigError
+from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.parts import Assignment
+from fedunlearn.randomness import torch_generator
+from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.simulation.runner import simulate
+from fedunlearn.unlearning import Conditions, Examples
+from strategies.local_routine import check, hosted_step
+from tests.e2e.tiny import TINY, tiny
+
+W = torch.tensor([1.0, -2.0, 0.5])
+ONE = Contribution(0, 10, torch.tensor([1.0, 0.0, 2.0]))
+TWO = Contribution(3, 30, torch.tensor([-1.0, 4.0, 0.0]))
+KEPT = Contribution(1, 60, torch.tensor([0.5, 0.5, 0.5]))
+NOBODY = BlockSum()
+
+
+def test_replace_is_the_mean_of_the_results():
+    found = hosted_step(W, NOBODY, [ONE, TWO], "replace")
+    torch.testing.assert_close(found, (10 * (W + ONE.delta) + 30 * (W + TWO.delta)) / 40)
+
+
+def test_of_one_client_it_is_its_result():
+    torch.testing.assert_close(hosted_step(W, NOBODY, [ONE], "replace"), W + ONE.delta)
+
+
+def test_weighted_is_federated_averaging_with_those_who_forget():
+    found = hosted_step(W, BlockSum.of([KEPT]), [ONE, TWO], "weighted")
+    everybody = [ONE, TWO, KEPT]
+    torch.testing.assert_close(found, W + sum(c.num_examples * c.delta for c in everybody) / 100)
+
+
+def test_negated_is_puf():
+    from strategies.puf import puf_step
+
+    found = hosted_step(W, NOBODY, [ONE, TWO], "negated")
+    torch.testing.assert_close(found, puf_step(W, NOBODY, [ONE, TWO], mode="special", scale=1.0))
+
+
+ROUTINE = """
+[[method]]
+name = "local-routine"
+routine = "{routine}"
+settings = {settings}
+"""
+
+
+def hosted(routine, settings, text=TINY):
+    head, _, tail = text.partition("[[method]]")
+    _, _, recover = tail.partition("[recover]")
+    chosen = ROUTINE.format(routine=routine, settings=settings)
+    return tiny(text=f"{head}{chosen}[recover]{recover}")
+
+
+POOLED = (
+    TINY.replace("targets = [[1]]\n", "").replace("num-clients = 4", "num-clients = 1")
+    + """
+[[target]]
+clients = [0]
+samples = 0.25
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("routine", "settings"),
+    [
+        ("fine-tune", "{epochs = 2, batch-size = 16}"),
+        ("salun", "{epochs = 2, batch-size = 16}"),
+        ("scrub", "{epochs = 2}"),
+        ("ssd", "{}"),
+        ("fedquit", "{}"),
+    ],
+)
+def test_with_one_client_it_is_the_routine_on_pooled_data_bit_for_bit(tmp_path, routine, settings):
+    experiment = hosted(routine, settings, POOLED)
+    run = simulate(experiment, out=tmp_path)
+    rounds = experiment.train.rounds
+    before = Checkpoints(run / "checkpoints", "original-s1").load(rounds)
+    after = Checkpoints(run / "checkpoints", f"{routine}-0-s1").load(rounds + 1)
+
+    data = resident.data_of(experiment, 1)
+    model = resident.new_model(experiment, data, 1)
+    model.load(before.vector, before.buffers)
+    (part,) = experiment.target_sets(1)[0]
+    everything = Examples(*data.client(0))
+    forget_rows = torch.from_numpy(data.parts[part].rows(everything.labels.numpy(), 1))
+    keep = torch.ones(everything.size, dtype=torch.bool)
+    keep[forget_rows] = False
+    method = unlearning.method(routine)
+    chosen = {key.replace("-", "_"): value for key, value in experiment.methods[0].settings.items()}
+    found = method(
+        model,
+        everything.select(forget_rows),
+        everything.select(keep.nonzero().flatten()),
+        settings=method.settings(**chosen),
+        generator=torch_generator(1, "routine", rounds + 1, part),
+        conditions=Conditions(),
+    )
+    # w + (w_u - w) rounds once more than w_u.
+    torch.testing.assert_close(after.vector, found.vector, rtol=0, atol=1e-6)
+    assert not torch.equal(after.vector, before.vector)
+    for name, buffer in found.buffers().items():
+        torch.testing.assert_close(after.buffers[name], buffer)
+
+
+def test_hosted_by_a_client_it_sees_that_clients_data_only(tmp_path, monkeypatch):
+    """F and R of the routine are the client's own: the part that is forgotten, and what it keeps."""
+    text = TINY.replace("targets = [[1]]\n", "") + "\n[[target]]\nclients = [2]\nsamples = 0.5\n"
+    experiment = hosted("fine-tune", "{epochs = 1}", text)
+    seen = []
+    method = unlearning.method("fine-tune")
+    unlearn = method.unlearn
+
+    def watched(model, forget, retain, **more):
+        seen.append((forget, retain))
+        return unlearn(model, forget, retain, **more)
+
+    spied = copy.copy(method)
+    object.__setattr__(spied, "unlearn", watched)
+    monkeypatch.setitem(unlearning.methods(), "fine-tune", spied)
+    simulate(experiment, out=tmp_path)
+    ((forget, retain),) = seen
+    data = resident.data_of(experiment, 1)
+    own = data.client(2)[0]
+    part = data.parts[4]
+    assert torch.equal(forget.images, data.assigned(Assignment(2, part))[0])
+    assert torch.equal(retain.images, data.assigned(Assignment(2, None, (part,)))[0])
+    assert len(forget.images) + len(retain.images) == len(own)
+
+
+@pytest.mark.parametrize(
+    ("routine", "settings", "message"),
+    [
+        ("amnesia", "{}", "must be one of fine-tune, "),
+        ("salun", "{epoch = 1}", "salun has no such setting; it takes saliency, "),
+        ("salun", '{epochs = "many"}', "settings.epochs = 'many': must be an int"),
+        (
+            "salun",
+            '{order = "sorted"}',
+            "settings.order = 'sorted': must be one of 'forget-then-retain', 'mixed'",
+        ),
+        ("trw", "{}", "forgets classes; give targets such as"),
+    ],
+)
+def test_what_a_routine_cannot_do_is_refused_before_anything_runs(tmp_path, routine, settings, message):
+    experiment = hosted(routine, settings)
+    with pytest.raises(ConfigError, match=message) as refused:
+        check(experiment)
+    assert str(refused.value).startswith("method[1].")
+    with pytest.raises(ConfigError):
+        simulate(experiment, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_without_retained_data_and_a_routine_that_needs_some(tmp_path):
+    """The client fails at its forgetting, and the request with it: nothing is half done."""
+    from fedunlearn.requests import Ledger
+
+    run = simulate(hosted("salun", "{}"), out=tmp_path)
+    with Ledger(run / "requests.sqlite") as ledger:
+        (request,) = ledger.requests("salun-0-s1")
+    assert request.state == "failed"
