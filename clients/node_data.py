@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def routine_for(context: Context) -> Routine:
         raise ConfigError(
             f"{Path(folder) / CLIENT_FILE}: holds the data of client {part.client}; this node serves client {client}"
         )
-    return routine_on(experiment, part.of_client(experiment.federation.num_clients, part.images.device))
+    data = part.of_client(experiment.federation.num_clients, part.images.device)
+    return routine_on(experiment, replace(data, seed=experiment.seeds[0]))
 
 
 @lru_cache(maxsize=FILES_KEPT)

@@ -160,6 +160,7 @@ class Parts:
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self._by_number = {part.number: part for part in parts}
+        self._hash = hash(tuple(self._by_number.values()))  # once: there may be as many as clients
 
     def __bool__(self) -> bool:
         return bool(self._by_number)
@@ -168,7 +169,7 @@ class Parts:
         return isinstance(other, Parts) and self._by_number == other._by_number
 
     def __hash__(self) -> int:
-        return hash(tuple(self._by_number.values()))
+        return self._hash
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._by_number)
@@ -187,11 +188,12 @@ class Parts:
         """Return those of the numbers that are whole clients."""
         return frozenset(n for n in numbers if n not in self._by_number)
 
-    def of(self, client: int, numbers: Iterable[int]) -> tuple[int, ...]:
-        """Return those of the numbers that are parts of a client's data, ascending."""
-        return tuple(
-            sorted(n for n in numbers if n in self._by_number and self._by_number[n].client == client)
-        )
+    def _by_client(self, numbers: Iterable[int]) -> dict[int, tuple[int, ...]]:
+        """Return client → those of the numbers that are parts of its data, ascending."""
+        found: dict[int, list[int]] = {}
+        for number in sorted(set(numbers) & self._by_number.keys()):
+            found.setdefault(self._by_number[number].client, []).append(number)
+        return {client: tuple(parts) for client, parts in found.items()}
 
     def without(
         self, train: Sequence[int], forget: Sequence[int], gone: Iterable[int], forgotten: Iterable[int]
@@ -209,9 +211,9 @@ class Parts:
         """
         if not self._by_number:
             return {}
-        gone, forgotten = set(gone), set(forgotten)
-        left_out = {k: self.of(k, gone) for k in train}
-        left_out |= {u: self.of(self.owner(u), forgotten - {u}) for u in forget}
+        of_gone, of_forgotten = self._by_client(gone), self._by_client(forgotten)
+        left_out = {k: of_gone.get(k, ()) for k in train}
+        left_out |= {u: tuple(p for p in of_forgotten.get(self.owner(u), ()) if p != u) for u in forget}
         return {number: parts for number, parts in left_out.items() if parts}
 
     def assignments(

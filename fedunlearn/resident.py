@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from fedunlearn import config, models
+from fedunlearn import config, models, unlearning
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.data.augmentation import augmentation_of
@@ -91,6 +91,12 @@ def _load_data(
     return load_federated(data, num_clients, seed, device=device, dtype=dtype)
 
 
+def has_filter_slot(experiment: Experiment) -> bool:
+    """Return whether the model has a place for an output filter after it: whether a routine is one."""
+    routines = (method.routine for method in experiment.methods if method.routine is not None)
+    return any(unlearning.method(routine).returns == "filter" for routine in routines)
+
+
 def new_model(experiment: Experiment, data: FederatedData, seed: int) -> FlatModel:
     """Build the experiment's model with the initial weights that ``seed`` draws."""
     module = models.build(
@@ -100,7 +106,7 @@ def new_model(experiment: Experiment, data: FederatedData, seed: int) -> FlatMod
         image_size=data.image_size,
         seed=seed,
     )
-    if experiment.filtered:
+    if has_filter_slot(experiment):
         module = with_slot(module, data.num_classes)
     return FlatModel(module, dtype=dtype_of(experiment), device=device_of(experiment))
 
@@ -109,7 +115,7 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
     """Return this thread's resident model of the experiment; its weights are whatever was loaded last."""
     key = (
         experiment.model,
-        experiment.filtered,
+        has_filter_slot(experiment),
         data.num_classes,
         data.in_channels,
         data.image_size,

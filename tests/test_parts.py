@@ -83,7 +83,6 @@ PARTS = Parts([Part(10, 3, 0.5), Part(11, 3, classes=(2,)), Part(12, 4, 0.1)])
 def test_owners():
     assert [PARTS.owner(n) for n in (3, 10, 11, 12)] == [3, 3, 3, 4]
     assert PARTS.clients([3, 10, 12, 7]) == {3, 7}
-    assert PARTS.of(3, [12, 11, 10, 4]) == (10, 11)
 
 
 def test_who_trains_leaves_out_what_is_gone_and_who_forgets_what_was_forgotten_before():

@@ -48,8 +48,6 @@ Name = Annotated[
 ]
 SEGMENTED = ("prostate-mri", "prostate-phantom")
 """Sources whose targets are masks."""
-OUTPUT_FILTERS = ("mpru",)
-"""Routines that change what a model gives out, and none of its weights."""
 ALWAYS = "is always computed; leave this [[method]] out"
 
 
@@ -268,11 +266,6 @@ class Experiment:
     def live(self) -> bool:
         """Whether requests arrive while the federation runs, instead of being scripted."""
         return self.requests is not None
-
-    @property
-    def filtered(self) -> bool:
-        """Whether the model has a place for an output filter after it: whether a routine is one."""
-        return any(method.routine in OUTPUT_FILTERS for method in self.methods)
 
     @property
     def branching(self) -> bool:

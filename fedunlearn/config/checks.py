@@ -94,6 +94,8 @@ def _targets(experiment: Experiment) -> Iterator[Contradiction]:
             f"would forget {num_clients:,} clients in turn and retrain {2 * num_clients:,} federations; draw some "
             "of them, such as targets = {draw = 10}, or list them",
         )
+    elif targets == "each" and num_clients == 1:
+        yield "targets", targets, _NOBODY_LEFT
     elif isinstance(targets, DrawnTargets):
         if targets.size >= num_clients:
             yield "targets.size", targets.size, f"must be < federation.num-clients = {num_clients}"

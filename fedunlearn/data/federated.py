@@ -98,8 +98,8 @@ class FederatedData:
         return self.train_images.shape[-1]
 
     def with_parts(self, parts: Parts, seed: int) -> FederatedData:
-        """Return the same data, of whose clients these parts have numbers."""
-        return replace(self, parts=parts, seed=seed) if parts else self
+        """Return the same data, of whose clients these parts have numbers; `seed` draws their rows."""
+        return replace(self, parts=parts, seed=seed)
 
     @cached_property
     def content_hash(self) -> str:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fedunlearn import unlearning
+from fedunlearn.config import Experiment
+from fedunlearn.config.targets import Wanted
 from fedunlearn.errors import ConfigError
 from fedunlearn.unlearning import Method
 
@@ -56,6 +58,40 @@ class Chosen:
         told = json.loads(text)
         method = unlearning.method(told["name"])
         return cls(method, method.settings(**told["settings"]))
+
+
+def check_routines(experiment: Experiment) -> None:
+    """Refuse an experiment whose routines cannot do what it asks of them.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names the routine and what is wrong.
+    """
+    for index, method in enumerate(experiment.methods, start=1):
+        if method.routine is None:
+            continue
+        try:
+            chosen = Chosen.of(method.routine, method.settings)
+        except ConfigError as error:
+            raise ConfigError(f"method[{index}].{error}") from None
+        routine = chosen.method
+        if experiment.data.task not in routine.tasks:
+            raise ConfigError(
+                f"method[{index}].routine = {routine.name!r}: is for {' and '.join(routine.tasks)}, and "
+                f"{experiment.data.source!r} is {experiment.data.task}"
+            )
+        if routine.forgets == ("class",) and not _only_classes(experiment):
+            raise ConfigError(
+                f"method[{index}].routine = {routine.name!r}: forgets classes; give targets such as "
+                "[[target]] classes = [3]"
+            )
+
+
+def _only_classes(experiment: Experiment) -> bool:
+    """Whether everything that is to be forgotten are whole classes, of some or of all clients."""
+    entries: tuple[Wanted, ...] = (*experiment.target, *experiment.forget)
+    return bool(entries) and all(e.classes is not None and e.samples is None for e in entries)
 
 
 def _checked(path: str, value: Any, kind: Any) -> Any:

@@ -145,7 +145,7 @@ def branch_key(
     parts = [experiment.parts[n].to_dict() for n in sorted(named) if n in experiment.parts]
     # Parts are drawn by the experiment's seed; without any, a key is what it was.
     of_parts: dict[str, Any] = {"parts": [branch.seed, parts]} if parts else {}
-    if experiment.filtered:
+    if resident.has_filter_slot(experiment):
         of_parts["filtered"] = True  # its checkpoints have a buffer more
         method_source += ("fedunlearn/unlearning/output_filter.py",)
     return digest_of(

@@ -12,6 +12,7 @@ from rich.table import Table
 from fedunlearn import models, resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.randomness import torch_generator
 from fedunlearn.registry import load_object
 from fedunlearn.simulation.branches import Branch, branches
@@ -23,7 +24,6 @@ from fedunlearn.training import train_local
 PROBE_BATCH = 64
 """Most examples that the probe trains on at once."""
 PLANS = "strategies.server_app:plans"
-CHECK = "strategies.local_routine:check"
 KIND_NAMES = {
     "original": "original, trained once per seed",
     "retrain": "retrained without the forgotten clients",
@@ -114,7 +114,7 @@ class Forecast:
 
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
-    load_object(CHECK)(experiment)
+    check_routines(experiment)
     found = []
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)

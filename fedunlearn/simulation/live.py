@@ -14,6 +14,7 @@ from fedunlearn import config, resident
 from fedunlearn.config import Experiment
 from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.federation.engines import open_grid
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
 from fedunlearn.requests import LIVE_BRANCH
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from strategies.rounds import RoundReport
 
 SERVE = "strategies.live_service:serve_live"
-CHECK = "strategies.local_routine:check"
 EVALUATION = "strategies.live_evaluation:evaluation_of"
 
 
@@ -67,7 +67,7 @@ def run_live(
         A round missed its quorum, memory ran out, or another server has the run.
     """
     progress = progress or Progress()
-    load_object(CHECK)(experiment)
+    check_routines(experiment)
     data = resident.data_of(experiment, experiment.seeds[0])
     resident.new_model(experiment, data, experiment.seeds[0])  # what is wrong is said before a run is begun
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)

@@ -21,6 +21,7 @@ from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.federation.engines import open_grid
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
 from fedunlearn.report.words import PartName, clients
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from strategies.base import RoundReport
 
 SERVE = "strategies.server_app:serve"
-CHECK = "strategies.local_routine:check"
 REFERENCE = "strategies.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
@@ -77,7 +77,7 @@ def simulate(
     RunError
         A round missed its quorum, or memory ran out; then with what to try.
     """
-    load_object(CHECK)(experiment)
+    check_routines(experiment)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
         resident.new_model(experiment, resident.data_of(experiment, seed), seed)

@@ -10,8 +10,10 @@ from clients.node_data import routine_for
 from fedunlearn import config, resident
 from fedunlearn.data.export import export
 from fedunlearn.errors import ConfigError
+from fedunlearn.federation.answers import ASSIGNMENT, NUMBER
 from fedunlearn.federation.compat import ensure_task_identity
 from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.parts import Assignment, Part
 from tests.deployment import tiny
 
 
@@ -34,7 +36,7 @@ def context(file, **node_config):
     return Context(1, 7, told, RecordDict(), {"experiment": str(file)})
 
 
-def trained(file, kind="train", **node_config):
+def trained(file, kind="train", told=None, **node_config):
     """Return a node's answer to the first round."""
     ensure_task_identity()
     experiment = config.load(file)
@@ -42,7 +44,7 @@ def trained(file, kind="train", **node_config):
     content = RecordDict(
         {
             "arrays": pack(ModelState(model.vector.clone(), model.buffers())),
-            "config": ConfigRecord({"round": 1, "lr": 0.1, "seed": 1}),
+            "config": ConfigRecord({"round": 1, "lr": 0.1, "seed": 1, **(told or {})}),
         }
     )
     reply = app(Message(content, 7, kind), context(file, **node_config))
@@ -58,6 +60,15 @@ def test_a_node_with_its_own_file_answers_as_one_that_has_the_source(client, fil
     found, same = trained(file, partition_id=client, data_dir=str(exported / f"client-{client}"))
     assert found.equal(wanted) and wanted.norm() > 0
     assert same["num-examples"] == metrics["num-examples"]
+
+
+def test_it_draws_the_rows_of_a_part_as_one_that_has_the_source(file, exported):
+    assignment = Assignment(1, Part(tiny.CLIENTS, 1, samples=0.5))
+    told = {ASSIGNMENT: assignment.dumps(), NUMBER: tiny.CLIENTS}
+    wanted, metrics = trained(file, told=told, partition_id=1)
+    found, same = trained(file, told=told, partition_id=1, data_dir=str(exported / "client-1"))
+    assert found.equal(wanted)
+    assert same["num-examples"] == metrics["num-examples"] < trained(file, partition_id=1)[1]["num-examples"]
 
 
 def test_two_clients_are_not_the_same(file):

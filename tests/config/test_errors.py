@@ -384,6 +384,14 @@ def test_broken_file(old: str, new: str, message: str) -> None:
     assert "\n" not in message
 
 
+def test_each_of_one_client() -> None:
+    text = WORKING.replace("targets = [[0], [2, 3]]", 'targets = "each"').replace(
+        "clients = 5", "clients = 1"
+    )
+    wanted = 'targets = "each" (x.toml): nobody would be left to learn from; leave at least one client'
+    assert refusal(text) == wanted
+
+
 @pytest.mark.parametrize(("old", "new", "message"), BROKEN_TIMELINES)
 def test_broken_timeline(old: str, new: str, message: str) -> None:
     assert timeline().count(old) == 1

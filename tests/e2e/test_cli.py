@@ -12,6 +12,7 @@ import pytest
 
 from fedunlearn.config import load
 from tests.e2e.tiny import TINY
+from tests.interrupts import heed_interrupts
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
@@ -203,8 +204,7 @@ def test_after_ctrl_c_the_command_to_go_on_with_is_shown(tmp_path: Path) -> None
         env={**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
-        # Started in the background, tests ignore interrupts, and so would whatever they start.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout is not None
     for line in process.stdout:

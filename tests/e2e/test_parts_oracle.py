@@ -74,7 +74,7 @@ def mean(pairs):
     return sum(n * d for n, d in pairs), sum(n for n, _ in pairs)
 
 
-@pytest.mark.parametrize(("target", "parts"), enumerate([SHARE, CLASS, MIXED]))
+@pytest.mark.parametrize(("target", "parts"), [(0, SHARE), (1, CLASS), (2, MIXED)])
 @pytest.mark.parametrize("mode", ["special", "regular"])
 def test_puf_and_its_recovery(world, target, parts, mode):
     """The client trains on what it keeps (regular) while what it forgets is negated; recovery is without it."""
@@ -102,7 +102,7 @@ def sampled(folder, target):
         return ledger.plan(f"puf-regular-3-{target}-s1", ROUNDS + 1).plan["train"]
 
 
-@pytest.mark.parametrize(("target", "parts"), enumerate([SHARE, CLASS, MIXED]))
+@pytest.mark.parametrize(("target", "parts"), [(0, SHARE), (1, CLASS), (2, MIXED)])
 def test_retraining_never_sees_them(world, target, parts):
     _, folder, clients, module = world
     _, kept = forget_and_keep(clients, parts)

@@ -16,6 +16,7 @@ from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.directory import run_name
 from tests.deployment.flower import wait_for
 from tests.faults.record import check_metrics, check_replay, check_requests
+from tests.interrupts import heed_interrupts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 EXPERIMENT = """
@@ -52,11 +53,6 @@ earlier = "purge"
 """
 COMMAND = [sys.executable, "-m", "fedunlearn.cli"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "300"}
-
-
-def heed_interrupts() -> None:
-    """Undo what a test run in the background hands down: there, SIGINT is ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def at_once(*commands: Sequence[object]) -> list[subprocess.Popen[str]]:

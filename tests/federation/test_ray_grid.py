@@ -22,7 +22,13 @@ CONFIG = {"seed": 9, "experiment": "x.toml"}
 
 
 @pytest.fixture(scope="module")
-def grid():
+def others():
+    """Processes that tests of other files may have left to this one."""
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.fixture(scope="module")
+def grid(others):
     with RayGrid(APP, 20, run_config=CONFIG, workers=2, cpus_per_worker=0.4) as made:
         yield made
 
@@ -126,10 +132,10 @@ def test_a_client_app_without_a_name_travels_too(grid):
     assert torch.get_num_threads() == before
 
 
-def test_everything_listens_on_this_machine_alone(grid):
+def test_everything_listens_on_this_machine_alone(grid, others):
     """And there are no processes but those that run actors."""
     ears, names = [], ""
-    for process in psutil.Process().children(recursive=True):
+    for process in set(psutil.Process().children(recursive=True)) - others:
         with suppress(psutil.NoSuchProcess):  # an actor of the test before may just be going
             ears += [c.laddr.ip for c in process.net_connections() if c.status == psutil.CONN_LISTEN]
             names += " ".join(process.cmdline())

@@ -7,13 +7,14 @@ import torch
 
 from fedunlearn import resident, unlearning
 from fedunlearn.errors import ConfigError
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.randomness import torch_generator
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.unlearning import Conditions, Examples
-from strategies.local_routine import check, hosted_step
+from strategies.local_routine import hosted_step
 from tests.e2e.tiny import TINY, tiny
 
 W = torch.tensor([1.0, -2.0, 0.5])
@@ -154,7 +155,7 @@ def test_hosted_by_a_client_it_sees_that_clients_data_only(tmp_path, monkeypatch
 def test_what_a_routine_cannot_do_is_refused_before_anything_runs(tmp_path, routine, settings, message):
     experiment = hosted(routine, settings)
     with pytest.raises(ConfigError, match=message) as refused:
-        check(experiment)
+        check_routines(experiment)
     assert str(refused.value).startswith("method[1].")
     with pytest.raises(ConfigError):
         simulate(experiment, out=tmp_path)
