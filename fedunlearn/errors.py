@@ -17,6 +17,23 @@ class RunError(Exception):
     """The input was fine but the run failed. The command line prints the message and exits with 1."""
 
 
+class DivergedError(RunError):
+    """Weights, or what comes out of them, are no numbers any more, and no round can follow.
+
+    Attributes
+    ----------
+    round : int
+        In which it came to that.
+    why : str
+        What is no number.
+    """
+
+    def __init__(self, round: int, why: str) -> None:
+        super().__init__(f"round {round}: diverged, {why}; a smaller learning rate is the first thing to try")
+        self.round = round
+        self.why = why
+
+
 class OutOfMemoryError(RunError):
     """Memory ran out. Whoever knows the experiment adds what to try.
 

@@ -15,9 +15,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedunlearn.federation.answers import Answers, RoundTrainer, RoundWork
+from fedunlearn.federation.answers import NOT_FINITE, ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, pack, unpack
-from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
@@ -26,7 +26,15 @@ from strategies.conduct import Conduct
 from strategies.exchange import collect, messages_for
 from strategies.plan import RoundPlan, Situation
 from strategies.recovery import RequestProgress
-from strategies.rounds import QuorumMissedError, RoundInProgress, check_quorum, floats, mean_loss, no_answers
+from strategies.rounds import (
+    QuorumMissedError,
+    RoundInProgress,
+    check_quorum,
+    divergence,
+    floats,
+    mean_loss,
+    no_answers,
+)
 from strategies.rounds import RoundReport as RoundReport
 from strategies.settings import Settings as Settings
 
@@ -214,6 +222,8 @@ class UnlearningStrategy(Strategy):
         ------
         QuorumMissedError
             If a round misses its quorum; a live federation waits and repeats the round instead.
+        DivergedError
+            If the weights of a simulated federation are no numbers any more.
         """
         result = Result()
         config = train_config or ConfigRecord()
@@ -311,6 +321,9 @@ class UnlearningStrategy(Strategy):
         plan = current.plan
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
+        quorum, routine = self.settings.quorum, ROUTINE in self.told(plan)
+        if why := divergence(plan, answers.failed, quorum, routine=routine):
+            self.conduct.diverged(plan.round, why)
         check_quorum(plan, answers.failed, self.settings.quorum)
         self.docket.record_failures(plan, current.failed, answers.failed)
         if answers.failed.keys() & set(plan.forget):
@@ -328,6 +341,8 @@ class UnlearningStrategy(Strategy):
             if not self.needs_individual:
                 answers.retained = summed
         vector = self.combine(model.vector, answers.retained, answers.forgetting)
+        if not all_finite(vector):
+            self.conduct.diverged(plan.round, f"the global model {NOT_FINITE}")
         return ModelState(vector, self.buffers(model, summed, answers.forgetting))
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:

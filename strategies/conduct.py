@@ -8,6 +8,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from fedunlearn.errors import DivergedError
 from fedunlearn.federation.answers import Answers
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import Contribution
@@ -74,6 +75,15 @@ class Conduct:
     def missed(self, error: QuorumMissedError, grid: Grid) -> None:
         """Decide what follows from too few answers: raise the error to stop, return to repeat the round."""
         raise error
+
+    def diverged(self, round: int, why: str) -> None:
+        """Decide what follows from weights that are no numbers: raise to stop, return to go on as ever.
+
+        Raises
+        ------
+        DivergedError
+        """
+        raise DivergedError(round, why)
 
     def told(self, plan: RoundPlan) -> dict[str, Any]:
         """Return what clients are told beside round, learning rate and seed."""

@@ -12,11 +12,12 @@ from flwr.common.logger import log
 from fedunlearn.errors import RunError
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
-from fedunlearn.requests import Ledger, Move
+from fedunlearn.requests import OPEN, Ledger, Move
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
 ROLLED_BACK = "rolled back by the guard: "
+DIVERGED = "diverged: "
 """What the ledger says before the reason."""
 
 
@@ -192,10 +193,26 @@ class Docket:
             requests[id_] = r
         self.requests = tuple(requests.values())
 
+    def diverge(self, round: int, why: str) -> None:
+        """End every request that is open, or still to come: the weights are no numbers since ``round``."""
+        known = {r.id for r in self.requests}
+        # "failed": killed after this and before the run noted its end, the round has diverged once more.
+        states = OPEN | {"failed"}
+        others = (r.id for r in self.ledger.requests(self.branch) if r.id not in known and r.state in states)
+        self.requests = tuple(
+            replace(r, outcome="diverged", ended_round=round, reason=why) if r.outcome is None else r
+            for r in (*self.requests, *(self._progress(id_, round) for id_ in others))
+        )
+        self.reconcile(round)
+
     def reconcile(self, round: int) -> None:
         """Bring the ledger to what the checkpoint of ``round`` says."""
         if states := self._states(round):
-            reasons = {r.id: ROLLED_BACK + r.reason for r in self.requests if r.reason}
+            reasons = {
+                r.id: (DIVERGED if r.outcome == "diverged" else ROLLED_BACK) + r.reason
+                for r in self.requests
+                if r.reason
+            }
             self.ledger.reconcile(self.branch, states, reasons=reasons)
 
     def _states(self, round: int) -> dict[str, tuple[str, int]]:

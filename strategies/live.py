@@ -232,6 +232,9 @@ class LiveConduct(Conduct):
 
     # -- a round's answers --------------------------------------------------------------------------------
 
+    def diverged(self, round: int, why: str) -> None:
+        """Go on: the guard looks at every step that forgets, and a client that fails is asked again."""
+
     def told(self, plan: RoundPlan) -> dict[str, Any]:
         self._leaving = frozenset(plan.forget)
         return {TALLY: True} if plan.asked_to_forget else {}

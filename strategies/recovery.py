@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fedunlearn.errors import RunError
 
-Outcome = Literal["recovered", "superseded", "capped", "failed", "refused"]
+Outcome = Literal["recovered", "superseded", "capped", "failed", "refused", "diverged"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class RequestProgress:
     outcome : str or None
         ``recovered``; ``superseded`` by a later request that took over the recovery target; ``capped``: not
         recovered within the cap (a censored run); ``failed``: its clients never answered; ``refused``: the guard
-        of a live federation rolled its step back. None while open.
+        of a live federation rolled its step back; ``diverged``: the weights were no numbers before it had ended.
+        None while open.
     ended_round : int or None
         The round of the outcome.
     recovered_round_authors : int or None
@@ -43,7 +44,7 @@ class RequestProgress:
     alone : bool
         Whether it is to be unlearned by itself, because the guard rolled back a step that it shared with others.
     reason : str
-        Why the guard rolled back its step the last time.
+        Why the guard rolled back its step the last time, or how the weights diverged.
     """
 
     id: str
@@ -84,6 +85,8 @@ class RequestProgress:
         if self.outcome in ("failed", "refused"):
             return self.outcome
         if self.unlearned_round is None:
+            if self.outcome == "diverged":
+                return "failed"
             return "waiting" if self.attempts else None
         if not forgets:
             return "excluded"
@@ -92,6 +95,7 @@ class RequestProgress:
             "recovered": "forgotten",
             "superseded": "superseded",
             "capped": "forgotten-unrecovered",
+            "diverged": "forgotten-unrecovered",
         }[self.outcome]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
 
@@ -10,7 +10,7 @@ from flwr.app import MetricRecord
 from flwr.common.logger import log
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import Answers
+from fedunlearn.federation.answers import NOT_FINITE, Answers
 from fedunlearn.federation.sums import BlockSum
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
@@ -76,17 +76,41 @@ def check_quorum(plan: RoundPlan, failed: Mapping[int, str], quorum: float) -> N
     QuorumMissedError
         With one line that names them, and why the first one failed.
     """
+    if missing := _missing(plan, failed, quorum):
+        raise QuorumMissedError(f"round {plan.round}: {_missed(plan, missing, failed, quorum)}")
+    for client, why in failed.items():
+        log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
+
+
+def _missing(plan: RoundPlan, failed: Mapping[int, str], quorum: float) -> list[int]:
+    """Return which of the clients that train failed, where too few are left; else nobody."""
     missing = sorted(failed.keys() & set(plan.train))
     asked = len(plan.train)
     # As a ratio: in floating point the product 0.56 · 25 is more than the 14 that answered.
-    if missing and (asked - len(missing)) / asked < quorum:
-        raise QuorumMissedError(
-            f"round {plan.round}: {len(missing)} of {asked} clients failed "
-            f"({', '.join(map(str, missing))}), federation.quorum = {quorum:g} does not "
-            f"allow that; client {missing[0]}: {failed[missing[0]]}"
-        )
-    for client, why in failed.items():
-        log(WARNING, "round %d: client %d failed, the round goes on: %s", plan.round, client, why)
+    return missing if missing and (asked - len(missing)) / asked < quorum else []
+
+
+def _missed(plan: RoundPlan, missing: Sequence[int], failed: Mapping[int, str], quorum: float) -> str:
+    return (
+        f"{len(missing)} of {len(plan.train)} clients failed ({', '.join(map(str, missing))}), "
+        f"federation.quorum = {quorum:g} does not allow that; client {missing[0]}: {failed[missing[0]]}"
+    )
+
+
+def divergence(plan: RoundPlan, failed: Mapping[int, str], quorum: float, *, routine: bool) -> str:
+    """Say what of a round is no numbers, so that none can follow; empty where the failures are of another kind.
+
+    Parameters
+    ----------
+    routine
+        Whether the clients to forget run a method of their own, which may diverge. Of those that train as usual an
+        update that is no numbers is a fault of the client's, and it is asked again.
+    """
+    lost = {client for client, why in failed.items() if why.endswith(NOT_FINITE)}
+    if routine and lost & set(plan.forget):
+        return f"what the routine made of the weights {NOT_FINITE}"
+    missing = _missing(plan, failed, quorum)
+    return _missed(plan, missing, failed, quorum) if lost.intersection(missing) else ""
 
 
 def no_answers() -> Answers:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from logging import WARNING
 
 from flwr.app import Context
+from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
+from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.requests import Ledger
@@ -120,6 +123,8 @@ def serve(
 ) -> tuple[RequestProgress, ...]:
     """Run one branch to its end, from its latest checkpoint if it has one, and return its requests' outcome.
 
+    A method that diverges has come to its end: that is the outcome of the requests that were open.
+
     Parameters
     ----------
     fork
@@ -132,6 +137,11 @@ def serve(
         How rounds are conducted. Default: as in a simulation.
     timeout
         Seconds after which a client that has not answered has failed, on a grid that can lose clients.
+
+    Raises
+    ------
+    DivergedError
+        The original's or a retrained model's weights are no numbers any more: there is nothing to compare with.
     """
     if data is None:
         data = resident.data_of(experiment, branch.seed)
@@ -151,13 +161,19 @@ def serve(
         observe=observe,
         conduct=conduct,
     )
-    strategy.start(
-        grid,
-        pack(start),
-        num_rounds=branch.last_round,
-        timeout=timeout,
-        evaluate_fn=ServerEvaluation(experiment, data, branch),
-    )
+    try:
+        strategy.start(
+            grid,
+            pack(start),
+            num_rounds=branch.last_round,
+            timeout=timeout,
+            evaluate_fn=ServerEvaluation(experiment, data, branch),
+        )
+    except DivergedError as error:
+        if branch.kind != "method":
+            raise
+        log(WARNING, "%s: %s", branch.name, error)
+        strategy.docket.diverge(error.round, error.why)
     return strategy.requests
 
 

@@ -7,6 +7,7 @@ from flwr.app import ArrayRecord, MetricRecord
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, Indices
+from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
 from fedunlearn.evaluation.outputs import collect
@@ -35,7 +36,14 @@ class ServerEvaluation:
             self._parts["retain"] = data.all_but(branch.forget)
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Measure the model in ``arrays``; what cannot be measured (a diverged model's) is left out."""
+        """Measure the model in ``arrays``; what cannot be measured is left out.
+
+        Raises
+        ------
+        DivergedError
+            What a method's model puts out on test data is no numbers. Of the models it is held against, and of what
+            they all start from, that is left out like anything that cannot be measured.
+        """
         state = unpack(arrays)
         self._model.load(state.vector, state.buffers)
         splits = (
@@ -52,6 +60,8 @@ class ServerEvaluation:
         for name, part in parts.items():
             if part is not None:
                 self._measure(record, name, part)
+        if self._branch.kind == "method" and outputs.test is not None and "test-loss" not in record:
+            raise DivergedError(server_round, "what the model puts out is no numbers")
         return record
 
     def _looks_at_training_data(self, round: int) -> bool:

@@ -105,6 +105,8 @@ class Row:
         None where recovery was not awaited (original, retrain, a superseded request); False is censored.
     reason : str or None
         Why something above is None.
+    diverged : bool
+        Whether the model's weights were no numbers by then: nothing could be measured.
     per_client, per_class : list of float or None
         Training quality on each client's data, test quality on each class (%), where the experiment asks.
     """
@@ -126,6 +128,7 @@ class Row:
     recovered: bool | None = None
     scale: Scale | None = None
     reason: str | None = field(default=None)
+    diverged: bool = False
     per_client: list[float | None] | None = None
     per_class: list[float | None] | None = None
 
@@ -134,8 +137,12 @@ class Row:
             raise ValueError(f"at = {self.at!r}: must be one of {list(AT)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as it stands in ``scorecard.json``; a breakdown that nobody asked for is left out."""
+        """Return the row as it stands in ``scorecard.json``.
+
+        A breakdown that nobody asked for is left out, and ``diverged`` where it is false.
+        """
         unasked = [name for name in ("per_client", "per_class") if getattr(self, name) is None]
+        unasked += ["diverged"] * (not self.diverged)
         return {name: value for name, value in asdict(self).items() if name not in unasked}
 
     @classmethod

@@ -29,6 +29,9 @@ ROUTINE = "routine"
 NUMBER = "number"
 """Beside an assignment, and in the answer to it: the number of the client or part that it is about."""
 
+NOT_FINITE = "holds NaN or Inf"
+"""How a reason ends for which an update is refused that is no numbers: training has diverged."""
+
 Config = Mapping[str, Any]
 """What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""
 
@@ -142,5 +145,5 @@ def unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
                 f"the model's is {tuple(expected.shape)} and {expected.dtype}"
             )
         if not torch.isfinite(buffer).all():
-            return f"buffer {name} holds NaN or Inf"
-    return "" if all_finite(update.vector) else "update holds NaN or Inf"
+            return f"buffer {name} {NOT_FINITE}"
+    return "" if all_finite(update.vector) else f"update {NOT_FINITE}"

@@ -11,7 +11,7 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
-from fedunlearn.federation.answers import FORGET, TALLY, TRAIN, Answers, RoundWork, unsound
+from fedunlearn.federation.answers import FORGET, NOT_FINITE, TALLY, TRAIN, Answers, RoundWork, unsound
 from fedunlearn.federation.routine import ClientRoutine
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
 from fedunlearn.models.state import ModelState
@@ -221,5 +221,5 @@ class Worker:
                 if work.norms:
                     answers.norms[client] = norm_of(deltas[row])
             else:
-                answers.failed[client] = "refused: update holds NaN or Inf"
+                answers.failed[client] = f"refused: update {NOT_FINITE}"
         return deltas if len(rows) == len(clients) else deltas[rows], sound

@@ -115,6 +115,14 @@ class Scores:
         """Return how many of them never recovered."""
         return int(self._aggregates.get((label, at), {}).get("censored") or 0)
 
+    def diverged(self, label: str, at: str) -> int:
+        """Return how many of them have no model, because its weights became no numbers."""
+        return int(self._aggregates.get((label, at), {}).get("diverged") or 0)
+
+    def diverged_at(self, label: str) -> str | None:
+        """Return the fairest moment at which the label had no model in some of the cases, if there is any."""
+        return next((at for at in JUDGED if self.diverged(label, at)), None)
+
     def cost(self, label: str, at: str, name: str) -> float | None:
         """Return the mean cost over the rows that recorded it."""
         recorded = [(row.get("cost") or {}).get(name) for row in self.rows_at(label, at)]

@@ -104,9 +104,15 @@ def compact(stat: Stat) -> str:
 
 
 def recovery_cell(scores: Scores, label: str, at: str) -> str:
-    """Return ``mean rounds (recovered/awaited)``: what never recovered is counted, not dropped."""
+    """Return ``mean rounds (recovered/awaited)``: what never recovered is counted, not dropped.
+
+    What diverged is: all of it, or how many of how many.
+    """
     if not scores.is_method(label):
         return ""
+    if diverged := scores.diverged(label, at):
+        count = scores.count(label, at)
+        return "diverged" if diverged == count else f"{diverged}/{count} diverged"
     stat, never = scores.stat(label, at, "recovery_rounds"), scores.censored(label, at)
     if stat.n + never == 0:
         return NOTHING
@@ -140,7 +146,8 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
         table.add_section()
         table.add_row(_run(scores, spoken, told_apart))
         for label in (label for label in scores.labels if label != "retrain"):
-            at = scores.judged_at(label) or ("request" if label == "original" else "")
+            at = scores.judged_at(label) or scores.diverged_at(label) or ""
+            at = at or ("request" if label == "original" else "")
             gaps = {
                 heading: scores.stat(label, at, "abs_gap", metric)
                 for heading, metric in scores.quality.columns

@@ -59,7 +59,9 @@ def findings(scores: Scores) -> list[Finding]:
 
 
 def _finding(scores: Scores, label: str) -> Finding:
-    at = scores.judged_at(label)
+    at, lost = scores.judged_at(label), scores.diverged_at(label)
+    if at is None and lost is not None:
+        return Finding(label, lost, "poor", "diverged: its weights are no numbers any more")
     if at is None:
         return Finding(
             label, None, "unknown", "its gap to retrain was not measured", recovered=recovery(scores, label)
@@ -79,6 +81,8 @@ def _finding(scores: Scores, label: str) -> Finding:
     else:
         too_far = signed is not None and signed < 0
         level, words = _judge(gap, floor, original, natural, too_far=too_far, word=scores.quality.word)
+    if lost is not None:
+        words += f"; diverged in {scores.diverged(label, lost)} of {scores.count(label, lost)}"
     spent_at = "recovered" if scores.cost(label, "recovered", "client_epochs") is not None else at
     spent = scores.cost(label, spent_at, "client_epochs")
     retraining = scores.cost("retrain", "request", "client_epochs")

@@ -73,7 +73,7 @@ def models_measured(experiment: Experiment, seed: int) -> int:
     }
     schedule = Schedule(experiment, seed, records)
     found = set()
-    for branch, moment, _, _, round in schedule:
+    for branch, moment, _, _, round, _ in schedule:
         beside = (branch, schedule.retrain(moment), schedule.floor(moment))
         found |= {(each.name, round) for each in beside}
     return len(found)

@@ -59,7 +59,7 @@ def scenes(rows: Sequence[Row]) -> list[Scene]:
     The original when it was asked; of each method the unlearned and the recovered model, or where it did not
     recover that at the cap; after each method retraining in the round of its last.
     """
-    at = {(row.label, row.at): row.round for row in rows}
+    at = {(row.label, row.at): row.round for row in rows if not row.diverged}
     found = [Scene("original", "request", at["original", "request"])]
     for label in dict.fromkeys(row.label for row in rows if row.label not in ("original", "retrain")):
         own = [Scene(label, moment, at[label, moment]) for moment in ("unlearned", "recovered", "cap")

@@ -88,6 +88,7 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
                 "capped": f"{who} not recovered within {after}",
                 "superseded": f"{who}: recovery taken over by a later request",
                 "failed": f"{who}: forgetting failed",
+                "diverged": f"{who}: diverged in round {request['ended_round']}",
             }.get(request["outcome"], f"{who}: {request['state']}")
         )
     return ", ".join(words)

@@ -241,7 +241,8 @@ class _Simulation:
             "requests": [
                 {**r.to_dict(), "state": self.run.ledger.request(branch.name, r.id).state} for r in requests
             ],
-            "last_round": checkpoints.rounds()[-1],
+            # A method that diverged in its first round has left no weights.
+            "last_round": max([branch.first_round, *checkpoints.rounds()]),
         }
 
     def _references(self, branch: Branch) -> Mapping[frozenset[int], Any]:

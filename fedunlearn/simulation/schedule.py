@@ -13,13 +13,17 @@ Record = Mapping[str, Any]
 
 
 class Appointment(NamedTuple):
-    """One row to come: a branch's model of a round, measured for a request (None: for all of a timeline)."""
+    """One row to come: a branch's model of a round, measured for a request (None: for all of a timeline).
+
+    ``diverged``: by that round the branch had no model any more; there is nothing to measure, and the row says so.
+    """
 
     branch: Branch
     moment: Moment
     request: ForgetRequest | None
     at: str
     round: int
+    diverged: bool = False
 
 
 class Schedule:
@@ -48,12 +52,17 @@ class Schedule:
                 for at, round in self._retrain_rounds(moment, request):
                     yield Appointment(self.retrain(moment), moment, request, at, round)
                 for branch in self._methods(moment):
-                    for at, round in self._method_rounds(branch, moment, request):
-                        yield Appointment(branch, moment, request, at, round)
+                    for at, round, diverged in self._method_rounds(branch, moment, request):
+                        yield Appointment(branch, moment, request, at, round, diverged)
         if not self._experiment.branching:
             last = self._moments[-1]
             for branch in self._methods(last):
-                yield Appointment(branch, last, None, "final", self._records[branch.name]["last_round"])
+                end = self.diverged_round(branch)
+                # The retrained model that the row stands beside is kept from the last request on.
+                round = (
+                    self._records[branch.name]["last_round"] if end is None else max(end, last.at_round + 1)
+                )
+                yield Appointment(branch, last, None, "final", round, end is not None)
 
     def retrain(self, moment: Moment) -> Branch:
         """Return the retrained model that a moment's rows are held against."""
@@ -73,6 +82,11 @@ class Schedule:
         progress = self.progress(branch, request)
         judged = self._experiment.recover.until != "max-rounds"
         return progress["ended_round"] if judged and progress["outcome"] == "recovered" else None
+
+    def diverged_round(self, branch: Branch) -> int | None:
+        """Return the round in which a branch's weights became no numbers; None: they are numbers."""
+        requests: list[Record] = self._records[branch.name]["requests"]
+        return next((r["ended_round"] for r in requests if r["outcome"] == "diverged"), None)
 
     def _methods(self, moment: Moment) -> list[Branch]:
         # A timeline's methods go through all moments, each in one branch without a target.
@@ -97,23 +111,25 @@ class Schedule:
 
     def _method_rounds(
         self, branch: Branch, moment: Moment, request: ForgetRequest
-    ) -> Iterator[tuple[str, int]]:
+    ) -> Iterator[tuple[str, int, bool]]:
         unlearned: int | None = self.progress(branch, request)["unlearned_round"]
-        if unlearned is None:
+        diverged = self.diverged_round(branch)
+        if unlearned is None and diverged is None:
             return
-        end = self._records[branch.name]["last_round"]
+        # A diverged branch has rows for all moments that it would have come to.
+        end = self._records[branch.name]["last_round"] if diverged is None else branch.last_round
         later = self._moments[moment.index + 1 :] if not self._experiment.branching else ()
         if later:  # from the next request on, the branch is about more than this one
             end = min(end, later[0].at_round)
         rounds = {
-            "unlearned": unlearned,
+            "unlearned": unlearned or max(diverged or 0, moment.at_round + 1),
             "recovered": self.recovered_round(branch, request),
             "compare": self._compare_round(moment, request),
             "cap": moment.at_round + self._experiment.recover.max_rounds,
         }
         for at, round in rounds.items():
             if round is not None and (round <= end or at == "unlearned"):
-                yield at, round
+                yield at, round, diverged is not None and round >= diverged
 
     def _compare_round(self, moment: Moment, request: ForgetRequest) -> int | None:
         """Return the round at which the experiment's first PUF recovered, where all methods are compared."""

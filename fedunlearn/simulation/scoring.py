@@ -65,12 +65,25 @@ class SeedScoring:
         for appointment in self._schedule:
             yield self._row(*appointment)
 
-    def _row(self, branch: Branch, moment: Moment, request: ForgetRequest | None, at: str, round: int) -> Row:
+    def _row(
+        self,
+        branch: Branch,
+        moment: Moment,
+        request: ForgetRequest | None,
+        at: str,
+        round: int,
+        diverged: bool,
+    ) -> Row:
         clients = moment.forgotten if request is None else request.clients
         retrain, floor = self._schedule.retrain(moment), self._schedule.floor(moment)
-        mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         oracle, _ = self._measured(retrain, retrain, round, clients, moment.forgotten)
         second, _ = self._measured(floor, retrain, round, clients, moment.forgotten)
+        if diverged:
+            since = f"diverged in round {self._schedule.diverged_round(branch)}"
+            mine: Values = dict.fromkeys(oracle)
+            reasons: str | None = f"{since}: {self._why_diverged(branch)}"
+        else:
+            mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         task = self._data.task
         mine, second, oracle = (each | summaries(each, oracle, task=task) for each in (mine, second, oracle))
         row = {
@@ -87,17 +100,22 @@ class SeedScoring:
             "floor": floors(oracle, second),
             "cost": self._cost(branch, moment, at, round),
             "reason": reasons,
-            **self._breakdown(branch, round),
+            "diverged": diverged,
+            **({} if diverged else self._breakdown(branch, round)),
         }
         if branch.kind == "method" and request is not None:
             recovery = self._recovery(branch, request)
             row |= recovery | {"reason": "; ".join(filter(None, (reasons, recovery.get("reason")))) or None}
         return Row(**row)
 
+    def _why_diverged(self, branch: Branch) -> str:
+        requests = self._records[branch.name]["requests"]
+        return next(str(r["reason"]) for r in requests if r["outcome"] == "diverged")
+
     def _recovery(self, branch: Branch, request: ForgetRequest) -> dict[str, Any]:
         progress = self._schedule.progress(branch, request)
         # The unlearning round counts; it is later than the one after the request if a client failed to answer.
-        outcome, start = progress["outcome"], progress["unlearned_round"] - 1
+        outcome, start = progress["outcome"], (progress["unlearned_round"] or 0) - 1
         authors = progress["recovered_round_authors"]
         recovered = self._schedule.recovered_round(branch, request)
         judged = outcome != "superseded" and self._experiment.recover.until != "max-rounds"
@@ -111,6 +129,8 @@ class SeedScoring:
             found["reason"] = "recovery: a later request took over its target"
         elif not judged:
             found["reason"] = 'recovery: not judged, recover.until = "max-rounds"'
+        elif outcome == "diverged":
+            found["reason"] = "recovery: censored, it diverged"
         elif recovered is None:
             found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
         return found
@@ -254,7 +274,7 @@ class SeedScoring:
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def _scale(self, branch: Branch, progress: Mapping[str, Any]) -> Scale | None:
-        if branch.method is None or branch.method.scale is None:
+        if branch.method is None or branch.method.scale is None or progress["unlearned_round"] is None:
             return None
         log: Mapping[Address, Metric] = self._log(branch.name)
         round = progress["unlearned_round"]

@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord
 
 from fedunlearn import config, resident
 from fedunlearn.data.slice_index import SliceIndex
+from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.catalogue import MEASURES
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.runs.cache import Cache
@@ -254,4 +255,9 @@ def test_what_the_server_measures_of_a_round(data):
     expected = np.mean([oracle.mean_dice(oracle.predict(planes), truth) for planes, truth in each])
     assert found["test-dice"] == pytest.approx(expected, abs=1e-9)
     broken: ArrayRecord = pack(ModelState(torch.full_like(model.vector, torch.nan), model.buffers()))
-    assert not evaluate(3, broken), "a model that has diverged is not measured"
+    with pytest.raises(DivergedError, match="what the model puts out is no numbers"):
+        evaluate(3, broken)
+    (oracle_branch,) = (b for b in branches(EXPERIMENT, 1) if b.name == "retrain-0-s1")
+    assert not ServerEvaluation(EXPERIMENT, data, oracle_branch)(3, broken), (
+        "what it is held against is left out"
+    )

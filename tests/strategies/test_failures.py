@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedunlearn.errors import OutOfMemoryError, RunError
+from fedunlearn.errors import DivergedError, OutOfMemoryError, RunError
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.runs.checkpoints import Checkpoints
+from strategies.base import UnlearningStrategy
+from strategies.local_routine import LocalRoutine
 from strategies.natural import Natural
 from strategies.puf import PUF
 from strategies.retrain import Retrain
@@ -337,3 +339,31 @@ def test_a_failed_client_that_is_retained_with_other_data_counts_once():
     made.run(Both, 2, mode="regular")
     assert list(made.report(2).failed) == [2]
     assert made.progress("r1").attempts == 1
+
+
+# -- weights that are no numbers ------------------------------------------------------------------------------
+
+
+def test_a_model_that_overflows_when_sound_updates_are_combined_has_diverged():
+    with pytest.raises(DivergedError, match=r"^round 2: diverged, the global model holds NaN or Inf"):
+        forgetting().run(PUF, 3, scale=1e309)
+
+
+def test_so_has_a_routine_whose_result_is_no_numbers():
+    made = forgetting(only(with_vector(setting(1, NAN)), client=4, rounds=[2]))
+    with pytest.raises(
+        DivergedError, match=r"^round 2: diverged, what the routine made of the weights holds NaN"
+    ):
+        made.run(LocalRoutine, 3, routine="fine-tune")
+    assert made.life("r1")[-1] == ("unlearning", 2), "to be resumed, or ended by whoever catches it"
+
+
+def test_of_clients_that_train_too_few_sound_ones_are_no_round():
+    made = federation(only(with_vector(setting(1, NAN)), client=4), settings=settings(quorum=0.8))
+    made.run(UnlearningStrategy, 2)
+    assert made.report(2).failed.keys() == {4}
+    made = federation(only(with_vector(setting(1, NAN)), client=4), settings=settings(quorum=1.0))
+    with pytest.raises(
+        DivergedError, match=r"1 of 6 clients failed \(4\).*NaN or Inf; a smaller learning rate"
+    ):
+        made.run(UnlearningStrategy, 2)

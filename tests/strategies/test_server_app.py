@@ -10,6 +10,7 @@ from flwr.app import Context, RecordDict
 from clients.app import app as client_app
 from fedunlearn import resident
 from fedunlearn.config import MethodConfig
+from fedunlearn.errors import DivergedError
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
@@ -274,7 +275,9 @@ def test_a_diverged_model_has_no_accuracy():
     data = resident.data_of(experiment, 1)
     model = resident.new_model(experiment, data, seed=3)
     state = pack(ModelState(torch.full_like(model.vector, float("inf")), {}))
-    assert dict(ServerEvaluation(experiment, data, branch("natural-0-s1", experiment))(4, state)) == {}
+    assert dict(ServerEvaluation(experiment, data, branch("retrain-0-s1", experiment))(4, state)) == {}
+    with pytest.raises(DivergedError, match=r"^round 4: diverged, what the model puts out is no numbers"):
+        ServerEvaluation(experiment, data, branch("natural-0-s1", experiment))(4, state)
 
 
 def test_values_are_percentages_and_nats_of_the_right_rows():
