@@ -79,4 +79,4 @@ def routine_for(context: Context) -> Routine:
 def _own_part(path: Path, experiment: Experiment) -> DataPart:
     part = read_part(path, task=experiment.data.task, dtype=resident.dtype_of(experiment))
     device = resident.device_of(experiment)
-    return DataPart(part.images.to(device), part.labels.to(device), part.task, part.class_names, part.client)
+    return replace(part, images=part.images.to(device), labels=part.labels.to(device))

@@ -68,7 +68,12 @@ class Routine(ABC):
         )
 
     def _forget_by_routine(self, client: int, config: Config) -> LocalResult:
-        """Run the round's routine on the model, in place: F is what is to be forgotten, R the client's other data."""
+        """Run the round's routine on the model, in place: F is what is to be forgotten, R the client's other data.
+
+        Nobody gives it held-out examples, with one client as little as with many: a client has its own data and no
+        others, in a deployment as in a simulation, and the validation split, which is the server's, judges recovery
+        and tuning. A method that needs some takes a part of R.
+        """
         chosen = Chosen.loads(config[ROUTINE])
         forget, retain = self._forget_and_retain(client, config)
         if not forget.size:
@@ -84,6 +89,7 @@ class Routine(ABC):
                 progress=lambda report: told.append(report.loss),
                 augmentation=self._recipe.augmentation,
                 loss=self._recipe.loss,
+                pixel_std=self._place.data.pixel_std,
             ),
         )
         self.model.load(found.vector, found.buffers())

@@ -47,6 +47,8 @@ class DataPart:
         One name per class, in the same order in every file of a federation.
     client : int or None
         Whose data they are; None: the server's.
+    pixel_std : tuple of float
+        As of :class:`FederatedData`.
     """
 
     images: Tensor
@@ -54,6 +56,7 @@ class DataPart:
     task: str
     class_names: tuple[str, ...]
     client: int | None = None
+    pixel_std: tuple[float, ...] = (1.0,)
 
     @property
     def num_classes(self) -> int:
@@ -109,6 +112,7 @@ class DataPart:
             source_rows=rows,
             class_names=self.class_names,
             task=self.task,
+            pixel_std=self.pixel_std,
         )
 
 
@@ -135,7 +139,7 @@ def export(data: FederatedData, out: Path, *, done: Callable[[Path], None] = lam
         raise ConfigError(f"{out}: is not empty; name a new folder with --out")
 
     def part(images: Tensor, labels: Tensor, client: int | None = None) -> DataPart:
-        return DataPart(images, labels, data.task, data.class_names, client)
+        return DataPart(images, labels, data.task, data.class_names, client, data.pixel_std)
 
     for client in range(len(data.clients)):
         path = out / f"client-{client}" / CLIENT_FILE
@@ -154,6 +158,7 @@ def write_part(path: Path, part: DataPart) -> None:
         "class-names": list(part.class_names),
         "client": part.client,
         "shape": list(part.images.shape),
+        "pixel-std": list(part.pixel_std),
     }
     # One metadata key only: safetensors does not fix the order of several.
     content = save(
@@ -195,6 +200,7 @@ def read_part(path: Path, *, task: str, dtype: torch.dtype) -> DataPart:
             task=str(about["task"]),
             class_names=tuple(map(str, about["class-names"])),
             client=about["client"] if about["client"] is None else int(about["client"]),
+            pixel_std=tuple(map(float, about.get("pixel-std", [1.0]))),  # files of people's own need not say
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -220,6 +226,10 @@ def _check(path: Path, part: DataPart, task: str, dtype: torch.dtype) -> None:
     if labels.dtype != (torch.uint8 if masks else torch.int64):
         raise ConfigError(
             f"{path}: labels are {labels.dtype}; must be {'torch.uint8' if masks else 'torch.int64'}"
+        )
+    if len(part.pixel_std) not in (1, part.in_channels) or not all(s > 0 for s in part.pixel_std):
+        raise ConfigError(
+            f"{path}: pixel-std = {list(part.pixel_std)}; must be one number above 0, or one for each channel"
         )
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= part.num_classes):
         raise ConfigError(f"{path}: a label is none of the {part.num_classes} classes that the file names")

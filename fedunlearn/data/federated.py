@@ -57,6 +57,8 @@ class FederatedData:
         stands for its rows.
     seed : int
         The experiment's, which draws the rows of parts.
+    pixel_std : tuple of float
+        What pixels in [0, 1] were divided by to give the images, per channel; one number serves all channels.
     """
 
     train_images: Tensor
@@ -75,6 +77,7 @@ class FederatedData:
     notes: tuple[str, ...] = ()
     parts: Parts = NO_PARTS
     seed: int = 0
+    pixel_std: tuple[float, ...] = (1.0,)
     _views: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +108,8 @@ class FederatedData:
     def content_hash(self) -> str:
         """SHA-256 (hex) over every number in here: two runs with equal hashes saw the same data.
 
-        The device does not enter, the precision does; ``origin`` and ``notes`` are words about the data.
+        The device does not enter, the precision does; ``origin`` and ``notes`` are words about the data, and
+        ``pixel_std`` has gone into the images.
         """
         digest = hashlib.sha256()
         for name in ("train", "validation", "test"):

@@ -8,8 +8,8 @@ Source: Chen et al., "Boundary Unlearning: Rapid Forgetting of Deep Networks via
 SGD 10⁻⁵, momentum 0.9, batches of 64.
 Deviations: the code takes the argmax over all classes, so that an example which FGSM does not carry over the boundary
 learns its *true* label again (``exclude_true_label = False``). x' is not cut to [0, 1] nor rounded to 8 bits: images
-arrive normalised, and ``conditions.pixel_std`` says by what, to turn ε into their units (by default ε is taken in the
-units of the images as they are).
+arrive normalised, and ``conditions.pixel_std`` says by what, to turn ε into their units; clients know it of
+their data. (By default ε is taken in the units of the images as they are.)
 FGSM asks the original model, in evaluation mode; the student's BatchNorm statistics see F alone.
 """
 

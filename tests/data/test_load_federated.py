@@ -54,6 +54,14 @@ def test_dirichlet_agrees_with_the_one_file_oracle(seed):
         assert torch.equal(own_labels, source.train_labels[rows])
 
 
+@pytest.mark.parametrize("config", [SMALL, MNIST], ids=["synthetic-images", "mnist5k"])
+def test_the_scale_of_pixels_is_known(config):
+    """Black and white lie 1 / std apart once normalised; both are in every source."""
+    data = load_federated(config, 1, seed=1)
+    low, high = data.train_images.amin(dim=(0, 2, 3)), data.train_images.amax(dim=(0, 2, 3))
+    torch.testing.assert_close(1 / (high - low), torch.tensor(data.pixel_std), rtol=1e-5, atol=0)
+
+
 def test_the_seed_moves_validation_and_partition_but_not_the_test_set():
     one, two = load(seed=1), load(seed=2)
     assert torch.equal(one.test_images, two.test_images)
@@ -163,7 +171,7 @@ def test_the_content_hash_tells_different_data_apart(changes):
 
 
 # Words about the data, and what only slices of volumes have: tests/data/prostate/test_source.py.
-NOT_HASHED = ("origin", "notes", "client_names", "slices", "parts", "seed")
+NOT_HASHED = ("origin", "notes", "client_names", "slices", "parts", "seed", "pixel_std")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedunlearn import resident, unlearning
+from fedunlearn.data.synthetic import STD
 from fedunlearn.errors import ConfigError
 from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.federation.sums import BlockSum, Contribution
@@ -71,14 +72,19 @@ samples = 0.25
 )
 
 
+MOVING_PIXELS = "{epsilon = 0.05, lr = 0.05, epochs = 2, batch-size = 8}"
+
+
 @pytest.mark.parametrize(
     ("routine", "settings"),
     [
         ("fine-tune", "{epochs = 2, batch-size = 16}"),
         ("salun", "{epochs = 2, batch-size = 16}"),
         ("scrub", "{epochs = 2}"),
+        ("scrub", "{epochs = 3, rewind = true, batch-size = 16}"),
         ("ssd", "{}"),
         ("fedquit", "{}"),
+        ("boundary-shrink", MOVING_PIXELS),
     ],
 )
 def test_with_one_client_it_is_the_routine_on_pooled_data_bit_for_bit(tmp_path, routine, settings):
@@ -98,14 +104,21 @@ def test_with_one_client_it_is_the_routine_on_pooled_data_bit_for_bit(tmp_path, 
     keep[forget_rows] = False
     method = unlearning.method(routine)
     chosen = {key.replace("-", "_"): value for key, value in experiment.methods[0].settings.items()}
-    found = method(
-        model,
-        everything.select(forget_rows),
-        everything.select(keep.nonzero().flatten()),
-        settings=method.settings(**chosen),
-        generator=torch_generator(1, "routine", rounds + 1, part),
-        conditions=Conditions(),
-    )
+
+    def alone(**known):
+        return method(
+            model,
+            everything.select(forget_rows),
+            everything.select(keep.nonzero().flatten()),
+            settings=method.settings(**chosen),
+            generator=torch_generator(1, "routine", rounds + 1, part),
+            conditions=Conditions(**known),
+        )
+
+    # No held-out examples: what a method needs of them it takes from R. The scale of pixels, which it cannot know.
+    found = alone(pixel_std=(STD,))
+    if settings == MOVING_PIXELS:
+        assert not torch.equal(found.vector, alone().vector)
     # w + (w_u - w) rounds once more than w_u.
     torch.testing.assert_close(after.vector, found.vector, rtol=0, atol=1e-6)
     assert not torch.equal(after.vector, before.vector)
