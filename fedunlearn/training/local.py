@@ -8,6 +8,7 @@ from torch import Tensor
 from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
+from fedunlearn.training.batch_sizes import batch_sizes, least_batch
 from fedunlearn.training.large_sgd import LargeSGD
 from fedunlearn.training.optimizers import make_optimizer
 from fedunlearn.training.recipe import CLASSIFY, Recipe
@@ -44,7 +45,7 @@ def train_local(
     """Train the model in place on one client's data for ``settings.local_epochs`` epochs.
 
     Each epoch visits all rows once in the order ``torch.randperm(n, generator=generator)``, in batches of
-    ``settings.batch_size``; the last, smaller batch is kept.
+    ``settings.batch_size``; the last, smaller batch is kept, as :mod:`fedunlearn.training.batch_sizes` says.
 
     Parameters
     ----------
@@ -73,10 +74,11 @@ def train_local(
     num_examples = len(labels)
     losses: list[Tensor] = []
     rows: list[int] = []
+    lonely = num_examples % settings.batch_size == 1 or settings.batch_size == 1
+    sizes = batch_sizes(num_examples, settings.batch_size, least_batch(model, images) if lonely else 1)
     for _ in range(settings.local_epochs):
         order = torch.randperm(num_examples, generator=generator).to(labels.device)
-        for start in range(0, num_examples, settings.batch_size):
-            batch = order[start : start + settings.batch_size]
+        for batch in torch.split(order, sizes):
             clear()
             # index_select copies whole rows where images[batch] would look at every row's index in turn.
             inputs, targets = images.index_select(0, batch), labels.index_select(0, batch)

@@ -77,7 +77,7 @@ def unlearn(
     purpose = torch.cat([torch.ones_like(forget.labels), torch.zeros_like(kept.labels)])
     mixed = Examples(torch.cat([forget.images, kept.images]), purpose)
     student = model.copy()
-    total = settings.epochs * num_batches(mixed, settings.batch_size)
+    total = settings.epochs * num_batches(mixed, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, adam(student, settings.lr), conditions, total), Draws(generator, conditions)
     for _ in range(settings.epochs):
         for images, forgotten in draws.batches(mixed, settings.batch_size):

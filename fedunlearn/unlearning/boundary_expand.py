@@ -74,7 +74,7 @@ def unlearn(
     head = head_of(model, forget.images[:1], "boundary-expand")
     student = widened(model, head, torch_generator(generator.initial_seed(), "extra-class"))
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(forget, settings.batch_size)
+    total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     for _ in range(settings.epochs):
         for images, labels in draws.batches(forget, settings.batch_size):

@@ -68,7 +68,7 @@ def unlearn(
     """Return the model that has learned the nearest wrong labels on F."""
     student, teacher = model.copy(), frozen(model)
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(forget, settings.batch_size)
+    total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     step = settings.epsilon / forget.images.new_tensor(conditions.pixel_std).view(-1, 1, 1)
     for _ in range(settings.epochs):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from fedunlearn.data.augmentation import Augmentation
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.training.batch_sizes import least_batch
 from fedunlearn.training.recipe import Loss
 
 
@@ -75,6 +76,9 @@ class Conditions:
     pixel_std : tuple of float
         What pixels in [0, 1] were divided by to give the images, per channel: for methods that move pixels. One
         number serves all channels.
+    least_batch : int
+        Fewest examples that the model can be trained on at once; a last batch of fewer joins the one before it.
+        :class:`Method` fills it in from the model, see :func:`fedunlearn.training.batch_sizes.least_batch`.
     """
 
     progress: Callable[[Report], None] | None = None
@@ -83,6 +87,7 @@ class Conditions:
     loss: Loss = F.cross_entropy
     held_out: Examples | None = None
     pixel_std: tuple[float, ...] = (1.0,)
+    least_batch: int = 1
 
 
 PLAIN = Conditions()
@@ -207,6 +212,7 @@ class Method:
             raise UserError(
                 f"{self.name}: needs retained examples, and there are none; another routine can do without"
             )
+        conditions = replace(conditions, least_batch=least_batch(model, forget.images))
         return self.unlearn(
             model, forget, retain, settings=settings, generator=generator, conditions=conditions
         )

@@ -45,7 +45,7 @@ def unlearn(
 ) -> FlatModel:
     """Return the student of the virtual teacher."""
     student, teacher = model.copy(), frozen(model)
-    total = settings.epochs * num_batches(forget, settings.batch_size)
+    total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, adam(student, settings.lr), conditions, total), Draws(generator, conditions)
     for _ in range(settings.epochs):
         for images, labels in draws.batches(forget, settings.batch_size):

@@ -57,7 +57,7 @@ def unlearn(
 ) -> FlatModel:
     """Return the model of the epoch with the lowest loss on random labels."""
     student = best = model.copy()
-    total = settings.epochs * num_batches(forget, settings.batch_size)
+    total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, adam(student, settings.lr), conditions, total), Draws(generator, conditions)
     drawing, classes = torch_generator(generator.initial_seed(), "labels"), num_classes(student, forget)
     losses: list[float] = []

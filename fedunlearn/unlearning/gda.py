@@ -44,8 +44,8 @@ def unlearn(
     """Return the model after ``epochs`` of ascent on F, as long as there is any, and descent on R."""
     student = model.copy()
     ascents = min(settings.ascent_epochs, settings.epochs)
-    total = ascents * num_batches(forget, settings.forget_batch_size)
-    total += settings.epochs * num_batches(retain, settings.batch_size)
+    total = ascents * num_batches(forget, settings.forget_batch_size, conditions.least_batch)
+    total += settings.epochs * num_batches(retain, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, sgd(student, settings.lr), conditions, total), Draws(generator, conditions)
     for epoch in range(settings.epochs):
         if epoch < settings.ascent_epochs:

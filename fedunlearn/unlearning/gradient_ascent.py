@@ -42,7 +42,7 @@ def unlearn(
     """Return the model after ``epochs`` passes over F, each step up its loss."""
     student = model.copy()
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(forget, settings.batch_size)
+    total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     for _ in range(settings.epochs):
         for images, labels in draws.batches(forget, settings.batch_size):

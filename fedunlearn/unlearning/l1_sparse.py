@@ -56,7 +56,7 @@ def unlearn(
     """Return the model after ``epochs`` passes over R under a fading penalty."""
     student = model.copy()
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(retain, settings.batch_size)
+    total = settings.epochs * num_batches(retain, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     for epoch in range(settings.epochs):
         weight = penalty_weight(settings, epoch)

@@ -48,7 +48,7 @@ def unlearn(
     """Return the model after ``epochs`` passes over R with F beside it."""
     student, alpha = model.copy(), settings.alpha
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(retain, settings.batch_size)
+    total = settings.epochs * num_batches(retain, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     beside = Draws(torch_generator(generator.initial_seed(), "forget-batches"), conditions)
     forgotten = beside.forever(forget, settings.forget_batch_size)

@@ -70,7 +70,7 @@ def unlearn(
 
     hold_pruned()
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    total = settings.epochs * num_batches(retain, settings.batch_size)
+    total = settings.epochs * num_batches(retain, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     steps.after_step = hold_pruned
     for _ in range(settings.epochs):

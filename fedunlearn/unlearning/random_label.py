@@ -19,8 +19,9 @@ from torch import Tensor
 
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
+from fedunlearn.training.batch_sizes import num_batches
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
-from fedunlearn.unlearning.steps import Draws, Steps, num_batches, num_classes, sgd
+from fedunlearn.unlearning.steps import Draws, Steps, num_classes, sgd
 
 Order = Literal["forget-then-retain", "mixed"]
 
@@ -59,12 +60,11 @@ def random_labels(labels: Tensor, classes: int, generator: torch.Generator, *, e
     return (labels + moved) % classes
 
 
-def total_steps(forget: Examples, retain: Examples, settings: Relabelling) -> int:
+def total_steps(forget: Examples, retain: Examples, settings: Relabelling, conditions: Conditions) -> int:
     """Return how many steps :func:`relabelled_epochs` will take."""
-    size = settings.batch_size
-    if settings.order == "mixed":
-        return settings.epochs * -(-(forget.size + retain.size) // size)
-    return settings.epochs * (num_batches(forget, size) + num_batches(retain, size))
+    mixed = settings.order == "mixed"
+    passes = [forget.size + retain.size] if mixed else [forget.size, retain.size]
+    return settings.epochs * sum(num_batches(n, settings.batch_size, conditions.least_batch) for n in passes)
 
 
 def relabelled_epochs(
@@ -106,7 +106,7 @@ def unlearn(
     """Return the model that has learned random labels on F, and R as it is."""
     student = model.copy()
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    steps = Steps(student, optimizer, conditions, total_steps(forget, retain, settings))
+    steps = Steps(student, optimizer, conditions, total_steps(forget, retain, settings, conditions))
     relabelled_epochs(student, forget, retain, settings, steps, generator, conditions)
     return student
 

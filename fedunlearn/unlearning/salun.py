@@ -72,7 +72,7 @@ def unlearn(
     mask = saliency_mask(model, forget, settings.saliency, settings.batch_size, conditions)
     student = model.copy()
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    steps = Steps(student, optimizer, conditions, total_steps(forget, retain, settings))
+    steps = Steps(student, optimizer, conditions, total_steps(forget, retain, settings, conditions))
 
     def mask_gradient() -> None:
         student.gradient.mul_(mask)

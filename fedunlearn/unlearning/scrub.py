@@ -82,9 +82,12 @@ def unlearn(
     if settings.rewind:
         held_out, retain = held_out_of(forget, retain, settings, generator, conditions)
     student, teacher, size, T = model.copy(), frozen(model), settings.batch_size, settings.temperature
-    ascents = min(settings.msteps, settings.epochs) * num_batches(forget, settings.forget_batch_size)
+    least = conditions.least_batch
+    ascents = min(settings.msteps, settings.epochs) * num_batches(forget, settings.forget_batch_size, least)
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
-    steps = Steps(student, optimizer, conditions, ascents + settings.epochs * num_batches(retain, size))
+    steps = Steps(
+        student, optimizer, conditions, ascents + settings.epochs * num_batches(retain, size, least)
+    )
     draws, checkpoints = Draws(generator, conditions), []
     for epoch in range(settings.epochs):
         if epoch < settings.msteps:

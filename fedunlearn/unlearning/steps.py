@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
+from fedunlearn.training import batch_sizes
 from fedunlearn.training.optimizers import FlatSGD
 from fedunlearn.unlearning.contract import Conditions, Examples, Report
 
@@ -81,9 +81,9 @@ def clip(gradient: Tensor, longest: float) -> None:
     gradient.mul_(torch.clamp(longest / (gradient.norm() + 1e-6), max=1.0))
 
 
-def num_batches(examples: Examples, batch_size: int) -> int:
-    """Return how many batches one pass takes; the last, smaller one counts."""
-    return math.ceil(examples.size / batch_size)
+def num_batches(examples: Examples, batch_size: int, least: int = 1) -> int:
+    """Return how many batches one pass takes, ``least`` being ``conditions.least_batch`` where it is training."""
+    return batch_sizes.num_batches(examples.size, batch_size, least)
 
 
 class Draws:
@@ -96,12 +96,13 @@ class Draws:
     def __init__(self, generator: torch.Generator, conditions: Conditions) -> None:
         self.generator = generator
         self._augmentation = conditions.augmentation
+        self._least = conditions.least_batch
         self._augmenting = torch_generator(generator.initial_seed(), "augmentation")
 
     def batches(self, examples: Examples, batch_size: int) -> Iterator[Examples]:
-        """Yield one pass; the last, smaller batch is kept."""
+        """Yield one pass; the last, smaller batch is kept, as :mod:`fedunlearn.training.batch_sizes` says."""
         order = torch.randperm(examples.size, generator=self.generator).to(examples.labels.device)
-        for rows in torch.split(order, batch_size):
+        for rows in torch.split(order, batch_sizes.batch_sizes(examples.size, batch_size, self._least)):
             yield self._augmented(examples.select(rows))
 
     def forever(self, examples: Examples, batch_size: int) -> Iterator[Examples]:

@@ -88,7 +88,9 @@ def unlearn(
     parts = [part for part in (forget, retain) if part.size]
     if settings.order == "mixed":
         parts = [Examples(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))]
-    total = settings.epochs * sum(num_batches(part, settings.batch_size) for part in parts)
+    total = settings.epochs * sum(
+        num_batches(part, settings.batch_size, conditions.least_batch) for part in parts
+    )
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
     for part in parts * settings.epochs:
