@@ -143,7 +143,8 @@ def _meter(finding: Finding, colour: str) -> Markup | None:
 def _how_to_read(quality: Quality) -> Markup:
     terms = {
         "Gap": "a model's value minus that of a model retrained from scratch without the forgotten data, in the "
-        "same round. The aim is zero: above, the model still remembers; below, it was damaged. |gap| is its size.",
+        "same round (on pooled data, with one client: with as many epochs as the original). The aim is zero: above, "
+        "the model still remembers; below, it was damaged. |gap| is its size.",
         "Floor": "the |gap| between two retrainings that differ by seed only. A smaller gap is noise.",
         "Recovered": f"the first round whose validation {quality.word} is within ε of retraining's. Runs that never "
         "recover are counted, not dropped.",

@@ -27,9 +27,9 @@ _CAPTION = (
 )
 _DISTANCE = ". forget, retain, test: Dice. HD95: 95 % Hausdorff distance on the forgotten data, mm"
 _LEGEND = (
-    "{units}; gap: to the model retrained without the forgotten data, in the same round; floor: the same",
-    "between two retrainings of different seeds; ± standard deviation over seeds and requests; recovery: rounds",
-    "until recovered (how many did).",
+    "{units}; gap: to the model retrained without the forgotten data, in the same round (on pooled data: with as",
+    "many epochs as the original); floor: the same between two retrainings of different seeds; ± standard deviation",
+    "over seeds and requests; recovery: rounds until recovered (how many did).",
 )
 _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
 

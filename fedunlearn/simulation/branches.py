@@ -3,6 +3,10 @@
 The original is trained once per seed. Every (method, target set) forks from its checkpoint; the retrained oracle
 is trained once per target set, and once more with another training seed for the noise floor. A timeline's oracles
 are one per moment of request: Oracle(e) never sees anything forgotten in requests 1…e.
+
+A federation trains on while it forgets and recovers, so the retrained one is as many rounds old as the model it is
+held against. On pooled data, with one client, nothing trains on: as in the papers of centralised unlearning the
+retrained model has as many epochs as the original, whenever a method's model is held against it.
 """
 
 from __future__ import annotations
@@ -137,6 +141,16 @@ def moments(experiment: Experiment, seed: int) -> tuple[Moment, ...]:
     return tuple(found)
 
 
+def is_pooled(experiment: Experiment) -> bool:
+    """Whether one client holds all data, and target sets are forgotten once training is over."""
+    return experiment.branching and experiment.federation.num_clients == 1
+
+
+def retrained_round(experiment: Experiment, round: int) -> int:
+    """Return the round of the retrained model that a model of this round is held against."""
+    return min(round, experiment.train.rounds) if is_pooled(experiment) else round
+
+
 def floor_seed(seed: int) -> int:
     """Return the training seed of the second retrain; 63 bits, to fit a message's integers."""
     return derive_seed(seed, "floor") >> 1
@@ -175,7 +189,9 @@ def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
                     target=moment.index,
                     excluded=moment.forgotten,
                     forget=moment.forgotten,
-                    last_round=max(last if final else 0, moment.at_round + cap, rounds),
+                    last_round=retrained_round(
+                        experiment, max(last if final else 0, moment.at_round + cap, rounds)
+                    ),
                     keep_from=moment.at_round,
                 )
             )

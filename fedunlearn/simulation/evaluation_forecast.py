@@ -12,7 +12,7 @@ from fedunlearn.config import Experiment, RequestsConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.segmentation import segment
-from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.branches import Branch, branches, retrained_round
 from fedunlearn.simulation.schedule import Schedule
 
 PROBE_BATCH = 64
@@ -74,8 +74,9 @@ def models_measured(experiment: Experiment, seed: int) -> int:
     schedule = Schedule(experiment, seed, records)
     found = set()
     for branch, moment, _, _, round, _ in schedule:
-        beside = (branch, schedule.retrain(moment), schedule.floor(moment))
-        found |= {(each.name, round) for each in beside}
+        beside = retrained_round(experiment, round)
+        found.add((branch.name, round))
+        found |= {(each.name, beside) for each in (schedule.retrain(moment), schedule.floor(moment))}
     return len(found)
 
 

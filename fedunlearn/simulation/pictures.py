@@ -6,8 +6,9 @@ that has any: the truth alone decides, so that no model, and nobody who saw one,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from fedunlearn.evaluation.segmentation import of_logits
 from fedunlearn.report.overlay import overlay
 from fedunlearn.report.picture_index import FOLDER, INDEX
 from fedunlearn.runs.directory import RunDirectory
-from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.branches import branches, retrained_round
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ def draw_pictures(experiment: Experiment, run: RunDirectory, rows: Sequence[Row]
     run.write_json(f"{FOLDER}/{INDEX}", entries)
 
 
-def scenes(rows: Sequence[Row]) -> list[Scene]:
+def scenes(rows: Sequence[Row], retrained: Callable[[int], int] = lambda round: round) -> list[Scene]:
     """Return which models are shown of one request's rows, in their order.
 
     The original when it was asked; of each method the unlearned and the recovered model, or where it did not
-    recover that at the cap; after each method retraining in the round of its last.
+    recover that at the cap; after each method retraining in the round that ``retrained`` has for its last.
     """
     at = {(row.label, row.at): row.round for row in rows if not row.diverged}
     found = [Scene("original", "request", at["original", "request"])]
@@ -66,7 +67,7 @@ def scenes(rows: Sequence[Row]) -> list[Scene]:
                if (label, moment) in at]  # fmt: skip
         own = own[:2]  # the cap only where there is no recovery
         found += own
-        found += [Scene("retrain", last.at, last.round) for last in own[-1:]]
+        found += [Scene("retrain", last.at, retrained(last.round)) for last in own[-1:]]
     return list(dict.fromkeys(found))
 
 
@@ -97,6 +98,7 @@ class _Seed:
         self._data = resident.data_of(experiment, seed)
         self._model = resident.new_model(experiment, self._data, seed=0)
         self._branches = branches(experiment, seed)
+        self._retrained = partial(retrained_round, experiment)
 
     def draw(self, rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         """Write the pictures of every request and yield their entries in the index."""
@@ -108,7 +110,7 @@ class _Seed:
             forget = next(row for row in own if row.label == "original").forget.clients
             chosen = choose_slice(self._data, forget)
             if chosen is not None:
-                yield from self._request(target, request, forget, *chosen, scenes(own))
+                yield from self._request(target, request, forget, *chosen, scenes(own, self._retrained))
 
     def _request(
         self, target: int, request: str, forget: Sequence[int], row: int, client: int, shown: Sequence[Scene]

@@ -29,7 +29,7 @@ from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
-from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.branches import Branch, branches, is_pooled
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
@@ -254,6 +254,11 @@ class _Simulation:
         for name in branch.oracles:
             log = self.run.metrics.of(name).values()
             validation = {m.round: m.value for m in log if (m.split, m.metric) == ("validation", quality)}
+            if (
+                is_pooled(self.experiment) and validation
+            ):  # held against one and the same model in every round
+                end = validation[self.experiment.train.rounds]
+                validation |= dict.fromkeys(range(branch.first_round + 1, branch.last_round + 1), end)
             test = {m.round: m.value for m in log if (m.split, m.metric) == ("test", quality)}
             references[frozenset(by_name[name].excluded)] = make(
                 validation=validation, test_at_end=test.get(self.experiment.train.rounds)

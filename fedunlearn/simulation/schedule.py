@@ -7,7 +7,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from fedunlearn.config import Experiment
-from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, branches, moments
+from fedunlearn.simulation.branches import (
+    Branch,
+    ForgetRequest,
+    Moment,
+    branches,
+    moments,
+    retrained_round,
+)
 
 Record = Mapping[str, Any]
 
@@ -105,9 +112,10 @@ class Schedule:
         yield "request", moment.at_round
         compare = self._compare_round(moment, request)
         if compare is not None:
-            yield "compare", compare
+            yield "compare", retrained_round(self._experiment, compare)
         if self._experiment.branching:
-            yield "cap", moment.at_round + self._experiment.recover.max_rounds
+            cap = moment.at_round + self._experiment.recover.max_rounds
+            yield "cap", retrained_round(self._experiment, cap)
 
     def _method_rounds(
         self, branch: Branch, moment: Moment, request: ForgetRequest

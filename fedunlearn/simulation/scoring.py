@@ -24,7 +24,7 @@ from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
-from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment
+from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, retrained_round
 from fedunlearn.simulation.schedule import Schedule
 
 Values = dict[str, float | None]
@@ -76,8 +76,9 @@ class SeedScoring:
     ) -> Row:
         clients = moment.forgotten if request is None else request.clients
         retrain, floor = self._schedule.retrain(moment), self._schedule.floor(moment)
-        oracle, _ = self._measured(retrain, retrain, round, clients, moment.forgotten)
-        second, _ = self._measured(floor, retrain, round, clients, moment.forgotten)
+        beside = retrained_round(self._experiment, round)
+        oracle, _ = self._measured(retrain, retrain, beside, clients, moment.forgotten)
+        second, _ = self._measured(floor, retrain, beside, clients, moment.forgotten)
         if diverged:
             since = f"diverged in round {self._schedule.diverged_round(branch)}"
             mine: Values = dict.fromkeys(oracle)
@@ -159,10 +160,10 @@ class SeedScoring:
     def _second_model(self) -> FlatModel:
         return resident.new_model(self._experiment, self._data, seed=0)
 
-    def _pixel_kl(self, branch: str, retrain: str, round: int) -> float:
+    def _pixel_kl(self, branch: str, round: int, retrain: str, beside: int) -> float:
         """Run two models side by side over the test slices: their pixels would fill the memory of many."""
         self._load(self._model, branch, round)
-        self._load(self._second_model, retrain, round)
+        self._load(self._second_model, retrain, beside)
         return mean_pixel_kl(self._model.module, self._second_model.module, self._data.test_images)
 
     def _test_rows_from(self, clients: tuple[int, ...]) -> Integers | None:
@@ -185,10 +186,11 @@ class SeedScoring:
         forgotten: tuple[int, ...],
     ) -> tuple[Values, str | None]:
         """Return all measures of a branch's model at a round, and why any of them is None."""
+        beside = retrained_round(self._experiment, round)
         key = digest_of(
             {
                 "model": self._weights_hash(branch.name, round),
-                "retrain": self._weights_hash(retrain.name, round),
+                "retrain": self._weights_hash(retrain.name, beside),
                 "data": self._data.content_hash,
                 "forget": clients,
                 "forgotten": forgotten,
@@ -202,7 +204,7 @@ class SeedScoring:
         if self._cache is not None and (stored := self._cache.measures(key)) is not None:
             return stored["values"], stored["reason"]
         vector, outputs = self._outputs(branch.name, round)
-        retrain_vector, retrain_outputs = self._outputs(retrain.name, round)
+        retrain_vector, retrain_outputs = self._outputs(retrain.name, beside)
         found: list[Measures] = [
             measure(
                 outputs,
@@ -217,7 +219,7 @@ class SeedScoring:
                 retrain_outputs,
                 vector,
                 retrain_vector,
-                pixel_kl=partial(self._pixel_kl, branch.name, retrain.name, round),
+                pixel_kl=partial(self._pixel_kl, branch.name, round, retrain.name, beside),
             ),
         ]
         values: Values = {**found[0], **found[1]}

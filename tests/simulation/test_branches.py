@@ -268,9 +268,9 @@ class Asked(SeedScoring):
         self._schedule = Schedule(experiment, 1, records)
         self.asked = []
 
-    def _row(self, branch, moment, request, at, round):
+    def _row(self, branch, moment, request, at, round, diverged):
         oracles = [self._schedule.retrain(moment), self._schedule.floor(moment)]
-        self.asked += [(branch, at, round), *((oracle, at, round) for oracle in oracles)]
+        self.asked += [(branch, at, round)] * (not diverged) + [(oracle, at, round) for oracle in oracles]
         return SimpleNamespace(at=at)
 
 
@@ -305,6 +305,14 @@ def finished(draw):
             ]
             if timeline:
                 last = max(experiment.train.rounds, outcome[1])
+        if requests and draw(st.booleans()):
+            diverged = draw(st.integers(branch.first_round + 1, last))
+            last = diverged - 1
+            for request in requests:
+                if request["ended_round"] >= diverged:
+                    request |= {"outcome": "diverged", "ended_round": diverged}
+                if request["unlearned_round"] >= diverged:
+                    request["unlearned_round"] = None
         records[branch.name] = {"requests": requests, "last_round": last}
     return experiment, records
 
