@@ -28,6 +28,12 @@ MEASURES: dict[str, Measure] = {
     "forget_accuracy": Measure("%", "accuracy on the training data to forget", _NEARER),
     "retain_accuracy": Measure("%", "accuracy on the training data to keep", _AT_LEAST),
     "test_accuracy": Measure("%", "accuracy on the test split", _AT_LEAST),
+    "retain_test_accuracy": Measure(
+        "%", "accuracy on test data of the classes that remain, where whole classes are forgotten", _AT_LEAST
+    ),
+    "forget_test_accuracy": Measure(
+        "%", "accuracy on test data of the forgotten classes, where whole classes are forgotten", _NEARER
+    ),
     "validation_accuracy": Measure("%", "accuracy on the validation split", _AT_LEAST),
     "forget_dice": Measure("%", "mean hard Dice, background included, on the slices to forget", _NEARER),
     "retain_dice": Measure("%", "mean hard Dice, background included, on the slices to keep", _AT_LEAST),
@@ -63,7 +69,8 @@ MEASURES: dict[str, Measure] = {
     ),
 }
 """Every measure by its name in ``scorecard.json``. Percentages are 0 to 100. A task has those of its
-quality; the Hausdorff distances, ``test_missed`` and ``forget_test_dice`` belong to segmentation."""
+quality; the Hausdorff distances, ``test_missed`` and ``forget_test_dice`` belong to segmentation, and accuracy by
+classes is measured only where F is whole classes."""
 
 DISTANCES = ("l2_to_retrain", "cosine_to_retrain", "kl_to_retrain")
 """Measures that are a comparison with retrain by themselves: retrain's own value is 0."""

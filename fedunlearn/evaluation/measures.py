@@ -80,6 +80,8 @@ def measure(
     -------
     Measures
         The names of ``MEASURES`` that the task has, without the distances to retrain, in that order.
+        ``retain_test_accuracy`` and ``forget_test_accuracy`` are there only if whole classes are forgotten: if of
+        no class in F any example is retained.
 
     Raises
     ------
@@ -121,6 +123,9 @@ def measure(
     values.take(f"forget_{name}", lambda: quality(forgotten()))
     values.take(f"retain_{name}", lambda: quality(retained()))
     values.take(f"test_{name}", lambda: quality(test()))
+    if outputs.train is not None and not masks:
+        labels = cast("SplitOutputs", outputs.train).label_array
+        values |= _by_classes(outputs, labels[forget], labels[retain], values.reasons)
     values.take(f"validation_{name}", lambda: quality(validation()))
     if masks:
         values.take("forget_test_dice", lambda: quality(test().take(same_sites())))
@@ -140,6 +145,29 @@ def measure(
     values.take("mia_auc", lambda: 100 * roc.auc(*scores()))
     values.take("mia_tpr_at_1_fpr", lambda: roc.tpr_at_fpr(*scores(), percent=1))
     return values
+
+
+def _by_classes(
+    outputs: ModelOutputs, forget: Integers, retain: Integers, reasons: dict[str, str]
+) -> dict[str, float | None]:
+    """Return test accuracy on the classes that remain and on those forgotten; nothing where F is not whole classes.
+
+    ``forget`` and ``retain`` are the labels of F and R. A class that is in neither, which an earlier request has
+    forgotten, counts for neither.
+    """
+    found = Measures()
+    gone, remaining = np.unique(forget), np.unique(retain)
+    if not len(gone) or not len(remaining) or np.isin(gone, remaining).any():
+        return found
+
+    def of(classes: Integers) -> float:
+        test = cast("SplitOutputs", _present(outputs.test, "test"))
+        return quality(test.take(np.flatnonzero(np.isin(test.label_array, classes))))
+
+    found.take("retain_test_accuracy", lambda: of(remaining))
+    found.take("forget_test_accuracy", lambda: of(gone))
+    reasons |= found.reasons
+    return found
 
 
 def to_retrain(

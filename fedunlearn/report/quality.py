@@ -66,10 +66,13 @@ QUALITIES = {
             ("test", "test_accuracy"),
             ("MIA", "mia_svc"),
         ),
+        told=("retain_test_accuracy", "forget_test_accuracy"),
         main=(
             "forget_accuracy",
             "retain_accuracy",
             "test_accuracy",
+            "retain_test_accuracy",
+            "forget_test_accuracy",
             "mia_svc",
             "mia_yeom_matched",
             "mia_auc",

@@ -23,6 +23,8 @@ METRICS: dict[str, str] = {
     "forget_accuracy": "forget accuracy",
     "retain_accuracy": "retain accuracy",
     "test_accuracy": "test accuracy",
+    "retain_test_accuracy": "test accuracy, remaining classes",
+    "forget_test_accuracy": "test accuracy, forgotten classes",
     "validation_accuracy": "validation accuracy",
     "forget_dice": "forget Dice",
     "forget_test_dice": "forget Dice, test slices",

@@ -1,0 +1,64 @@
+"""A whole class is forgotten, and half of one: which rows have accuracy by classes, and that it is the model's."""
+
+import pytest
+import torch
+
+from fedunlearn import resident
+from fedunlearn.report.html import write_report
+from fedunlearn.report.tables import markdown
+from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.simulation.runner import read_scorecard, simulate
+from tests.e2e.tiny import TINY, tiny
+
+TEXT = TINY.replace("targets = [[1]]\n", "") + """
+[[target]]
+classes = [2]
+[[target]]
+classes = [2]
+samples = 0.5
+[[target]]
+clients = [1]
+"""  # fmt: skip
+NAMES = ("retain_test_accuracy", "forget_test_accuracy")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return simulate(tiny(text=TEXT), out=tmp_path_factory.mktemp("classes"))
+
+
+def test_only_the_whole_class_has_them(run):
+    for row in read_scorecard(run)["rows"]:
+        for kind in ("metrics", "gap", "floor"):
+            assert all((name in row[kind]) == (row["target"] == 0) for name in NAMES)
+
+
+def test_they_are_the_checkpoints_accuracies(run):
+    experiment = tiny(text=TEXT)
+    data = resident.data_of(experiment, 1)
+    model = resident.new_model(experiment, data, 1)
+    rows = [row for row in read_scorecard(run)["rows"] if row["target"] == 0]
+    assert {row["label"] for row in rows} == {"original", "retrain", "puf-special-2", "natural"}
+    for row in rows:
+        branch = "original-s1" if row["label"] == "original" else f"{row['label']}-0-s1"
+        snapshot = Checkpoints(run / "checkpoints", branch).load(row["round"])
+        model.load(snapshot.vector, snapshot.buffers)
+        with torch.no_grad():
+            right = model.module.eval()(data.test_images).argmax(dim=1) == data.test_labels
+        for name, chosen in zip(NAMES, (data.test_labels != 2, data.test_labels == 2), strict=True):
+            assert row["metrics"][name] == pytest.approx(100 * right[chosen].double().mean().item(), abs=1e-5)
+
+
+def test_average_gap_is_over_the_classes_that_remain(run):
+    used = {0: "retain_test_accuracy", 1: "test_accuracy", 2: "test_accuracy"}
+    rows = [row for row in read_scorecard(run)["rows"] if row["label"] == "natural"]
+    for row in rows:
+        names = ("forget_accuracy", "retain_accuracy", used[row["target"]], "mia_svc")
+        expected = sum(abs(row["gap"][name]) for name in names) / 4
+        assert row["metrics"]["average_gap"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_tables_and_report_show_them(run):
+    for text in (markdown(read_scorecard(run)), write_report(run).read_text()):
+        assert "test accuracy, remaining classes" in text
+        assert "test accuracy, forgotten classes" in text
