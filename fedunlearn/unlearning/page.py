@@ -30,8 +30,16 @@ settings = {epochs = 5, lr = 0.01}
 
 In the round after the request the clients concerned run the routine on the global model, with F what is to be
 forgotten and R what else they have, and the server takes the result as the routine says (last column). Recovery
-follows as with every method. With `federation.num-clients = 1` this is the centralised setting, without a
-special path: `experiments/centralised/`.
+follows as with every method. With `federation.num-clients = 1` this is the centralised setting: the retrained model
+then has as many epochs as the original. A client has no data but its own, so that nobody gives a routine held-out
+examples: SCRUB's rewinding takes a part of R. A routine that diverges has rows that say so; the others go on.
+
+| experiments | |
+|---|---|
+| `centralised/mnist5k-{random,random-half,class}.toml` | pooled: a tenth, a half, a class; every method |
+| `centralised/cifar10-{random,random-half,class}.toml` | the same on CIFAR-10 with ResNet-18, as in the papers |
+| `centralised/hosted-mnist5k.toml` | ten clients, two of whom forget half of their samples by themselves |
+| `class-unlearning/{mnist5k,cifar10}.toml` | TRW and MPRU beside fine-tune, random-label and SalUn, class by class |
 
 From Python, without a federation:
 
