@@ -39,7 +39,7 @@ class Routine(ABC):
 
     def __init__(self, place: resident.Workplace) -> None:
         self._place = place
-        self._recipe = resident.recipe_of(place.experiment)
+        self._recipe = resident.recipe_of(place.experiment, place.data)
 
     @property
     def model(self) -> FlatModel:

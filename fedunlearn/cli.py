@@ -151,14 +151,18 @@ def report(
 @app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    centralised: Annotated[
+        bool,
+        typer.Option("--centralised", help="In UA, RA, TA, MIA-efficacy, Average Gap, ToW and run time."),
+    ] = False,
 ) -> None:
     """Show several finished runs side by side."""
     from fedunlearn.report.run_files import with_setting
-    from fedunlearn.report.tables import comparison_table
+    from fedunlearn.report.tables import centralised_tables, comparison_table
     from fedunlearn.simulation.runner import read_scorecard
 
     cards = [with_setting(read_scorecard(_finished(folder)), folder) for folder in folders]
-    _console().print(comparison_table(cards))
+    _console().print(centralised_tables(cards) if centralised else comparison_table(cards))
 
 
 @app.command("list")
@@ -205,6 +209,22 @@ def phantom(
             console.print(f"stopped; {out} is incomplete: delete it before you start again", markup=False)
             raise typer.Exit(1) from None
     console.print(f"phantoms: {out}", highlight=False, markup=False, soft_wrap=True)
+
+
+@data.command()
+def augmentations(
+    file: ExperimentFile,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG to write.")],
+    overrides: Overrides = None,
+    smoke: Smoke = False,
+) -> None:
+    """Draw training images of an experiment as they are, by its default, and under every policy."""
+    experiment = _load(file, overrides, None, smoke)
+
+    from fedunlearn.simulation.augmented import draw_augmentations
+
+    draw_augmentations(experiment, out)
+    _console().print(f"picture: {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(folder: Path, console: Console) -> None:

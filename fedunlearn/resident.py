@@ -61,9 +61,9 @@ def dtype_of(experiment: Experiment) -> torch.dtype:
     return torch.float64 if experiment.engine.precision == "float64" else torch.float32
 
 
-def recipe_of(experiment: Experiment) -> Recipe:
+def recipe_of(experiment: Experiment, data: FederatedData) -> Recipe:
     """Return what the experiment's clients train with beside ``[train]``: their task's loss, and augmentation."""
-    return Recipe(LOSSES[experiment.data.task], augmentation_of(experiment))
+    return Recipe(LOSSES[experiment.data.task], augmentation_of(experiment, data.pixels))
 
 
 def data_of(experiment: Experiment, seed: int) -> FederatedData:

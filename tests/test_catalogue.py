@@ -6,6 +6,7 @@ import pytest
 
 from fedunlearn.catalogue import catalogue, plain
 from fedunlearn.config import DataConfig, MethodConfig, ModelConfig
+from fedunlearn.config.augmentation import STEPS
 from fedunlearn.evaluation.catalogue import MEASURES
 
 
@@ -18,7 +19,7 @@ EXPECTED = {
     "data": {
         *(f"source {name}" for name in named(DataConfig, "source")),
         *(f"partition {name}" for name in named(DataConfig, "partition")),
-        *(f"augmentation {name}" for name in named(DataConfig, "augmentation")),
+        *(f"augmentation {name}" for name in STEPS),
     },
     "strategies": named(MethodConfig, "name") | {"retrain"},
     "metrics": set(MEASURES),

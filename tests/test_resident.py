@@ -65,9 +65,10 @@ def test_precision_is_that_of_data_and_model():
 
 
 def test_a_recipe_is_the_task_s_loss_and_the_file_s_augmentation():
-    assert resident.recipe_of(EXPERIMENT) == CLASSIFY
-    assert resident.recipe_of(sites.experiment()) == Recipe(dice_cross_entropy, None)
-    turned = resident.recipe_of(sites.experiment("data.augmentation=rot90-flip"))
+    data, slices = resident.data_of(EXPERIMENT, 1), sites.data()
+    assert resident.recipe_of(EXPERIMENT, data) == CLASSIFY
+    assert resident.recipe_of(sites.experiment(), slices) == Recipe(dice_cross_entropy, None)
+    turned = resident.recipe_of(sites.experiment("data.augmentation=rot90-flip"), slices)
     assert turned == Recipe(dice_cross_entropy, Rot90Flip())
 
 

@@ -71,7 +71,7 @@ class DataConfig:
     shards_per_client: Count = 2  # of "shards"
     partition_file: str | None = None  # of "file": JSON {"clients": [[index, …], …]}
     validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
-    augmentation: Literal["none", "rotate-crop-flip", "enlarge-crop-flip", "rot90-flip"] = "none"
+    augmentation: str = "none"  # one name or several, joined by +: see ``config.augmentation``
     # Of "prostate-mri" and "prostate-phantom":
     resize: Annotated[int, at_least(16)] = 384  # height and width of a slice in pixels
     bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used

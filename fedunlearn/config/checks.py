@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedunlearn.config.augmentation import contradictions_of
 from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
@@ -173,14 +174,7 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
     if segments != (data.partition == "site"):
         foreign = f'belongs to prostate MRI, not "{data.source}"'
         yield "data.partition", data.partition, 'must be "site": a site is a client' if segments else foreign
-    if segments and data.augmentation not in ("none", "rot90-flip"):
-        right = 'must be "none" or "rot90-flip" where masks follow the image'
-        yield "data.augmentation", data.augmentation, right
-    if not segments and data.augmentation == "rot90-flip":
-        yield "data.augmentation", data.augmentation, f'belongs to prostate MRI, not "{data.source}"'
-    if data.augmentation == "enlarge-crop-flip" and experiment.model.name != "mit-b0":
-        right = 'belongs to model.name = "mit-b0", which enlarges whatever it is shown to its input-size'
-        yield "data.augmentation", data.augmentation, right
+    yield from contradictions_of(data, experiment.model)
     if segments != (experiment.model.name == "unet"):
         right = 'must be "unet"' if segments else "must be a classifier"
         yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'

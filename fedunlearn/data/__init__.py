@@ -137,7 +137,7 @@ def _federate_images(
         source_rows=rows,
         class_names=source.class_names,
         origin=source.origin,
-        pixel_std=source.std,
+        pixels=source.pixels,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.partition import Partition
+from fedunlearn.data.pixels import Pixels
 from fedunlearn.errors import ConfigError
 
 CLIENT_FILE = "data.safetensors"
@@ -47,8 +48,8 @@ class DataPart:
         One name per class, in the same order in every file of a federation.
     client : int or None
         Whose data they are; None: the server's.
-    pixel_std : tuple of float
-        As of :class:`FederatedData`.
+    pixels : Pixels or None
+        What the images were normalised by; some augmentations must know.
     """
 
     images: Tensor
@@ -56,7 +57,7 @@ class DataPart:
     task: str
     class_names: tuple[str, ...]
     client: int | None = None
-    pixel_std: tuple[float, ...] = (1.0,)
+    pixels: Pixels | None = None
 
     @property
     def num_classes(self) -> int:
@@ -112,7 +113,7 @@ class DataPart:
             source_rows=rows,
             class_names=self.class_names,
             task=self.task,
-            pixel_std=self.pixel_std,
+            pixels=self.pixels,
         )
 
 
@@ -139,7 +140,7 @@ def export(data: FederatedData, out: Path, *, done: Callable[[Path], None] = lam
         raise ConfigError(f"{out}: is not empty; name a new folder with --out")
 
     def part(images: Tensor, labels: Tensor, client: int | None = None) -> DataPart:
-        return DataPart(images, labels, data.task, data.class_names, client, data.pixel_std)
+        return DataPart(images, labels, data.task, data.class_names, client, data.pixels)
 
     for client in range(len(data.clients)):
         path = out / f"client-{client}" / CLIENT_FILE
@@ -158,8 +159,9 @@ def write_part(path: Path, part: DataPart) -> None:
         "class-names": list(part.class_names),
         "client": part.client,
         "shape": list(part.images.shape),
-        "pixel-std": list(part.pixel_std),
     }
+    if part.pixels is not None:
+        about |= asdict(part.pixels)
     # One metadata key only: safetensors does not fix the order of several.
     content = save(
         {"images": _plain(part.images), "labels": _plain(part.labels)}, metadata={META: json.dumps(about)}
@@ -200,7 +202,7 @@ def read_part(path: Path, *, task: str, dtype: torch.dtype) -> DataPart:
             task=str(about["task"]),
             class_names=tuple(map(str, about["class-names"])),
             client=about["client"] if about["client"] is None else int(about["client"]),
-            pixel_std=tuple(map(float, about.get("pixel-std", [1.0]))),  # files of people's own need not say
+            pixels=_pixels(about),
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
@@ -227,14 +229,20 @@ def _check(path: Path, part: DataPart, task: str, dtype: torch.dtype) -> None:
         raise ConfigError(
             f"{path}: labels are {labels.dtype}; must be {'torch.uint8' if masks else 'torch.int64'}"
         )
-    if len(part.pixel_std) not in (1, part.in_channels) or not all(s > 0 for s in part.pixel_std):
-        raise ConfigError(
-            f"{path}: pixel-std = {list(part.pixel_std)}; must be one number above 0, or one for each channel"
-        )
+    std = None if part.pixels is None else part.pixels.std
+    if std is not None and (len(std) != part.in_channels or not all(s > 0 for s in std)):
+        raise ConfigError(f"{path}: std = {list(std)}; must be a number above 0 for each channel")
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= part.num_classes):
         raise ConfigError(f"{path}: a label is none of the {part.num_classes} classes that the file names")
     if not bool(images.isfinite().all()):
         raise ConfigError(f"{path}: an image holds numbers that are not finite")
+
+
+def _pixels(about: dict[str, Any]) -> Pixels | None:
+    """Return what the file says of mean and std; files of earlier versions say nothing."""
+    if "mean" not in about:
+        return None
+    return Pixels(tuple(map(float, about["mean"])), tuple(map(float, about["std"])))
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.data.partition import Partition
+from fedunlearn.data.pixels import Pixels
 from fedunlearn.data.slice_index import SliceIndex as SliceIndex
 from fedunlearn.data.source import Indices
 from fedunlearn.parts import NONE as NO_PARTS
@@ -50,6 +51,8 @@ class FederatedData:
         One name per client where clients have names (sites), else empty.
     slices : mapping or None
         Of medical volumes: "train", "validation" and "test" with the origin of each row.
+    pixels : Pixels or None
+        What the images were normalised by; None where nobody knows.
     notes : tuple of str
         What was found and is not in here, such as cases left out, a line each.
     parts : Parts
@@ -57,8 +60,6 @@ class FederatedData:
         stands for its rows.
     seed : int
         The experiment's, which draws the rows of parts.
-    pixel_std : tuple of float
-        What pixels in [0, 1] were divided by to give the images, per channel; one number serves all channels.
     """
 
     train_images: Tensor
@@ -74,10 +75,10 @@ class FederatedData:
     origin: str = ""
     client_names: tuple[str, ...] = ()
     slices: Mapping[str, SliceIndex] | None = None
+    pixels: Pixels | None = None
     notes: tuple[str, ...] = ()
     parts: Parts = NO_PARTS
     seed: int = 0
-    pixel_std: tuple[float, ...] = (1.0,)
     _views: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +90,11 @@ class FederatedData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def pixel_std(self) -> tuple[float, ...]:
+        """What pixels in [0, 1] were divided by to give the images, per channel; (1.0,) where nobody knows."""
+        return (1.0,) if self.pixels is None else self.pixels.std
 
     @property
     def in_channels(self) -> int:
@@ -109,7 +115,7 @@ class FederatedData:
         """SHA-256 (hex) over every number in here: two runs with equal hashes saw the same data.
 
         The device does not enter, the precision does; ``origin`` and ``notes`` are words about the data, and
-        ``pixel_std`` has gone into the images.
+        ``pixels`` follow from where they are from.
         """
         digest = hashlib.sha256()
         for name in ("train", "validation", "test"):

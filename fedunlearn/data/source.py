@@ -7,6 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedunlearn.data.pixels import Pixels
+
 Indices = npt.NDArray[np.int64]
 
 
@@ -42,6 +44,11 @@ class ImageSource:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str = ""
+
+    @property
+    def pixels(self) -> Pixels:
+        """What :meth:`normalise` does to pixels in [0, 1]."""
+        return Pixels(self.mean, self.std)
 
     def normalise(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Return uint8 `images` in `dtype`, brought to zero mean and unit variance per channel.

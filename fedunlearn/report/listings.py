@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.report import centralised
 from fedunlearn.report.markup import Markup, join, null, table, tag
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.scores import Scores
@@ -43,6 +44,7 @@ def scorecard(run: RunFiles) -> Markup:
         "Scorecard",
         tag("p", words, class_="lead"),
         _aggregates(scores, main),
+        centralised.unfolding(scores),
         tag("details", tag("summary", "Every measure"), _aggregates(scores, present))
         if present != main
         else None,

@@ -147,8 +147,8 @@ def read_run(directory: Path) -> RunFiles:
 def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Return the scorecard with what must be known of the run beside its numbers.
 
-    That is where the data are from (``origin``), whether it was a smoke run (``smoke``), what ran it (``engine``)
-    and where it lies (``directory``).
+    That is where the data are from (``origin``), whether it was a smoke run (``smoke``), what ran it
+    (``engine``), what training images were changed by (``augmentation``) and where it lies (``directory``).
     """
     held, settings = _json(directory / "partition.json", {}), _toml(directory / "experiment.toml")
     origin = next((entry["origin"] for entry in held.values() if entry.get("origin")), "")
@@ -156,6 +156,7 @@ def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "origin": origin,
         "smoke": settings.get("smoke-run", False),
         "engine": _engine(settings, _json(directory / "branches.json", [])),
+        "augmentation": (settings.get("data") or {}).get("augmentation", ""),
         "directory": str(directory),
     }
     return {**card, **{name: value for name, value in known.items() if value}}

@@ -41,6 +41,8 @@ class Scores:
         Whether it was a smoke run, whose numbers mean nothing.
     engine : str
         What ran it, such as "ray, 4 workers"; empty where nobody knows.
+    augmentation : str
+        What training images were changed by, as the experiment file has it; empty where nobody knows.
     directory : str
         Where the run lies; empty where nobody knows.
 
@@ -60,6 +62,7 @@ class Scores:
         self.origin = str(scorecard.get("origin") or "")
         self.smoke = bool(scorecard.get("smoke"))
         self.engine = str(scorecard.get("engine") or "")
+        self.augmentation = str(scorecard.get("augmentation") or "")
         self.directory = str(scorecard.get("directory") or "")
         self.experiment = str(scorecard.get("experiment") or "experiment")
         self.run = str(scorecard.get("run") or "")

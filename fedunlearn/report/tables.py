@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fedunlearn.errors import UserError
 from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.report import centralised
 from fedunlearn.report.quality import QUALITIES
 from fedunlearn.report.scores import Scores, Stat
 from fedunlearn.report.words import (
@@ -166,13 +169,34 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def centralised_tables(scorecards: Sequence[Mapping[str, Any]]) -> Group:
+    """Return several runs side by side in the terms of centralised unlearning; see ``report.centralised``.
+
+    Raises
+    ------
+    UserError
+        If a run's models are judged by something else than accuracy.
+    """
+    every = [Scores(scorecard) for scorecard in scorecards]
+    for scores in every:
+        if scores.quality != QUALITIES["classification"]:
+            raise UserError(
+                f"{scores.run or scores.experiment}: models are judged by {scores.quality.word}, not by accuracy; "
+                "leave out --centralised"
+            )
+    names = [_run(scores, False, told) for scores, told in zip(every, _told_apart(every), strict=True)]
+    return centralised.comparison(every, names)
+
+
 def _told_apart(every: Sequence[Scores]) -> list[str]:
-    """Return what tells runs of one name apart: the engine, or the folder where that is the same, too."""
+    """Return what tells runs apart: augmentation; of one name the engine, or the folder where that is the same."""
     found = []
+    augmented = len({scores.augmentation for scores in every}) > 1
     for scores in every:
         alike = [other for other in every if other.run == scores.run]
         same_engine = [other for other in alike if other.engine == scores.engine]
-        words = [scores.engine] * (len(alike) > 1) + [scores.directory] * (len(same_engine) > 1)
+        words = [f"augmentation: {scores.augmentation or 'unknown'}"] * augmented
+        words += [scores.engine] * (len(alike) > 1) + [scores.directory] * (len(same_engine) > 1)
         found.append(", ".join(filter(None, words)))
     return found
 
@@ -219,7 +243,7 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
         if any(at == seen for _, seen in scores.groups())
     ]
     legend = [line.format(units=quality.units) for line in _LEGEND]
-    lines += ["", *legend, "", "## Every row", ""]
+    lines += ["", *legend, "", *centralised.markdown_section(scores), "## Every row", ""]
     rows = [
         [_plain(str(row["label"])), str(row.get("at") or ""), number(row.get("seed"), 0),
          clients((row.get("forget") or {}).get("clients") or ()), number(row.get("round"), 0)]

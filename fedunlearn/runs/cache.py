@@ -107,6 +107,8 @@ def numerics(experiment: Experiment) -> dict[str, Any]:
     }
     if experiment.engine.channels_last:
         found["channels_last"] = True
+    if experiment.data.augmentation != "none":
+        found["torchvision"] = version("torchvision")
     if experiment.data.task == "segmentation":
         found["monai"] = version("monai")  # network, loss and Dice
     return found
@@ -148,8 +150,12 @@ def branch_key(
     if resident.has_filter_slot(experiment):
         of_parts["filtered"] = True  # its checkpoints have a buffer more
         method_source += ("fedunlearn/unlearning/output_filter.py",)
+    # The stored data are the same, whatever becomes of them in training; without any, a key is what it was.
+    augmented = experiment.data.augmentation
+    of_augmentation = {} if augmented == "none" else {"augmentation": augmented}
     return digest_of(
         of_parts
+        | of_augmentation
         | {
             "data": data_hash,
             "model": asdict(experiment.model),

@@ -182,7 +182,7 @@ class _Trials:
         if experiment.engine.given_batch_clients is not None:
             return ()
         module = resident.new_model(experiment, self._data, seed=0).module
-        if why_not_stackable(module, recipe=resident.recipe_of(experiment)):
+        if why_not_stackable(module, recipe=resident.recipe_of(experiment, self._data)):
             return ()
         step = self.simplest.seconds * experiment.train.batch_size
         if self.device.type == "cpu" and step > LONG_STEP:
@@ -204,7 +204,7 @@ class _Trials:
                 experiment.train,
                 lr=experiment.train.lr,
                 generator=torch_generator(0, "probe", 0, client),
-                recipe=resident.recipe_of(experiment),
+                recipe=resident.recipe_of(experiment, self._data),
             )
 
     def _stacked(self, experiment: Experiment, clients: Sequence[int]) -> None:
@@ -218,7 +218,7 @@ class _Trials:
             experiment.train,
             lr=experiment.train.lr,
             generators=[torch_generator(0, "probe", 0, client) for client in clients],
-            recipe=resident.recipe_of(experiment),
+            recipe=resident.recipe_of(experiment, self._data),
         )
 
     def _client(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -174,7 +174,7 @@ def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
     """Return the seconds that local training takes per example: the first client's, for about a second."""
     torch.set_num_threads(experiment.engine.threads_per_client)
     data = resident.data_of(experiment, experiment.seeds[0])
-    model, recipe = resident.new_model(experiment, data, seed=0), resident.recipe_of(experiment)
+    model, recipe = resident.new_model(experiment, data, seed=0), resident.recipe_of(experiment, data)
     images, labels = data.client(0)
     # Large batches take as long per example, and memory that there may not be: that is estimated, not tried.
     train = replace(experiment.train, batch_size=min(experiment.train.batch_size, PROBE_BATCH))

@@ -102,7 +102,7 @@ def memory_of(experiment: Experiment) -> Memory:
     apart = engine.name == "ray"
     datasets = min(len(experiment.seeds), resident.DATA_KEPT) + (workers if apart else 0)
     examples = data.train_images, data.train_labels
-    constant, per_image = of_training(model, *examples, resident.recipe_of(experiment))
+    constant, per_image = of_training(model, *examples, resident.recipe_of(experiment, data))
     evaluated = min(evaluation_batch(data.train_images.shape), max(len(split) for split in _images(data)))
     # The data were loaded a moment ago, and are not free any more.
     held = data_bytes(data) if device.type == "cpu" else 0

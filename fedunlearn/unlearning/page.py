@@ -66,8 +66,10 @@ Of the literature's measures a scorecard has UA (100 − `forget_accuracy`), RA 
 (`test_accuracy`), MIA-efficacy (100 − `mia_svc`), Average Gap (`average_gap`), ToW (`tug_of_war`) and seconds,
 each beside a retrained model. Where F is whole classes (nobody retains an example of them) it also has test
 accuracy on the classes that remain (`retain_test_accuracy`) and on the forgotten ones (`forget_test_accuracy`);
-TA is then the former, in Average Gap and ToW as well, as is usual in class unlearning. Defaults are the papers'
-or their code's. They were chosen for other models and data, and untuned ones often forget little.
+TA is then the former, in Average Gap and ToW as well, as is usual in class unlearning.
+`fedunlearn compare --centralised RUN…` shows them in these terms, and so do `report.html` and `scorecard.md`. What
+data augmentation does to them: [augmentation.md](augmentation.md). Defaults are the papers' or their code's. They
+were chosen for other models and data, and untuned ones often forget little; `fedunlearn sweep` searches others.
 
 """
 HEADINGS = ("method", "from", "forgets", "needs", "passes over F, R", "result is taken as")

@@ -164,9 +164,10 @@ def test_no_stack_trains_with_another_loss(norm):
 def test_the_task_of_the_data_chooses_the_routine(monkeypatch):
     chosen = {}
     for asked in (tiny(), sites.experiment()):
-        monkeypatch.setattr(resident, "data_of", lambda experiment, seed: None)
+        data = sites.data()
+        monkeypatch.setattr(resident, "data_of", lambda experiment, seed, data=data: data)
         monkeypatch.setattr(resident, "model_of", lambda experiment, data: None)
-        place = resident.Workplace(asked, None, None)
+        place = resident.Workplace(asked, data, None)
         monkeypatch.setattr(resident, "workplace", lambda path, seed, place=place: place)
         chosen[asked.data.task] = {type(routine_of(asked, 1)), type(routine_at("somewhere", 1))}
     assert chosen == {"classification": {Classification}, "segmentation": {Segmentation}}

@@ -134,9 +134,20 @@ BROKEN = [
     ),
     (
         "validation = 0.1",
-        'augmentation = "crop"',
-        'data.augmentation = "crop" (x.toml): must be one of "none", "rotate-crop-flip", "enlarge-crop-flip", '
-        '"rot90-flip"',
+        'augmentation = "cutout"',
+        'data.augmentation = "cutout" (x.toml): must be one of "none", "rotate-crop-flip", "enlarge-crop-flip", '
+        '"rot90-flip", "crop", "crop-flip", "randaugment", "autoaugment", "random-erasing", "augmix", '
+        '"trivialaugment"; or several, joined by +',
+    ),
+    (
+        "validation = 0.1",
+        'augmentation = "crop-flip+none"',
+        'data.augmentation = "crop-flip+none" (x.toml): "none" stands alone; leave it out',
+    ),
+    (
+        "validation = 0.1",
+        'augmentation = "crop+augmix+crop"',
+        'data.augmentation = "crop+augmix+crop" (x.toml): must not repeat a name',
     ),
     (
         "validation = 0.1",

@@ -11,19 +11,29 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
 from fedunlearn.data.augmentation import (
+    Chain,
     EnlargeCropFlip,
+    PadCropFlip,
+    Policy,
     Rot90Flip,
     RotateCropFlip,
     augmentation_of,
 )
+from fedunlearn.data.pixels import Pixels
 from tests.e2e.tiny import tiny
 
-ALL = [RotateCropFlip(), EnlargeCropFlip(40), Rot90Flip()]
-OF_LABELS = ALL[:2]
+CIFAR = Pixels((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+POLICIES = [
+    *(Policy(name, CIFAR) for name in ("randaugment", "autoaugment", "augmix", "trivialaugment")),
+    Policy("random-erasing", None),
+]
+MOVING = [RotateCropFlip(), EnlargeCropFlip(40), Rot90Flip(), PadCropFlip(CIFAR), PadCropFlip(CIFAR, False)]
+ALL = [*MOVING, *POLICIES, Chain((PadCropFlip(CIFAR), *POLICIES))]
+OF_LABELS = [augmentation for augmentation in ALL if not isinstance(augmentation, Rot90Flip)]
 
 
 def named(augmentation):
-    return type(augmentation).__name__
+    return getattr(augmentation, "name", type(augmentation).__name__)
 
 
 def generator(seed=0):
@@ -51,7 +61,8 @@ def test_two_images_of_one_batch_are_changed_differently(augmentation):
     images = pictures(1).expand(32, -1, -1, -1)
     changed, _ = augmentation.apply(images, classes(32), augmentation.draw(32, generator()))
     different = {image.numpy().tobytes() for image in changed}
-    assert len(different) >= {Rot90Flip: 7, EnlargeCropFlip: 20, RotateCropFlip: 32}[type(augmentation)]
+    expected = {Rot90Flip: 7, EnlargeCropFlip: 20, PadCropFlip: 20, Policy: 10}
+    assert len(different) >= expected.get(type(augmentation), 32)
 
 
 def test_two_images_of_one_batch_are_cropped_rotated_and_mirrored_each_by_itself():
@@ -100,7 +111,7 @@ def test_the_global_generators_are_neither_read_nor_moved(augmentation):
     assert not torch.equal(augmentation.draw(8, generator(6)), rows), "but the given one is"
 
 
-@pytest.mark.parametrize("augmentation", ALL, ids=named)
+@pytest.mark.parametrize("augmentation", MOVING, ids=named)
 def test_the_precision_of_the_images_does_not_change_what_happens_to_them(augmentation):
     rows = augmentation.draw(8, generator())
     narrow, wide = (
@@ -209,6 +220,35 @@ def test_rotating_cropping_and_mirroring_are_torchvision_s_one_by_one(shape, pad
         assert torch.allclose(changed[k], expected, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize(
+    ("shape", "padding"), [((8, 8), (1, 1)), ((28, 28), (4, 4)), ((32, 32), (4, 4)), ((16, 48), (2, 6))]
+)
+@pytest.mark.parametrize("mirror", [True, False])
+def test_padding_cropping_and_mirroring_are_torchvision_s_before_normalising(shape, padding, mirror):
+    """The papers crop and mirror what the image file has, and normalise afterwards."""
+    levels = torch.randint(256, (16, 3, *shape), generator=generator(), dtype=torch.uint8)
+    augmentation = PadCropFlip(CIFAR, mirror)
+    rows = augmentation.draw(16, generator())
+    images = torch.stack([normalised(each, torch.float32) for each in levels])
+    changed, _ = augmentation.apply(images, classes(16), rows)
+    above, beside = padding
+    flipped = 0
+    for k, (top, left, mirrored) in enumerate(rows.tolist()):
+        padded = vision.pad(levels[k], [beside, above, beside, above])
+        corner = int(top * (2 * above + 1)), int(left * (2 * beside + 1))
+        expected = vision.crop(padded, *corner, *shape)
+        expected = vision.horizontal_flip(expected) if mirrored else expected
+        assert torch.equal(changed[k], normalised(expected, torch.float32))
+        flipped += mirrored
+    assert 0 < flipped < 16 if mirror else flipped == 0
+
+
+def normalised(levels, dtype):
+    """Return one image's levels as a source hands them over."""
+    mean, std = (torch.tensor(numbers, dtype=dtype).view(3, 1, 1) for numbers in (CIFAR.mean, CIFAR.std))
+    return (levels.to(dtype) / 255 - mean) / std
+
+
 @pytest.mark.parametrize(("input_size", "enlarged"), [(224, 244), (64, 70), (32, 35)])
 def test_enlarging_cropping_and_mirroring_are_torchvision_s_one_by_one(input_size, enlarged):
     augmentation = EnlargeCropFlip(input_size)
@@ -263,10 +303,14 @@ def test_masks_are_not_left_behind(augmentation):
 
 
 def test_an_experiment_s_augmentation_is_the_one_it_names():
-    assert augmentation_of(tiny()) is None
-    assert augmentation_of(tiny("data.augmentation=rotate-crop-flip")) == RotateCropFlip()
+    assert augmentation_of(tiny(), None) is None
+    assert augmentation_of(tiny("data.augmentation=rotate-crop-flip"), None) == RotateCropFlip()
+    assert augmentation_of(tiny("data.augmentation=crop"), CIFAR) == PadCropFlip(CIFAR, mirror=False)
+    assert augmentation_of(tiny("data.augmentation=crop-flip+random-erasing"), CIFAR) == Chain(
+        (PadCropFlip(CIFAR), Policy("random-erasing", None))
+    )
     enlarging = tiny("data.augmentation=enlarge-crop-flip", "model.name=mit-b0", "model.input-size=64")
-    assert augmentation_of(enlarging) == EnlargeCropFlip(64)
+    assert augmentation_of(enlarging, None) == EnlargeCropFlip(64)
     slices = tiny(
         "data.augmentation=rot90-flip",
         "data.source=prostate-mri",
@@ -275,7 +319,7 @@ def test_an_experiment_s_augmentation_is_the_one_it_names():
         "federation.num-clients=6",
         "model.name=unet",
     )
-    assert augmentation_of(slices) == Rot90Flip()
+    assert augmentation_of(slices, None) == Rot90Flip()
 
 
 def test_zeros_and_the_nearest_pixel_are_options():

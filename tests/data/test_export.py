@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from fedunlearn import config, resident
 from fedunlearn.cli import app
 from fedunlearn.data.export import DataPart, export, read_part, write_part
+from fedunlearn.data.pixels import Pixels
 from fedunlearn.errors import ConfigError
 from tests.clients import sites
 
@@ -68,16 +69,16 @@ def test_every_client_gets_its_own_data_and_the_server_the_validation_split(fold
 
 def test_the_scale_of_pixels_goes_along_and_files_from_before_it_did_are_read(folder, data, tmp_path):
     part = read(folder / "client-1" / "data.safetensors")
-    assert part.pixel_std == part.of_client(3, CPU).pixel_std == data.pixel_std != (1.0,)
+    assert part.pixels == data.pixels and part.of_client(3, CPU).pixel_std == data.pixel_std != (1.0,)
     path = folder / "client-1" / "data.safetensors"
     (length,) = struct.unpack("<Q", path.read_bytes()[:8])
     header = json.loads(path.read_bytes()[8 : 8 + length])
     about = json.loads(header["__metadata__"]["fedunlearn"])
-    assert about.pop("pixel-std") == list(data.pixel_std)
+    assert about.pop("std") == list(data.pixel_std) and len(about.pop("mean")) == data.in_channels
     header["__metadata__"]["fedunlearn"] = json.dumps(about)
     older = json.dumps(header).encode()
     (tmp_path / "older").write_bytes(struct.pack("<Q", len(older)) + older + path.read_bytes()[8 + length :])
-    assert read(tmp_path / "older").pixel_std == (1.0,)
+    assert read(tmp_path / "older").of_client(3, CPU).pixel_std == (1.0,)
 
 
 def test_a_file_is_no_larger_than_what_it_holds(folder, data):
@@ -134,8 +135,8 @@ def part(**changed):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"pixel_std": (0.0,)}, r"pixel-std = \[0\.0\]; must be one number above 0, or one for each channel"),
-        ({"pixel_std": (0.2, 0.2)}, r"pixel-std = \[0\.2, 0\.2\]; must be one number above 0"),
+        ({"pixels": Pixels((0.0,), (0.0,))}, r"std = \[0\.0\]; must be a number above 0 for each channel"),
+        ({"pixels": Pixels((0.0,), (0.2, 0.2))}, r"std = \[0\.2, 0\.2\]; must be a number above 0"),
         ({"task": "segmentation"}, r"holds data for segmentation; the experiment's data are for classif"),
         (
             {"images": torch.zeros(2, 1, 4, 4, dtype=torch.float64)},

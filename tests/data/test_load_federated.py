@@ -171,7 +171,7 @@ def test_the_content_hash_tells_different_data_apart(changes):
 
 
 # Words about the data, and what only slices of volumes have: tests/data/prostate/test_source.py.
-NOT_HASHED = ("origin", "notes", "client_names", "slices", "parts", "seed", "pixel_std")
+NOT_HASHED = ("origin", "notes", "client_names", "slices", "parts", "seed", "pixels")
 
 
 @pytest.mark.parametrize(

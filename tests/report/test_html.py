@@ -125,7 +125,7 @@ def test_every_aggregate_in_the_table_is_the_one_in_the_file(written, page):
 
 def test_every_row_is_listed(written, page):
     rows = json.loads((written.parent / "scorecard.json").read_text())["rows"]
-    table = page.all("section", id="scorecard")[0].all("table")[2]
+    table = page.all("section", id="scorecard")[0].all("table")[3]
     assert len(table.all("tr")) == 1 + len(rows)
     first = table.all("tr")[1].all("td")
     assert [cell.text for cell in first[:4]] == ["when asked", "1", "client 0", "30"]

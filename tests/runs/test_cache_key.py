@@ -69,6 +69,7 @@ ALL = {"original-s1"} | ORACLES | METHODS
         ("train.lr=0.2", ALL),
         ("train.local-epochs=2", ALL),
         ("train.momentum=0.9", ALL),
+        ("data.augmentation=rotate-crop-flip", ALL),  # the stored data are the same
         ("train.rounds=4", ALL),
         ("federation.participation=0.5", ALL),
         ("federation.quorum=0.5", ALL),
@@ -101,6 +102,14 @@ def test_the_order_of_images_in_memory_is_in_the_key_where_it_is_not_the_usual()
     )
     assert module.numerics(pixel_by_pixel) == {**module.numerics(usual), "channels_last": True}
     assert set(keys(usual).values()).isdisjoint(keys(pixel_by_pixel).values())
+
+
+def test_the_version_of_what_augments_is_in_the_key_where_anything_does(monkeypatch):
+    plain, augmented = tiny(), tiny("data.augmentation=trivialaugment")
+    before = keys(plain), keys(augmented)
+    monkeypatch.setattr(module, "version", lambda package: f"another {package}")
+    assert keys(plain) == before[0]
+    assert set(keys(augmented).values()).isdisjoint(before[1].values())
 
 
 def test_data_and_initial_weights_are_in_every_key():

@@ -206,7 +206,7 @@ Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = resident_bytes()
 if sys.argv[2] == "training":
     train_local(model, images, labels, experiment.train, lr=1e-3, generator=torch_generator(0, "x"),
-                recipe=resident.recipe_of(experiment))
+                recipe=resident.recipe_of(experiment, data))
 else:
     predict(model.module, data.train_images[:told.evaluated])
 print(json.dumps([told.training() if sys.argv[2] == "training" else told.evaluation, most_bytes() - before]))

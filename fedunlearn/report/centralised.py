@@ -1,0 +1,192 @@
+"""The scorecard in the terms of centralised unlearning: UA, RA, TA, MIA-efficacy, Average Gap, ToW, run time.
+
+UA = 100 − forget accuracy, RA and TA are retain and test accuracy, MIA-efficacy = 100 − ``mia_svc``: the share of the
+forgotten data that the attack takes for data never trained on. Each stands with its |gap| to retraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from fedunlearn.report.markup import Markup, join, table, tag
+from fedunlearn.report.scores import Scores
+from fedunlearn.report.words import NOTHING, magnitude, moment, number, spread
+
+TASK = "accuracy"
+"""What a task must call its quality for these terms to have a meaning."""
+TERMS = (
+    ("UA", "forget_accuracy", True),
+    ("RA", "retain_accuracy", False),
+    ("TA", "test_accuracy", False),
+    ("MIA-eff.", "mia_svc", True),
+)
+"""Heading, measure, and whether it is 100 minus the measure."""
+HEADINGS = (*(heading for heading, _, _ in TERMS), "Avg. Gap", "ToW", "unlearning", "recovery", "share")
+LEGEND = (
+    "UA = 100 − forget accuracy, RA, TA: retain and test accuracy, MIA-eff. = 100 − MIA-SVC, all in %, in brackets "
+    "the |gap| to retraining; Avg. Gap: the mean of the four; ToW: product of 1 − |gap| of UA, RA, TA; wall time of "
+    "unlearning and of recovery, and both as a share of retraining's; ± standard deviation over seeds and requests"
+)
+
+_LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
+_WIDTHS = dict(zip(HEADINGS, (*[10] * len(TERMS), 9, 5, 6, 6, 7), strict=True))
+
+
+class Line(NamedTuple):
+    """One label at the moment at which it is judged, or where that is not so of the original and retrain."""
+
+    label: str
+    at: str
+    n: int
+    cells: tuple[str, ...]
+    """Under ``HEADINGS``."""
+
+
+def lines(scores: Scores, *, spreads: bool = True) -> list[Line]:
+    """Return a line for every label; none where models are judged by something else than accuracy.
+
+    Parameters
+    ----------
+    spreads
+        Whether values stand with their standard deviation over seeds and requests; Average Gap always does.
+    """
+    if scores.quality.word != TASK:
+        return []
+    return [_line(scores, label, at, spreads) for label in scores.labels if (at := _moment(scores, label))]
+
+
+def _moment(scores: Scores, label: str) -> str | None:
+    if scores.is_method(label):
+        return scores.judged_at(label)
+    judged = [scores.judged_at(method) for method in scores.methods]
+    there = {at for owner, at in scores.groups() if owner == label}
+    return next((at for at in (*judged, "request") if at in there), None)
+
+
+def _line(scores: Scores, label: str, at: str, spreads: bool) -> Line:
+    cells = [_value(scores, label, at, metric, flipped, spreads) for _, metric, flipped in TERMS]
+    if label == "retrain":
+        cells += ["", ""]
+    else:
+        gap, tow = (scores.stat(label, at, "metrics", name) for name in ("average_gap", "tug_of_war"))
+        cells.append(spread(number(gap.mean), number(gap.std)))
+        cells.append(spread(number(tow.mean, 3), number(tow.std, 3) if spreads else NOTHING))
+    return Line(label, at, scores.count(label, at), (*cells, *_seconds(scores, label, at)))
+
+
+def _value(scores: Scores, label: str, at: str, metric: str, flipped: bool, spreads: bool) -> str:
+    value, gap = scores.stat(label, at, "metrics", metric), scores.stat(label, at, "abs_gap", metric)
+    mean = 100 - value.mean if flipped and value.mean is not None else value.mean
+    words = spread(number(mean), number(value.std) if spreads else NOTHING)
+    return words if label == "retrain" or gap.mean is None else f"{words} ({number(gap.mean)})"
+
+
+def _seconds(scores: Scores, label: str, at: str) -> tuple[str, str, str]:
+    """Return the seconds of unlearning, of recovery, and both of retraining's; a training's own as the first."""
+    whole = scores.cost("retrain", "request", "seconds")
+    if label == "original":
+        return "", "", ""
+    if not scores.is_method(label):
+        return magnitude(whole, "s"), "", ""
+    unlearning = scores.cost(label, "unlearned", "seconds")
+    recovered = scores.cost(label, "recovered", "seconds")
+    spent = scores.cost(label, at, "seconds") if recovered is None else recovered
+    if unlearning is None or spent is None:
+        return NOTHING, NOTHING, NOTHING
+    share = f"{number(100 * spent / whole)} %" if whole else NOTHING
+    return magnitude(unlearning, "s"), magnitude(max(0.0, spent - unlearning), "s"), share
+
+
+def markdown_section(scores: Scores) -> list[str]:
+    """Return lines of Markdown: a heading, a table and its legend; nothing where the terms have no meaning."""
+    found = lines(scores)
+    if not found:
+        return []
+    head = ["method", "at", "n", *HEADINGS]
+    rows = [[line.label.replace("|", "\\|"), line.at, str(line.n), *line.cells] for line in found]
+    grid = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    legend = f"{LEGEND}.".replace("|", "\\|")
+    return ["## In the terms of centralised unlearning", "", *grid, "", legend, ""]
+
+
+def unfolding(scores: Scores) -> Markup | None:
+    """Return the same for the page, folded."""
+    found = lines(scores)
+    if not found:
+        return None
+    head = [tag("th", "method", class_="text"), tag("th", "at", class_="text"), "n", *HEADINGS]
+    body: list[list[str]] = [
+        [
+            tag("th", line.label, scope="row", class_="text"),
+            tag("td", moment(line.at), class_="text"),
+            str(line.n),
+            *line.cells,
+        ]
+        for line in found
+    ]
+    summary = tag(
+        "summary", "In the terms of centralised unlearning: UA, RA, TA, MIA-efficacy, Average Gap, ToW"
+    )
+    return tag(
+        "details", summary, join(table(head, body, class_="wide"), tag("p", f"{LEGEND}.", class_="note"))
+    )
+
+
+def comparison(every: Sequence[Scores], names: Sequence[Text]) -> Group:
+    """Return several runs side by side in these terms, 100 columns wide; of more than one, first the Average Gaps.
+
+    Parameters
+    ----------
+    names
+        What each run is called.
+    """
+    gaps = Table(title="Average Gap to retraining, ± std; floor: of a second retraining", **_LAYOUT)
+    gaps.add_column("run")
+    head, rows = average_gaps(every)
+    for heading in head:
+        gaps.add_column(heading, justify="right")
+    for name, row in zip(names, rows, strict=True):
+        gaps.add_row(name, *row)
+    shown: list[Table | Text] = [gaps] if len(every) > 1 else []
+    for scores, name in zip(every, names, strict=True):
+        shown += [*([Text()] if shown else []), _of_one(scores, name)]
+    return Group(*shown, Text(f"{LEGEND}.", style="dim italic"))
+
+
+def _of_one(scores: Scores, name: Text) -> Table:
+    table = Table(title=name, title_justify="left", title_style="", **_LAYOUT)
+    headings = [heading for heading in HEADINGS if heading != "recovery"]
+    table.add_column("method", min_width=14, max_width=14, overflow="fold")
+    for heading in headings:
+        table.add_column(
+            "time" if heading == "unlearning" else heading, justify="right", min_width=_WIDTHS[heading]
+        )
+    for line in lines(scores, spreads=False):
+        cells = dict(zip(HEADINGS, line.cells, strict=True))
+        table.add_row(line.label, *(cells[heading] for heading in headings))
+    return table
+
+
+def average_gaps(every: Sequence[Scores]) -> tuple[list[str], list[list[str]]]:
+    """Return headings and, for each run, the Average Gap of every method and of a second retraining: mean ± std."""
+    methods = list(dict.fromkeys(label for scores in every for label in scores.methods))
+    rows = [[*(_average_gap(scores, method) for method in methods), _floor(scores)] for scores in every]
+    return [*methods, "floor"], rows
+
+
+def _average_gap(scores: Scores, method: str, kind: str = "metrics") -> str:
+    at = scores.judged_at(method) if method in scores.methods else None
+    if at is None:
+        return NOTHING
+    stat = scores.stat(method, at, kind, "average_gap")
+    return spread(number(stat.mean, 2), number(stat.std, 2))
+
+
+def _floor(scores: Scores) -> str:
+    return _average_gap(scores, scores.methods[0], "floor") if scores.methods else NOTHING

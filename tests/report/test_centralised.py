@@ -1,0 +1,117 @@
+"""Centralised unlearning's own terms: arithmetic on the file's numbers, wherever they are shown."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from fedunlearn.errors import UserError
+from fedunlearn.evaluation.scorecard import Cost, Forget, Row, floors, gaps, scorecard
+from fedunlearn.evaluation.summary import summaries
+from fedunlearn.report import centralised
+from fedunlearn.report.scores import Scores
+from fedunlearn.report.tables import centralised_tables, markdown
+
+RETRAIN = {"forget_accuracy": 90.0, "retain_accuracy": 99.0, "test_accuracy": 94.0, "mia_svc": 88.0}
+SECOND = {"forget_accuracy": 91.0, "retain_accuracy": 99.0, "test_accuracy": 94.0, "mia_svc": 87.0}
+ORIGINAL = {"forget_accuracy": 100.0, "retain_accuracy": 99.5, "test_accuracy": 94.5, "mia_svc": 99.0}
+SALUN = {"forget_accuracy": 93.0, "retain_accuracy": 98.0, "test_accuracy": 92.0, "mia_svc": 90.0}
+BETTER = {"forget_accuracy": 91.0, "retain_accuracy": 99.0, "test_accuracy": 94.0, "mia_svc": 89.0}
+
+
+def row(label, at, metrics, seconds, *, seed=1):
+    whole = {**metrics, **summaries(metrics, RETRAIN)}
+    reference = {**RETRAIN, **summaries(RETRAIN, RETRAIN)}
+    return Row(
+        method=label, label=label, seed=seed, request="r1", target=0, forget=Forget((0,)), at=at, round=11,
+        metrics=whole, gap=gaps(whole, reference),
+        floor=floors(reference, {**SECOND, **summaries(SECOND, RETRAIN)}),
+        cost=Cost(1, 1, 1, seconds),
+    )  # fmt: skip
+
+
+def card(name="study", **known):
+    rows = [
+        row("original", "request", ORIGINAL, 50),
+        row("retrain", "request", RETRAIN, 40),
+        row("retrain", "cap", RETRAIN, 44),
+        row("salun", "unlearned", SALUN, 6),
+        row("salun", "cap", SALUN, 10),
+        row("salun", "unlearned", BETTER, 8, seed=2),
+        row("salun", "cap", BETTER, 12, seed=2),
+    ]
+    return {**scorecard(name, f"{name}-1a2b3c4d", rows), **known}
+
+
+def shown(table, width=100):
+    console = Console(width=width, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_lines_are_arithmetic_done_by_hand():
+    found = {line.label: line for line in centralised.lines(Scores(card()))}
+    assert [line.at for line in found.values()] == ["request", "cap", "cap"]
+    # UA 100 − 93 and 100 − 91; gaps 3 and 1. RA 98, 99: 1, 0. TA 92, 94: 2, 0. MIA-efficacy 10, 11: 2, 1.
+    assert found["salun"].cells == (
+        "8.0 ± 1.4 (2.0)",
+        "98.5 ± 0.7 (0.5)",
+        "93.0 ± 1.4 (1.0)",
+        "10.5 ± 0.7 (1.5)",
+        "1.2 ± 1.1",  # (3 + 1 + 2 + 2) / 4 = 2 and (1 + 0 + 0 + 1) / 4 = 0.5
+        "0.966 ± 0.035",  # 0.97 · 0.99 · 0.98 and 0.99 · 1 · 1
+        "7 s",
+        "4 s",
+        "27.5 %",  # 11 of 40 s
+    )
+    assert found["retrain"].cells == ("10.0", "99.0", "94.0", "12.0", "", "", "40 s", "", "")
+    assert found["original"].cells[:5] == ("0.0 (10.0)", "99.5 (0.5)", "94.5 (0.5)", "1.0 (11.0)", "5.5")
+    assert found["original"].cells[6:] == ("", "", "")
+
+
+def test_what_was_recovered_before_the_cap_took_no_longer_than_until_then():
+    rows = card()
+    recovered = row("salun", "recovered", SALUN, 9).as_dict()
+    aggregate = {"label": "salun", "at": "recovered", "n": 1}
+    rows = {**rows, "rows": [*rows["rows"], recovered], "aggregates": [*rows["aggregates"], aggregate]}
+    (line,) = [line for line in centralised.lines(Scores(rows)) if line.label == "salun"]
+    assert line.cells[6:] == ("7 s", "2 s", "22.5 %")
+
+
+def test_the_terminal_shows_the_average_gaps_of_runs_and_then_each_run_in_100_columns():
+    cards = [card("none", augmentation="none"), card("crops", augmentation="crop-flip+augmix")]
+    text = shown(centralised_tables(cards))
+    assert max(map(len, text.splitlines())) <= 100 and "…" not in text
+    first, *rest = text.split("UA")
+    assert re.search(r"run +salun +floor", first)
+    assert first.count("1.25 ± 1.06") == 2 and first.count("0.50 ± 0.00") == 2
+    assert "augmentation: none" in first and "augmentation: crop-flip+augmix" in first
+    assert len(rest) >= 2
+    line = next(line for line in rest[0].splitlines() if line.startswith("salun"))
+    assert re.split(r" {2,}", line.strip()) == [
+        "salun", "8.0 (2.0)", "98.5 (0.5)", "93.0 (1.0)", "10.5 (1.5)", "1.2 ± 1.1", "0.966", "7 s", "27.5 %"
+    ]  # fmt: skip
+
+
+def test_one_run_alone_is_not_compared():
+    assert "Average Gap to retraining" not in shown(centralised_tables([card()]))
+
+
+def test_markdown_and_page_have_the_same_cells():
+    scores = Scores(card())
+    text, page = markdown(card()), str(centralised.unfolding(scores))
+    section = text.partition("## In the terms of centralised unlearning")[2].partition("\n## ")[0]
+    for line in centralised.lines(scores):
+        assert f"| {line.label} | {line.at} | {line.n} | {' | '.join(line.cells)} |" in section
+        for cell in line.cells:
+            assert f"<td>{cell}</td>" in page
+
+
+def test_masks_have_no_such_terms():
+    dice = {**card(), "task": "segmentation"}
+    assert centralised.lines(Scores(dice)) == []
+    assert centralised.unfolding(Scores(dice)) is None
+    assert "centralised unlearning" not in markdown(dice)
+    with pytest.raises(UserError, match="judged by Dice, not by accuracy; leave out --centralised"):
+        centralised_tables([dice])

@@ -1,0 +1,54 @@
+"""The picture of augmentation: what it draws is what training would be shown."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from fedunlearn.cli import app
+from fedunlearn.config import to_toml
+from fedunlearn.data.augmentation.policies import TRANSFORMS
+from fedunlearn.data.pixels import Pixels
+from fedunlearn.simulation.augmented import policies_of, write_sheet
+from tests.e2e.tiny import tiny
+
+PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
+
+
+def test_the_study_is_none_the_default_and_each_policy_on_top_of_it():
+    assert policies_of("crop") == ["none", "crop", *(f"crop+{name}" for name in TRANSFORMS)]
+
+
+class Red:
+    """Makes every image red."""
+
+    def draw(self, n, generator):
+        return torch.rand(n, 1, generator=generator, dtype=torch.float64)
+
+    def apply(self, images, targets, parameters):
+        red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+        return PIXELS.normalise(red, images).expand_as(images), targets
+
+
+def test_lines_are_in_order_and_show_what_the_augmentation_makes(tmp_path):
+    green = torch.tensor([0, 255, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 8, 8)
+    images = PIXELS.normalise(green, torch.zeros(0))
+    write_sheet(images, PIXELS, {"none": None, "red": Red()}, tmp_path / "sheet.png", seed=1)
+    found = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    upper, lower = found[: len(found) // 2].reshape(-1, 3), found[len(found) // 2 :].reshape(-1, 3)
+    assert (upper == (0, 255, 0)).all(1).mean() > 0.3 and not (upper == (255, 0, 0)).all(1).any()
+    assert (lower == (255, 0, 0)).all(1).mean() > 0.3 and not (lower == (0, 255, 0)).all(1).any()
+
+
+@pytest.mark.parametrize("overrides", [(), ("data.channels=3",), ("data.channels=2",)])
+def test_the_command_draws_an_experiment_s_images_or_says_why_not(overrides, tmp_path):
+    file, out = tmp_path / "x.toml", tmp_path / "new" / "x.png"
+    file.write_text(to_toml(tiny(*overrides)))
+    result = CliRunner().invoke(app, ["data", "augmentations", str(file), "--out", str(out)])
+    if "data.channels=2" in overrides:
+        assert "is for images of 1 or 3 channels, not of 2" in str(result.exception)
+        assert not out.exists()
+    else:
+        assert result.exit_code == 0, result.output
+        assert Image.open(out).size[0] > 300
