@@ -53,10 +53,15 @@ def evaluate(message: Message, context: Context) -> Message:
 
 @app.evaluate("tally")
 def tally(message: Message, context: Context) -> Message:
-    """Count and sum what the global model makes of the client's own data."""
+    """Count and sum what the global model makes of the client's own data, or of what the message assigns of them."""
     client = _taking_part(context)
     routine, _ = _loaded(message, context)
-    return Message(RecordDict({TALLY: tally_record(routine.tally(client))}), reply_to=message)
+    config = _config_of(message)
+    number = _assigned_number(client, config)
+    content = RecordDict({TALLY: tally_record(routine.tally(client, config))})
+    if NUMBER in config:
+        content["metrics"] = MetricRecord({NUMBER: number})
+    return Message(content, reply_to=message)
 
 
 @app.query("forgotten")
@@ -70,8 +75,10 @@ def forgotten(message: Message, context: Context) -> Message:
     context.state[FORGOTTEN] = ConfigRecord()
     if "arrays" not in message.content:
         return Message(RecordDict(), reply_to=message)
+    client, config = client_of(context), _config_of(message)
+    _assigned_number(client, config)
     routine, _ = _loaded(message, context)
-    return Message(RecordDict({TALLY: tally_record(routine.tally(client_of(context)))}), reply_to=message)
+    return Message(RecordDict({TALLY: tally_record(routine.tally(client, config))}), reply_to=message)
 
 
 @app.query()
@@ -83,8 +90,7 @@ def query(message: Message, context: Context) -> Message:
 def _trained(message: Message, context: Context) -> Message:
     client, kind = _taking_part(context), message.metadata.message_type
     routine, received = _loaded(message, context)
-    config = message.content["config"]
-    assert isinstance(config, ConfigRecord)
+    config = _config_of(message)
     content = RecordDict()
     if kind == FORGET and config.get(TALLY):
         content[TALLY] = tally_record(routine.tally(client, config))  # before training changes the model
@@ -97,6 +103,12 @@ def _trained(message: Message, context: Context) -> Message:
         metrics[NUMBER] = number
     content["metrics"] = MetricRecord(metrics)  # type: ignore[arg-type]
     return Message(content, reply_to=message)
+
+
+def _config_of(message: Message) -> ConfigRecord:
+    config = message.content["config"]
+    assert isinstance(config, ConfigRecord)
+    return config
 
 
 def _assigned_number(client: int, config: ConfigRecord) -> int:

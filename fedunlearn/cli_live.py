@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -47,19 +47,41 @@ def register(app: typer.Typer) -> None:
 def forget(
     place: Place,
     clients: Annotated[
-        list[int], typer.Option("--client", metavar="N", help="A client to forget; repeatable: together.")
-    ],
+        list[int] | None,
+        typer.Option("--client", metavar="N", help="A client to forget; repeatable: together."),
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|ROWS|FILE",
+            help="Only these of its samples: a share such as 0.5; rows counted from 0, such as 4,17,33; or a JSON "
+            "file of rows.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--class",
+            metavar="C",
+            help="Only samples of this class; repeatable. Without --client: everyone's.",
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the request to its end; exit code 0 if it was forgotten.")
     ] = False,
     token_file: TokenFile = None,
     tls_ca: Authority = None,
 ) -> None:
-    """Ask a live federation to forget clients. What is acknowledged is on the disk."""
+    """Ask a live federation to forget clients, or parts of their data. What is acknowledged is on the disk."""
+    from fedunlearn.requests.wanted import samples_in
+
     console = _console()
+    if not clients and not classes:
+        raise UserError("--client: is missing; say whose data, or name a --class to forget everyone's")
+    of: dict[str, Any] = {"samples": samples_in(samples, clients), "classes": classes or None}
     if _is_url(place):
         door = _door(place, token_file, tls_ca)
-        receipt = door.ask(clients, idempotency_key=secrets.token_hex(16))
+        receipt = door.ask(clients or None, **of, idempotency_key=secrets.token_hex(16))
         request_id = receipt["request_id"]
         _acknowledge(console, request_id, receipt["state"], receipt["same_as"], receipt["head"])
         if receipt["state"] == "received" and not receipt.get("served", True):
@@ -69,7 +91,7 @@ def forget(
         return
 
     with _intake(Path(place)) as intake:
-        made = intake.ask(clients, source="cli", actor=LOCAL)
+        made = intake.ask(clients or None, **of, source="cli", actor=LOCAL)
         _acknowledge(console, made.request_id, made.state, made.same_as, str(made.head))
         if made.state == "received" and not intake.ledger.served(intake.branch):
             _say_unserved(console, "`fedunlearn run FILE --resume` does, or its supervisor", wait=wait)
@@ -222,7 +244,7 @@ def _intake(folder: Path) -> Iterator[Intake]:
             "[requests] table is"
         )
     with _ledger(folder, must_exist=False) as ledger:
-        yield Intake(ledger, num_clients=experiment.federation.num_clients)
+        yield Intake(ledger, num_clients=experiment.federation.num_clients, task=experiment.data.task)
 
 
 @contextmanager

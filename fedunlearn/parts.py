@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class Part:
         """Say what it is in a few words, without the client: ``50 % of the samples of class 2``."""
         words = []
         if isinstance(self.samples, tuple):
-            words.append(f"{len(self.samples)} samples")
+            words.append(f"{len(self.samples)} sample{'s' * (len(self.samples) > 1)}")
         elif self.samples is not None:
             words.append(f"{100 * self.samples:g} % of the samples")
         if self.classes is not None:
@@ -165,6 +166,9 @@ class Parts:
     def __bool__(self) -> bool:
         return bool(self._by_number)
 
+    def __len__(self) -> int:
+        return len(self._by_number)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Parts) and self._by_number == other._by_number
 
@@ -214,7 +218,14 @@ class Parts:
         of_gone, of_forgotten = self._by_client(gone), self._by_client(forgotten)
         left_out = {k: of_gone.get(k, ()) for k in train}
         left_out |= {u: tuple(p for p in of_forgotten.get(self.owner(u), ()) if p != u) for u in forget}
+        for earlier, u in self._beside(forget):  # rows of both are forgotten with the one of them
+            left_out[u] = tuple(sorted({*left_out[u], earlier}))
         return {number: parts for number, parts in left_out.items() if parts}
+
+    def _beside(self, forget: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Yield pairs of parts of one client's data that are forgotten in one round, the lower number first."""
+        for parts in self._by_client(forget).values():
+            yield from combinations(parts, 2)
 
     def assignments(
         self, numbers: Iterable[int], without: Mapping[int, Sequence[int]]

@@ -359,7 +359,7 @@ class UnlearningStrategy(Strategy):
 
     def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
         """Ask the method for its plan of a round."""
-        settings = self.settings
+        settings, docket = self.settings, self.docket
         plan = self.plan(
             Situation(
                 round=server_round,
@@ -372,13 +372,12 @@ class UnlearningStrategy(Strategy):
             )
         )
         never = gone | self.excluded
-        return replace(
-            plan, without=settings.parts.without(plan.train, plan.forget, never, self.docket.forgotten)
-        )
+        without = docket.parts.without(plan.train, plan.forget, never, docket.settled)
+        return replace(plan, without=without)
 
     def assignments(self, plan: RoundPlan) -> dict[int, Assignment]:
         """Return what those of a round work with who do not simply work with all of their data."""
-        return self.settings.parts.assignments((*plan.train, *plan.asked_to_forget), plan.without)
+        return self.docket.parts.assignments((*plan.train, *plan.asked_to_forget), plan.without)
 
     def _objection(self, metrics: MetricRecord | None) -> str:
         """Ask the guard about a round that forgot somebody; an empty string: it may stand."""
@@ -421,7 +420,13 @@ class UnlearningStrategy(Strategy):
         current, docket = self._current, self.docket
         assert current is not None and self.model is not None
         plan = current.plan
-        docket.apply(plan, current.answers.failed, reference=current.reference, refused=current.refused)
+        docket.apply(
+            plan,
+            current.answers.failed,
+            reference=current.reference,
+            refused=current.refused,
+            delivered=[c.client for c in current.answers.forgetting],
+        )
         self.round = plan.round
         docket.requests = self.settings.recovery.judge(docket.requests, self.round, floats(metrics))
         self.conduct.learn(current, docket, floats(metrics))

@@ -12,7 +12,7 @@ from flwr.common.logger import log
 from fedunlearn.errors import RunError
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
-from fedunlearn.requests import OPEN, Ledger, Move
+from fedunlearn.requests import NOTHING_OF_IT, OPEN, Ledger, Move
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
@@ -57,6 +57,16 @@ class Docket:
     def account(self) -> list[dict[str, Any]]:
         """Return what the checkpoint is to say of the requests."""
         return [r.to_dict() for r in self.requests]
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of clients' data that requests may name."""
+        return self._parts
+
+    @property
+    def settled(self) -> frozenset[int]:
+        """All clients, and parts, of which there is nothing to forget any more: by those that overlap with them."""
+        return self.forgotten
 
     @property
     def forgotten(self) -> frozenset[int]:
@@ -109,7 +119,7 @@ class Docket:
             gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
             # Never twice: a second negation would push the model away from what it has just been rid of.
             asked = {k for r in due for k in r.clients}
-            asked = {k for k in asked if self._parts.owner(k) == k or self._parts.owner(k) not in asked}
+            asked = {k for k in asked if self.parts.owner(k) == k or self.parts.owner(k) not in asked}
             to_forget = tuple(sorted(asked - self._covered(asked)))
             plan = replace(decide(to_forget, gone), requests=tuple(r.id for r in due))
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
@@ -118,7 +128,7 @@ class Docket:
     def _covered(self, numbers: Iterable[int]) -> frozenset[int]:
         """Return those clients and parts that have been forgotten: themselves, or as a part of a client that was."""
         forgotten = self.forgotten
-        return frozenset(n for n in numbers if n in forgotten or self._parts.owner(n) in forgotten)
+        return frozenset(n for n in numbers if n in forgotten or self.parts.owner(n) in forgotten)
 
     def begin(self, plan: RoundPlan) -> None:
         """Note that the unlearning of the plan's requests is about to be sent out."""
@@ -155,6 +165,7 @@ class Docket:
         *,
         reference: float | None = None,
         refused: str = "",
+        delivered: Iterable[int] = (),
     ) -> None:
         """Note the plan's requests as unlearned, or as one attempt more if a client to forget failed.
 
@@ -168,6 +179,8 @@ class Docket:
         refused
             Why the guard has rolled the round back; empty: it has not. A request that was alone in it has ended; of
             several, one may be to blame and the others are not, so that each is tried again alone.
+        delivered
+            Whose updates the forgetting consisted of. Only a live federation looks at it.
         """
         requests = {r.id: r for r in self.requests}
         held = not failed.keys().isdisjoint(plan.forget)
@@ -213,6 +226,7 @@ class Docket:
                 for r in self.requests
                 if r.reason
             }
+            reasons |= {r.id: NOTHING_OF_IT for r in self.requests if r.outcome == "empty"}
             self.ledger.reconcile(self.branch, states, reasons=reasons)
 
     def _states(self, round: int) -> dict[str, tuple[str, int]]:
@@ -221,6 +235,7 @@ class Docket:
         for r in self.requests:
             state = r.ledger_state(forgets=self.forgets)
             if state is not None:
-                entered = r.unlearned_round if state in ("recovering", "excluded") else r.ended_round
+                applied = state in ("recovering", "excluded") and r.outcome != "empty"
+                entered = r.unlearned_round if applied else r.ended_round
                 states[r.id] = (state, round if entered is None else entered)
         return states

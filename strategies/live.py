@@ -19,6 +19,7 @@ from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.answers import TALLY, Answers
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import Contribution
+from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from strategies import guard
@@ -140,7 +141,7 @@ class LiveConduct(Conduct):
     def begins(self, round: int, docket: Docket, model: ModelState, grid: Grid) -> None:
         """Find out who is there, and do what an earlier server may not have come to any more."""
         assert isinstance(docket, LiveDocket)
-        self._evaluation.bind(grid, lambda: self._retained(docket))
+        self._evaluation.bind(grid, lambda: self._retained(docket), lambda: self._assigned(docket))
         deadline = time.monotonic() + FIRST_ANSWERS_SECONDS
         self._who.refresh(grid)
         while self._who.answering and time.monotonic() < deadline:
@@ -229,6 +230,13 @@ class LiveConduct(Conduct):
         """
         gone = docket.gone() | self._leaving
         return {client: node for client, node in self._who.there.items() if client not in gone}
+
+    def _assigned(self, docket: LiveDocket) -> Mapping[int, Assignment]:
+        """Return what those clients measure on that do not simply measure on all of their data: on what is left."""
+        if not (parts := docket.parts):
+            return {}
+        there = tuple(self._who.there)
+        return parts.assignments(there, parts.without(there, (), docket.gone() | self._leaving, ()))
 
     # -- a round's answers --------------------------------------------------------------------------------
 
@@ -324,4 +332,5 @@ class LiveConduct(Conduct):
     ) -> None:
         """Tell whoever has been forgotten and does not know yet; who was only left out has not been."""
         if self._measures is not None and docket.forgets:
-            self._measures.tell(round, docket.requests, model, metrics, grid, self._who.there)
+            nodes, parts = self._who.there, docket.parts
+            self._measures.tell(round, docket.requests, model, metrics, grid, nodes, parts=parts)

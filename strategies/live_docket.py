@@ -12,9 +12,12 @@ from typing import Any, Literal
 from flwr.common.logger import log
 
 from fedunlearn.config import RequestsConfig
+from fedunlearn.parts import Parts
 from fedunlearn.requests import Ledger, Move
 from strategies.docket import ROLLED_BACK, Docket
+from strategies.participation import Participation
 from strategies.plan import RoundPlan
+from strategies.recovery import RequestProgress
 from strategies.triage import Federation, OpenRequest, Triage, triage
 
 OPEN = ("received", "waiting")
@@ -71,7 +74,7 @@ class LiveDocket(Docket):
         self._clock = clock
         self._rest_until: dict[str, float] = {}
         self._told: dict[str, tuple[str, int]] = {}
-        self._contributed: set[int] = set()
+        self._learned_from = Participation()
         self._counted = 0  # rounds whose participants are in there
 
     @property
@@ -81,17 +84,27 @@ class LiveDocket(Docket):
 
     @property
     def contributed(self) -> frozenset[int]:
-        """Clients that the model has learned from: that a round was planned with, and that did not fail in it."""
+        """Clients that the model has learned from, and parts of their data that were not left out of it always."""
         last = self.ledger.last_round(self.branch)
         for round in range(self._counted + 1, last):
-            self._contributed |= self._trained_in(round)
+            self._learned_from.add(self.ledger.plan(self.branch, round))
             self._counted = round
         # Who failed in the last one may still change, if it has to be executed again.
-        return frozenset(self._contributed | (self._trained_in(last) if last > self._counted else set()))
+        found = self._learned_from
+        if last > self._counted:
+            found = found.copy().add(self.ledger.plan(self.branch, last))
+        return found.numbers(self.parts)
 
-    def _trained_in(self, round: int) -> set[int]:
-        record = self.ledger.plan(self.branch, round)
-        return set() if record is None else set(record.plan["train"]) - record.failed.keys()
+    @property
+    def parts(self) -> Parts:
+        self._parts = self.ledger.parts(self.branch, self._parts)
+        return self._parts
+
+    @property
+    def settled(self) -> frozenset[int]:
+        """The forgotten, and parts of clients' data that were left out before the model could learn from them."""
+        parts = self.parts
+        return self.forgotten.union(set(parts) - self.contributed) if parts else self.forgotten
 
     def gone(self) -> frozenset[int]:
         """Return all clients that must not train, were the next round planned now."""
@@ -127,7 +140,10 @@ class LiveDocket(Docket):
             verdict = self._decide()
             self._carry_out(verdict, round)
             serve = [self._progress(id_, round) for id_ in verdict.serve]
-            to_forget = {k for r in serve for k in r.clients} - self.forgotten
+            asked = {k for r in serve for k in r.clients}
+            whole = self.parts.clients(asked)
+            to_forget = {k for k in asked if k in whole or self.parts.owner(k) not in whole}
+            to_forget -= self._covered(to_forget)
             if self.forgets:
                 to_forget &= self.contributed
             failing = {k for r in serve if r.unanswered >= self._patience for k in r.clients}
@@ -149,13 +165,29 @@ class LiveDocket(Docket):
             self.ledger.record_failures(self.branch, plan.round, failed)
 
     def apply(self, plan: RoundPlan, failed: Mapping[int, str], **options: Any) -> None:
-        """Note what became of the plan's requests; those whose own clients failed rest before the next attempt."""
+        """Note what became of the plan's requests; those whose own clients failed rest before the next attempt.
+
+        A request none of whose clients had anything to forget by has ended with nothing unlearned.
+        """
         super().apply(plan, failed, **options)
+        self._end_empty(plan, frozenset(options.get("delivered", ())))
         for r in self.requests:
             if r.id in plan.requests and not failed.keys().isdisjoint(r.clients):
                 rest = min(2.0**r.unanswered, LONGEST_REST)
                 self._rest_until[r.id] = self._clock() + rest
                 log(WARNING, "request %s: a client of its own failed, next attempt in %.0f s", r.id, rest)
+
+    def _end_empty(self, plan: RoundPlan, delivered: frozenset[int]) -> None:
+        """End those of the plan's requests that were applied, as far as it goes, and came to nothing."""
+
+        def ended(r: RequestProgress) -> RequestProgress:
+            asked = set(plan.forget).intersection(r.clients)
+            applied = r.id in plan.requests and r.unlearned_round == plan.round
+            if not applied or not asked.intersection(self.parts) or asked & delivered:
+                return r
+            return replace(r, unlearned_round=None, reference=None, outcome="empty", ended_round=plan.round)
+
+        self.requests = tuple(map(ended, self.requests))
 
     def objection_on_record(self, plan: RoundPlan) -> str | None:
         """Return what the guard had against this round; nothing ("") if it stood, None if it has not been judged.
@@ -177,9 +209,8 @@ class LiveDocket(Docket):
         """Bring the ledger to what the checkpoint says, and end requests for what has thereby been forgotten."""
         with self.ledger.batch():
             super().reconcile(round)
-            forgotten = self.forgotten
             for record in self.ledger.requests(self.branch, OPEN):
-                if forgotten.issuperset(record.clients):
+                if self._covered(record.clients).issuperset(record.clients):
                     self.ledger.transition(self.branch, record.id, "duplicate", round=round)
 
     # -- what is decided ----------------------------------------------------------------------------------
@@ -208,16 +239,19 @@ class LiveDocket(Docket):
         excluded = {k for r in self.ledger.requests(self.branch, ("excluded",)) for k in r.clients}
         refused = {k for r in self.requests if r.outcome in ("refused", "failed") for k in r.clients}
         absent = self._absent()
+        parts, numbers = self.parts, {k for r in requests for k in r.clients}
+        away = absent.union(k for k in numbers if parts.owner(k) in absent)
         federation = Federation(
             num_clients=self._num_clients,
-            forgotten=self.forgotten,
+            forgotten=self.forgotten | self._covered(numbers),
             left_out=frozenset(excluded | refused),
             # A method that only leaves clients out asks nothing of them.
-            unreachable=absent if self.forgets else frozenset(),
+            unreachable=away if self.forgets else frozenset(),
             stored=frozenset(self._stored_of(absent)),
             contributed=self.contributed if self.forgets else None,
             recovering=self.recovering,
             now=now,
+            parts=parts,
         )
         return triage(requests, federation, self._rules)
 
@@ -228,19 +262,33 @@ class LiveDocket(Docket):
         stored = {k: round for k, round in sorted(self._stored().items()) if k in clients}
         # One from an execution that was interrupted, in whose repetition the client failed, is none: executed from
         # the record, the round would not have it.
-        return {k: round for k, round in stored.items() if k not in self._failed_in(round)}
+        return {k: round for k, round in stored.items() if self._may_stand_in(k, round)}
 
-    def _failed_in(self, round: int) -> Mapping[int, str]:
+    def _may_stand_in(self, client: int, round: int) -> bool:
+        """Whether a client's update of a round is one to forget it by.
+
+        It must not be of data that have been forgotten by themselves since: nothing is forgotten twice.
+        """
         record = self.ledger.plan(self.branch, round)
-        return {} if record is None else record.failed
+        if record is None:
+            return True
+        left_out = RoundPlan.from_dict(record.plan).without.get(client, ())
+        own = {k for k in self.forgotten if k != client and self.parts.owner(k) == client}
+        return client not in record.failed and own.issubset(left_out)
 
     def _carry_out(self, verdict: Triage, round: int) -> None:
         """Write down what was decided without a round."""
         moves = [Move(id_, state, round, why) for id_, (state, why) in verdict.ended.items()]
-        moves += [Move(id_, "waiting", round, "a client cannot be reached") for id_ in verdict.waiting]
+        moves += [Move(id_, "waiting", round, self._why_waiting(id_)) for id_ in verdict.waiting]
         for move in moves:
             log(WARNING, "request %s: %s, %s", move.request_id, move.to, move.detail)
         self.ledger.transition_many(self.branch, moves)
+
+    def _why_waiting(self, id_: str) -> str:
+        of_parts = bool(self.ledger.request(self.branch, id_).parts)
+        if of_parts and self._rules.offline == "stored":
+            return "a client cannot be reached, and its stored update is of more than what is to be forgotten"
+        return "a client cannot be reached"
 
     def _forget_the_withdrawn(self, open_: set[str]) -> None:
         """Drop what is known of requests that were tried, and ended otherwise before they were applied."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from logging import WARNING
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -26,12 +26,17 @@ from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of, total
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.evaluation.scored import Scored
+from fedunlearn.federation.answers import NUMBER
+from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.tallies import EVALUATE, tally_in
 from fedunlearn.out_of_memory import naming_shortage
+from fedunlearn.parts import Assignment
 
 NodesToAsk = Callable[[], Mapping[int, int]]
 """Returns the clients that may be asked now, retained and reachable: number → node id."""
+Assigned = Callable[[], Mapping[int, Assignment]]
+"""Returns what those clients measure on that do not simply measure on all of their data."""
 
 
 class LiveEvaluation(Protocol):
@@ -41,8 +46,8 @@ class LiveEvaluation(Protocol):
         """Return ``validation-<quality>`` and ``validation-loss``; neither where they cannot be had."""
         ...
 
-    def bind(self, grid: Grid, nodes: NodesToAsk) -> None:
-        """Say through what, and whom, clients are asked; before anything is measured."""
+    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
+        """Say through what, and whom, clients are asked, and of which data; before anything is measured."""
         ...
 
     def without(self, clients: Collection[int], round: int, state: ModelState) -> MetricRecord:
@@ -91,7 +96,7 @@ class ServerFileEvaluation:
             experiment, part.of_server(experiment.federation.num_clients, resident.device_of(experiment))
         )
 
-    def bind(self, grid: Grid, nodes: NodesToAsk) -> None:
+    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
         """Do nothing: nobody is asked."""
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -144,11 +149,12 @@ class FederatedEvaluation:
         self._timeout = timeout
         self._grid: Grid | None = None
         self._nodes: NodesToAsk = dict
-        self._last: tuple[ModelState, Mapping[int, Tally]] | None = None
+        self._assigned: Assigned = dict
+        self._last: _Told | None = None
 
-    def bind(self, grid: Grid, nodes: NodesToAsk) -> None:
-        """Say through what, and whom, clients are asked."""
-        self._grid, self._nodes = grid, nodes
+    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
+        """Say through what, and whom, clients are asked, and of which data."""
+        self._grid, self._nodes, self._assigned = grid, nodes, assigned
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Ask the clients what the model in ``arrays`` makes of their data."""
@@ -156,23 +162,40 @@ class FederatedEvaluation:
         return self._together(server_round, self._asked(server_round, state))
 
     def without(self, clients: Collection[int], round: int, state: ModelState) -> MetricRecord:
-        """Take the others' answers together; they are asked only if these were not the last weights measured."""
-        told = self._last[1] if self._last is not None and _same(self._last[0], state) else None
-        if told is None:
+        """Take the others' answers together; they are asked only if these were not the last weights measured.
+
+        Nor on the same data: who is about to forget a part of its data measures on what it keeps.
+        """
+        last = self._last
+        if last is None or not _same(last.state, state):
             told = self._asked(round, state)
+        elif otherwise := _differing(last.assigned, self._assigned()):
+            same = {k: tally for k, tally in last.told.items() if k not in otherwise}
+            told = {**same, **self._asked(round, state, otherwise)}
+        else:
+            told = last.told
         return self._together(round, {k: tally for k, tally in told.items() if k not in clients})
 
     def held_out(self, state: ModelState) -> Tally | Withheld:
         """Return why there is none."""
         return Withheld('the federation holds no unseen data (requests.validation = "clients")')
 
-    def _asked(self, round: int, state: ModelState) -> Mapping[int, Tally]:
-        """Return the tallies of the clients that answered with one."""
+    def _asked(
+        self, round: int, state: ModelState, only: Collection[int] | None = None
+    ) -> Mapping[int, Tally]:
+        """Return the tallies of the clients, or of only those, that answered with one."""
         assert self._grid is not None, "bind comes first"
-        nodes = self._nodes()
-        content = RecordDict({"arrays": pack(state), "config": ConfigRecord({"round": round})})
+        nodes = {k: node for k, node in sorted(self._nodes().items()) if only is None or k in only}
+        arrays, assigned, config = pack(state), self._assigned(), {"round": round}
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord(config)})  # type: ignore[arg-type]
+        own = {
+            k: RecordDict(
+                {"arrays": arrays, "config": ConfigRecord({**told_with(config, assigned[k]), NUMBER: k})}
+            )
+            for k in nodes.keys() & assigned.keys()
+        }
         questions = [
-            Message(content, node, EVALUATE, group_id=str(round)) for _, node in sorted(nodes.items())
+            Message(own.get(k, content), node, EVALUATE, group_id=str(round)) for k, node in nodes.items()
         ]
         client_of = {node: client for client, node in nodes.items()}
         told: dict[int, Tally] = {}
@@ -185,7 +208,8 @@ class FederatedEvaluation:
                 log(WARNING, "round %d: client %d did not measure the model: %s", round, client, reason)
             elif isinstance(tally := tally_in(reply.content), Tally):
                 told[client] = tally
-        self._last = state, told
+        if only is None:
+            self._last = _Told(state, told, dict(assigned))
         return told
 
     def _together(self, round: int, told: Mapping[int, Tally]) -> MetricRecord:
@@ -218,6 +242,18 @@ def evaluation_of(
         if file is not None
         else ServerFileEvaluation(experiment, data())
     )
+
+
+class _Told(NamedTuple):
+    """What clients told of some weights, and on what they measured them."""
+
+    state: ModelState
+    told: Mapping[int, Tally]
+    assigned: Mapping[int, Assignment]
+
+
+def _differing(one: Mapping[int, Assignment], other: Mapping[int, Assignment]) -> set[int]:
+    return {k for k in one.keys() | other.keys() if one.get(k) != other.get(k)}
 
 
 def _record(name: str, quality: float, loss: float) -> MetricRecord:

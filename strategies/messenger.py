@@ -8,15 +8,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from logging import INFO, WARNING
+from types import MappingProxyType
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn.evaluation.histograms import Tally, Withheld, forget_measures
 from fedunlearn.evaluation.measures import Measures
+from fedunlearn.federation.answers import NUMBER
+from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack
-from fedunlearn.federation.tallies import FORGOTTEN, tally_in
+from fedunlearn.federation.tallies import EVALUATE, FORGOTTEN, tally_in
+from fedunlearn.parts import Assignment
 
 ANSWER_SECONDS = 120.0
 """So long a node may take to answer: it has little to compute, but may have to start a process and load its data."""
@@ -65,7 +69,13 @@ class Messenger:
         self._timeout = timeout
 
     def forgotten(
-        self, grid: Grid, nodes: Mapping[int, int], clients: Iterable[int], state: ModelState
+        self,
+        grid: Grid,
+        nodes: Mapping[int, int],
+        clients: Iterable[int],
+        state: ModelState,
+        *,
+        assignments: Mapping[int, Assignment] = MappingProxyType({}),
     ) -> dict[int, Measures]:
         """Tell the clients' nodes, and return what the weights still know of each client.
 
@@ -77,6 +87,8 @@ class Messenger:
             Who has been forgotten; the step that did it has been saved.
         state
             The weights after it.
+        assignments
+            What was forgotten of those clients of which it was not simply all.
 
         Returns
         -------
@@ -94,8 +106,11 @@ class Messenger:
             for client in clients
         }
         client_of = {nodes[client]: client for client in clients if client in nodes}
-        content = RecordDict({"arrays": pack(state), "config": ConfigRecord()})
-        messages = [Message(content, node, FORGOTTEN) for node in client_of]
+        arrays = pack(state)
+        messages = [
+            Message(_asking(arrays, client, assignments.get(client)), node, FORGOTTEN)
+            for node, client in client_of.items()
+        ]
         for reply in grid.send_and_receive(messages, timeout=self._timeout) if messages else ():
             client = client_of.get(reply.metadata.src_node_id)
             if client is None:
@@ -113,6 +128,40 @@ class Messenger:
                 log(INFO, "client %d knows that it has been forgotten", client)
                 self.told.add(client)
                 answers[client] = tally_in(reply.content)
+        return self.measures(answers, state)
+
+    def of_parts(
+        self, grid: Grid, nodes: Mapping[int, int], assignments: Mapping[int, Assignment], state: ModelState
+    ) -> dict[int, Measures]:
+        """Return what weights still know of parts of clients' data; whose they are go on with the rest.
+
+        Parameters
+        ----------
+        nodes, state
+            See :meth:`forgotten`.
+        assignments
+            Part → what was forgotten of it.
+
+        Returns
+        -------
+        dict
+            As of :meth:`forgotten`, by part.
+        """
+        answers: dict[int, Tally | Withheld] = {}
+        messages, arrays = [], pack(state)
+        for part, assignment in sorted(assignments.items()):
+            node = nodes.get(assignment.client)
+            if node is None:
+                answers[part] = Withheld("its client's node is gone")
+                continue
+            answers[part] = Withheld(f"its client's node did not answer within {self._timeout:g} s")
+            messages.append(Message(_asking(arrays, part, assignment), node, EVALUATE))
+        for reply in grid.send_and_receive(messages, timeout=self._timeout) if messages else ():
+            metrics = None if reply.has_error() else reply.content.get("metrics")
+            named = metrics.get(NUMBER) if isinstance(metrics, MetricRecord) else None
+            asked = assignments.get(named) if isinstance(named, int) else None
+            if asked is not None and nodes.get(asked.client) == reply.metadata.src_node_id:
+                answers[named] = tally_in(reply.content)  # type: ignore[index]
         return self.measures(answers, state)
 
     @property
@@ -159,6 +208,14 @@ class Messenger:
         return {
             client: forget_measures(self._task, told, held_out) for client, told in sorted(tallies.items())
         }
+
+
+def _asking(arrays: ArrayRecord, number: int, assignment: Assignment | None) -> RecordDict:
+    """Return a message's content: the weights, and of which data they are to be measured if not simply of all."""
+    config = ConfigRecord()
+    if assignment is not None:
+        config = ConfigRecord({**told_with({}, assignment), NUMBER: number})
+    return RecordDict({"arrays": arrays, "config": config})
 
 
 def stage(

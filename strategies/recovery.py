@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from fedunlearn.errors import RunError
 
-Outcome = Literal["recovered", "superseded", "capped", "failed", "refused", "diverged"]
+Outcome = Literal["recovered", "superseded", "capped", "failed", "refused", "diverged", "empty"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ class RequestProgress:
     outcome : str or None
         ``recovered``; ``superseded`` by a later request that took over the recovery target; ``capped``: not
         recovered within the cap (a censored run); ``failed``: its clients never answered; ``refused``: the guard
-        of a live federation rolled its step back; ``diverged``: the weights were no numbers before it had ended.
-        None while open.
+        of a live federation rolled its step back; ``diverged``: the weights were no numbers before it had ended;
+        ``empty``: its clients have none of the data that it names, or none that had not been forgotten. None while
+        open.
     ended_round : int or None
         The round of the outcome.
     recovered_round_authors : int or None
@@ -84,6 +85,8 @@ class RequestProgress:
         """
         if self.outcome in ("failed", "refused"):
             return self.outcome
+        if self.outcome == "empty":
+            return "excluded"
         if self.unlearned_round is None:
             if self.outcome == "diverged":
                 return "failed"

@@ -9,6 +9,8 @@ from flwr.serverapp import Grid
 
 from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.payload import ModelState
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Assignment, Parts
 from fedunlearn.requests import Ledger
 from strategies.messenger import Messenger, stage
 from strategies.plan import RoundPlan
@@ -38,6 +40,7 @@ class RequestMeasures:
         self._messenger = messenger
         self._untold: dict[str, set[int]] = {}  # of the requests whose documents have been read
         self._attempts: Counter[int] = Counter()
+        self._parts = NO_PARTS
 
     def note(
         self,
@@ -88,6 +91,8 @@ class RequestMeasures:
         metrics: Mapping[str, float],
         grid: Grid,
         nodes: Mapping[int, int],
+        *,
+        parts: Parts = NO_PARTS,
     ) -> None:
         """Tell the nodes of all clients that have been forgotten and do not know yet, as far as they can be reached.
 
@@ -106,8 +111,12 @@ class RequestMeasures:
             Of these weights; empty where they are not known any more.
         nodes
             Client number → node id, of those that can be reached.
+        parts
+            The parts of clients' data that requests may name. Whose they are is not told: it has taken part in their
+            forgetting, and goes on with the rest. It is asked once what the weights still know of them.
         """
         applied = {r.id: r for r in requests if r.unlearned_round is not None}
+        self._parts = parts
         new = [r for r in applied.values() if r.id not in self._untold and not self._recall(r)]
         self._messenger.collect(grid)
         asked = self._tell_now(round, new, state, metrics, grid, nodes) if new else set[int]()
@@ -130,17 +139,30 @@ class RequestMeasures:
         nodes: Mapping[int, int],
     ) -> set[int]:
         """Tell the clients of requests that nobody has been told of, note what they measured, and return them."""
-        asked = {k for r in new for k in r.clients}
+        numbers = {k for r in new for k in r.clients}
+        asked = set(self._parts.clients(numbers))
         self._attempts.update(asked & nodes.keys())
-        found = self._messenger.forgotten(grid, nodes, sorted(asked), state)
+        data = self._data_of(new)
+        found = self._messenger.forgotten(grid, nodes, sorted(asked), state, assignments=data)
+        of_parts = {k: data[k] for k in numbers - asked}
+        found |= self._messenger.of_parts(grid, nodes, of_parts, state) if of_parts else {}
         told = self._messenger.told
         with self._ledger.batch():
             for r in new:
-                self._untold[r.id] = set(r.clients) - told
+                self._untold[r.id] = set(self._parts.clients(r.clients)) - told
                 own = {k: found[k] for k in r.clients}
                 document = stage(round, own, metrics, told.intersection(r.clients))
                 self._ledger.note_measures(self._branch, r.id, "unlearned", document)
         return asked
+
+    def _data_of(self, requests: Iterable[RequestProgress]) -> dict[int, Assignment]:
+        """Return what was forgotten of those clients and parts of which it was not simply all: as it was planned."""
+        found: dict[int, Assignment] = {}
+        for r in requests if self._parts else ():
+            record = self._ledger.plan(self._branch, r.unlearned_round or 0)
+            without = {} if record is None else RoundPlan.from_dict(record.plan).without
+            found |= self._parts.assignments(r.clients, without)
+        return found
 
     def _remind(
         self, applied: Iterable[RequestProgress], asked: set[int], grid: Grid, nodes: Mapping[int, int]
@@ -149,7 +171,8 @@ class RequestMeasures:
         if hasattr(grid, "client_nodes"):
             ignorant = {k for untold in self._untold.values() for k in untold}
         else:
-            ignorant = {k for r in applied for k in r.clients} - self._messenger.told
+            everybody = {k for r in applied for k in r.clients}
+            ignorant = set(self._parts.clients(everybody)) - self._messenger.told
         ignorant -= self._messenger.reminding | asked
         due = sorted(k for k in ignorant & nodes.keys() if self._attempts[k] < ATTEMPTS)
         self._attempts.update(due)
@@ -160,7 +183,7 @@ class RequestMeasures:
         document = self._ledger.measures(self._branch, request.id).get("unlearned")
         if document is None:
             return False
-        self._untold[request.id] = set(request.clients).difference(document["told"])
+        self._untold[request.id] = set(self._parts.clients(request.clients)).difference(document["told"])
         return True
 
     def _amend(self, id_: str, reached: set[int]) -> None:

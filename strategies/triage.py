@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedunlearn.config import RequestsConfig
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Parts
 from fedunlearn.requests import NEVER_TOOK_PART
 
 NOBODY_LEFT = "nobody would be left to learn from"
@@ -26,6 +28,7 @@ class OpenRequest:
     ----------
     id : str
     clients : frozenset[int]
+        Clients, or parts of clients' data.
     arrived_at : float
         Unix seconds.
     waits : bool
@@ -52,7 +55,7 @@ class OpenRequest:
 
 @dataclass(frozen=True)
 class Federation:
-    """What the rules look at beside the requests.
+    """What the rules look at beside the requests. Where it says clients, parts of clients' data may be among them.
 
     Attributes
     ----------
@@ -73,6 +76,8 @@ class Federation:
         Whether an earlier request's recovery goes on.
     now : float
         Unix seconds.
+    parts : Parts
+        The parts of clients' data that requests have named.
     """
 
     num_clients: int
@@ -83,6 +88,7 @@ class Federation:
     contributed: frozenset[int] | None = None
     recovering: bool = False
     now: float = 0.0
+    parts: Parts = NO_PARTS
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,9 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
     -----
     A request whose clients are all named by one earlier open request is left as it is: it is a duplicate once that
     one has been applied, and served itself if it never is. Those that cannot be served now hold up nobody else.
+
+    Who forgets a part of its data goes on with the rest: only whole clients are counted when nobody may be left. How
+    many rows a part has, and whether any are left besides, only its client knows.
     """
     ended: dict[str, tuple[Ended, str]] = {}
     gone = set(federation.forgotten | federation.left_out)
@@ -130,9 +139,9 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
         clients = request.clients
         if clients <= federation.forgotten:
             ended[request.id] = ("duplicate", FORGOTTEN_ALREADY)
-        elif any(clients <= earlier for earlier in naming[min(clients)]):
+        elif _named_before(clients, naming, federation.parts):
             continue
-        elif len(gone | clients) >= federation.num_clients:
+        elif len(federation.parts.clients(gone | clients)) >= federation.num_clients:
             ended[request.id] = ("refused", NOBODY_LEFT)
         elif federation.contributed is not None and clients.isdisjoint(federation.contributed):
             ended[request.id] = ("excluded", NEVER_TOOK_PART)
@@ -153,6 +162,16 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
             waiting.append(request.id)
     serve = tuple(r.id for r in _served(here, federation, rules))
     return Triage(serve, ended, tuple(waiting), frozenset(gone))
+
+
+def _named_before(clients: frozenset[int], naming: Mapping[int, list[frozenset[int]]], parts: Parts) -> bool:
+    """Whether one earlier open request names all of these, parts by themselves or with their clients."""
+    first = min(clients)
+    return any(
+        all(number in earlier or parts.owner(number) in earlier for number in clients)
+        for name in {first, parts.owner(first)}
+        for earlier in naming.get(name, ())
+    )
 
 
 def _missing(request: OpenRequest, federation: Federation) -> bool:

@@ -437,3 +437,38 @@ def test_verifying_looks_at_every_branch_of_a_simulation(at: Place, say: Callabl
     assert said.code == 0 and said.out.count("trail intact") == 2
     said = say("requests", at.folder, "--head", head)
     assert said.code == 2 and "is of one trail, this run has 2" in said.err
+
+
+@pytest.mark.parametrize("remote", [False, True], ids=["here", "door"])
+def test_a_share_single_samples_or_classes(
+    remote: bool, at: Place, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDUNLEARN_TOKEN", at.tokens["alice"])
+    monkeypatch.setenv("COLUMNS", "160")
+    rows = at.folder / "rows.json"
+    rows.write_text('{"3": [4, 1], "5": [0]}')
+    asked = [
+        (["--client", 3, "--samples", "0.5"], "50 % of the samples of client 3"),
+        (["--client", 3, "--samples", "4,17,33"], "3 samples of client 3"),
+        (["--client", 3, "--client", 5, "--samples", rows], "2 samples of client 3 and 1 sample of client 5"),
+        (["--client", 3, "--class", 2, "--class", 5], "classes 2, 5 of client 3"),
+        (["--class", 2], "class 2 of clients 0, 1, 2, 3, 4, 5, 6 and 7"),
+    ]
+    with served(at) as knock:
+        where = knock.url if remote else at.folder
+        for words, _ in asked:
+            said = say("forget", where, *words)
+            assert said.code == 0 and ": received" in said.out, said
+        table = say("requests", where).out
+        refused = [
+            (say("forget", where), "--client: is missing"),
+            (say("forget", where, "--samples", "0.5"), "--client: is missing"),
+            (say("forget", where, "--client", 3, "--samples", "7"), "a single row a comma (7,)"),
+            (say("forget", where, "--client", 3, "--samples", "2.5"), "samples: "),
+            (say("forget", where, "--client", 3, "--samples", "nowhere.json"), "cannot be read"),
+        ]
+    assert all(shown in table for _, shown in asked), table
+    assert all(said.code == 2 and says in said.err and not said.out for said, says in refused), refused
+    with ledger_of(at) as ledger:
+        numbers = [record.clients for record in ledger.requests("federation")]
+    assert numbers == [(8,), (9,), (10, 11), (12,), tuple(range(13, 21))]

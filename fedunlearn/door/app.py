@@ -33,20 +33,20 @@ from fedunlearn.requests import LIVE_BRANCH, RequestRecord, UnknownRequestError
 from fedunlearn.roster import Actor
 from fedunlearn.roster_file import RosterFile
 
-ABOUT = """Ask a live federation to forget clients, see what became of it, withdraw a request that has not been \
-taken up.
+ABOUT = """Ask a live federation to forget clients or parts of their data, see what became of it, withdraw a \
+request that has not been taken up.
 
 Every path but /health, /docs and /openapi.json needs a token from the roster: `Authorization: Bearer TOKEN`. An \
-operator may ask for any client, a client for itself only, a monitor may read /metrics. Refusals are {"error": one \
-line}; after 429 and 503 come back when Retry-After says so. A POST that brought no answer is sent again with the \
-same Idempotency-Key: it is recorded once."""
+operator may ask for any client, a client for itself and its own data only, a monitor may read /metrics. Refusals \
+are {"error": one line}; after 429 and 503 come back when Retry-After says so. A POST that brought no answer is sent \
+again with the same Idempotency-Key: it is recorded once."""
 
 _WORDS = {
     401: "No token, or one that is not in the roster.",
     403: "The token's role may not do this; for a client also: not a request of its own.",
     404: "No such request.",
     408: "The body came too slowly.",
-    409: "It cannot be done any more, or the Idempotency-Key was used for other clients.",
+    409: "It cannot be done any more, or the Idempotency-Key was used for something else.",
     413: "The body is too large.",
     422: "Malformed, or a client that the federation does not have.",
     431: "The first line and the headers are too long.",
@@ -103,7 +103,7 @@ class Door:
         found = await self.reader.do(lambda opened: _find(opened, request_id))
         if found is None and actor.role == "operator":
             raise HTTPException(404, "there is no such request")
-        if found is None or not may_see(actor, found.clients):
+        if found is None or not may_see(actor, found.owners):
             raise DeniedError(403, "this is no request of yours")
         return found
 
@@ -150,6 +150,7 @@ def _requests(app: FastAPI, door: Door) -> None:
         "/requests",
         status_code=202,
         responses={200: _REPEATED, **_refusals(*_GUARDED, 409, 422)},
+        response_model_exclude_unset=True,
     )
     async def ask(
         wanted: Ask,
@@ -162,15 +163,22 @@ def _requests(app: FastAPI, door: Door) -> None:
             ),
         ] = None,
     ) -> ReceiptAnswer:
-        """Ask to forget clients.
+        """Ask to forget clients, a share or single samples of their data, or classes.
 
         202 says that the request is on the disk and will be served; Location leads to what becomes of it.
         """
+        if wanted.clients is None and wanted.classes is None:
+            raise HTTPException(422, "clients: is missing")
         may_ask(actor, wanted.clients)
         receipt, served = await door.writer.do(
             lambda opened: (
                 opened.intake.ask(
-                    wanted.clients, source="http", actor=str(actor), idempotency_key=idempotency_key
+                    wanted.clients,
+                    samples=wanted.rows,
+                    classes=wanted.classes,
+                    source="http",
+                    actor=str(actor),
+                    idempotency_key=idempotency_key,
                 ),
                 opened.ledger.served(LIVE_BRANCH),
             )
@@ -180,7 +188,7 @@ def _requests(app: FastAPI, door: Door) -> None:
             response.status_code = 200
         return ReceiptAnswer.of(receipt, served=served)
 
-    @app.get("/requests", responses=_refusals(*_GUARDED, 422))
+    @app.get("/requests", responses=_refusals(*_GUARDED, 422), response_model_exclude_unset=True)
     async def look_at_all(
         actor: Caller,
         state: Annotated[list[State] | None, Query(description="Only those in these states.")] = None,
@@ -192,17 +200,25 @@ def _requests(app: FastAPI, door: Door) -> None:
         records = await door.reader.do(
             lambda opened: opened.ledger.requests(LIVE_BRANCH, state, client=actor.client)
         )
-        seen = [record for record in records if record.arrival > after and may_see(actor, record.clients)]
+        seen = [record for record in records if record.arrival > after and may_see(actor, record.owners)]
         following = seen[limit - 1].arrival if len(seen) > limit else None
         return RequestList(requests=[RequestAnswer.of(r, actor) for r in seen[:limit]], next=following)
 
-    @app.get("/requests/{request_id}", responses=_refusals(*_GUARDED, 404, 422))
+    @app.get(
+        "/requests/{request_id}",
+        responses=_refusals(*_GUARDED, 404, 422),
+        response_model_exclude_unset=True,
+    )
     async def look(request_id: str, actor: Caller) -> RequestAnswer:
         """See what has become of a request."""
         require(actor, "operator", "client")
         return RequestAnswer.of(await door.own(request_id, actor), actor)
 
-    @app.delete("/requests/{request_id}", responses=_refusals(*_GUARDED, 404, 409, 422))
+    @app.delete(
+        "/requests/{request_id}",
+        responses=_refusals(*_GUARDED, 404, 409, 422),
+        response_model_exclude_unset=True,
+    )
     async def withdraw(request_id: str, actor: Caller) -> RequestAnswer:
         """Withdraw a request that no round has been planned with; 409 says which state it is in already."""
         require(actor, "operator", "client")

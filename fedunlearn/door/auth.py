@@ -54,10 +54,10 @@ def require(actor: Actor, *roles: Role) -> None:
         raise DeniedError(403, f"the role {actor.role!r} may not do this")
 
 
-def may_ask(actor: Actor, clients: Iterable[int]) -> None:
-    """Raise DeniedError with 403 unless the actor may ask for these clients to be forgotten."""
+def may_ask(actor: Actor, clients: Iterable[int] | None) -> None:
+    """Raise DeniedError with 403 unless the actor may ask for these clients, or data of theirs; None: everyone's."""
     require(actor, "operator", "client")
-    if actor.client is not None and set(clients) != {actor.client}:
+    if actor.client is not None and (clients is None or set(clients) != {actor.client}):
         raise DeniedError(403, f"client {actor.client} may ask for itself only")
 
 

@@ -233,7 +233,8 @@ def open_ledger(folder: Path) -> OpenLedger:
             f"{folder}: is the run of an experiment with targets; the door needs one with [requests]"
         )
     ledger = Ledger(folder / "requests.sqlite")
-    return OpenLedger(folder, ledger, Intake(ledger, num_clients=experiment.federation.num_clients))
+    num_clients, task = experiment.federation.num_clients, experiment.data.task
+    return OpenLedger(folder, ledger, Intake(ledger, num_clients=num_clients, task=task))
 
 
 def _from_sqlite(error: BaseException) -> bool:

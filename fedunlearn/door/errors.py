@@ -32,9 +32,9 @@ _STATUS: dict[type[Exception], int] = {  # of what the ledger's intake refuses, 
 _MISTAKES = {  # what pydantic calls a mistake → our words, with its numbers
     "extra_forbidden": "is no key of a request; leave it out",
     "missing": "is missing",
-    "too_short": "must name at least {min_length} client",
-    "too_long": "may name at most {max_length} clients",
-    "list_type": "must be a list of client numbers, such as [3]",
+    "too_short": "must name at least {min_length} {one}",
+    "too_long": "may name at most {max_length} {several}",
+    "list_type": "must be a list of {one} numbers, such as [3]",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -46,6 +46,10 @@ _MISTAKES = {  # what pydantic calls a mistake → our words, with its numbers
     "string_too_long": "may have at most {max_length} characters",
     "string_pattern_mismatch": "must be printable ASCII characters without spaces",
 }
+_SAMPLES = (
+    "samples: must be a share above 0 and at most 1, such as 0.5; or different rows, such as [4, 17]; or such by "
+    'client: {"3": [4, 17]}'
+)
 _PLACES = {"body": "", "path": "path ", "query": "query ", "header": "header "}
 
 
@@ -91,8 +95,14 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     if first["loc"] == ("body",) or first["type"] == "json_invalid":  # the latter's place is a byte's number
         return problem(422, 'body: must be JSON, such as {"clients": [3]}, sent as application/json')
+    if first["loc"][:2] == ("body", "samples"):
+        return problem(
+            422, _SAMPLES
+        )  # of a value that may be of several kinds, each would say something else
     mistake = _MISTAKES.get(first["type"], "is not what is expected here; /docs says what is")
-    return problem(422, f"{_place(first['loc'])}: {mistake.format_map(first.get('ctx', {}))}")
+    one, several = ("class", "classes") if first["loc"][:2] == ("body", "classes") else ("client", "clients")
+    words = {**first.get("ctx", {}), "one": one, "several": several}
+    return problem(422, f"{_place(first['loc'])}: {mistake.format_map(words)}")
 
 
 def _place(path: Iterable[object]) -> str:

@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedunlearn.parts import Part
 from fedunlearn.requests import STATES, Receipt, RequestRecord
+from fedunlearn.requests.wanted import Samples, asked_classes, asked_samples
 from fedunlearn.roster import Actor
 
 State = Literal[STATES]  # type: ignore[valid-type]  # the ledger's table is the one list there is
 MOST_CLIENTS = 4096
+MOST_CLASSES = 4096
+MOST_ROWS = 16384
+Row = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+Rows = Annotated[list[Row], Field(min_length=1, max_length=MOST_ROWS)]
+RowsOf = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
+Share = Annotated[float, Field(gt=0, le=1, strict=True)]
+ClassNumber = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
+_SAMPLES = "Which of their samples it names; null, or not there: all."
+_CLASSES = "Which classes it names; null, or not there: all."
 ClientNumber = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
 class Ask(BaseModel):
-    """A request to forget."""
+    """A request to forget: whole clients, or parts of their data."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"clients": [3]}]})
-    clients: list[ClientNumber] = Field(
-        min_length=1, max_length=MOST_CLIENTS, description="Numbers of the clients to forget, together."
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"clients": [3]},
+                {"clients": [3], "samples": 0.5},
+                {"clients": [3], "samples": [4, 17, 33]},
+                {"classes": [2]},
+            ]
+        },
     )
+    clients: Annotated[list[ClientNumber], Field(min_length=1, max_length=MOST_CLIENTS)] | None = Field(
+        default=None,
+        description="Numbers of the clients to forget, together; with classes it may be left out: everyone.",
+    )
+    samples: Share | Rows | dict[RowsOf, Rows] | None = Field(
+        default=None,
+        description="Only these of their samples: a share, drawn by the experiment's seed; rows of the one client, "
+        "counted from 0; or rows by client.",
+    )
+    classes: Annotated[list[ClassNumber], Field(min_length=1, max_length=MOST_CLASSES)] | None = Field(
+        default=None, description="Only samples of these classes."
+    )
+
+    @property
+    def rows(self) -> Samples:
+        """The samples with numbers of clients, as the ledger's intake takes them."""
+        if isinstance(self.samples, dict):
+            return {int(client): rows for client, rows in self.samples.items()}
+        return self.samples
 
 
 class ReceiptAnswer(BaseModel):
@@ -29,7 +67,9 @@ class ReceiptAnswer(BaseModel):
     request_id: str
     state: State
     clients: list[int] = Field(description="Sorted; each client once.")
-    same_as: str | None = Field(description="An earlier open request that names all these clients.")
+    samples: float | list[int] | dict[str, list[int]] | None = Field(default=None, description=_SAMPLES)
+    classes: list[int] | None = Field(default=None, description=_CLASSES)
+    same_as: str | None = Field(description="An earlier open request that names all of this.")
     arrived_at: float = Field(description="When it was recorded: seconds since 1970-01-01 UTC.")
     head: str = Field(
         description="The audit trail's head with this request in it, NUMBER:HASH. Keep it: "
@@ -50,6 +90,7 @@ class ReceiptAnswer(BaseModel):
             head=str(receipt.head),
             repeated=receipt.repeated,
             served=served,
+            **_of_parts(receipt.parts),
         )
 
 
@@ -59,6 +100,8 @@ class RequestAnswer(BaseModel):
     request_id: str
     state: State
     clients: list[int]
+    samples: float | list[int] | dict[str, list[int]] | None = Field(default=None, description=_SAMPLES)
+    classes: list[int] | None = Field(default=None, description=_CLASSES)
     same_as: str | None
     arrived_at: float = Field(description="When it was recorded: seconds since 1970-01-01 UTC.")
     actor: str | None = Field(description="Who asked; clients are told of themselves only.")
@@ -72,12 +115,13 @@ class RequestAnswer(BaseModel):
         return cls(
             request_id=record.id,
             state=record.state,
-            clients=list(record.clients),
+            clients=list(record.owners),
             same_as=record.same_as,
             arrived_at=record.arrived_at,
             actor=record.actor if told else None,
             unlearned_round=record.unlearned_round,
             ended_round=record.ended_round,
+            **_of_parts(record.parts),
         )
 
 
@@ -99,3 +143,8 @@ class Problem(BaseModel):
     """Every refusal."""
 
     error: str = Field(description="One line.")
+
+
+def _of_parts(parts: Sequence[Part]) -> dict[str, Any]:
+    """Return what a request for parts of clients' data names of them; nothing of one for whole clients."""
+    return {"samples": asked_samples(parts), "classes": asked_classes(parts)} if parts else {}

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from fedunlearn.report import words
 from fedunlearn.report.words import NAMED, NOTHING, few
 from fedunlearn.requests import LIVE_BRANCH, AuditEntry, RequestRecord
 
@@ -41,13 +42,18 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
     for branch, records in requests.items():
         for record in records:
             ended, unlearned = _round(record.ended_round), _round(record.unlearned_round)
-            clients = few(record.clients, NAMED)
+            clients = few(record.clients, NAMED) if not record.parts else whose(record)
             if live:
                 row = [record.id, clients, _time(record.arrived_at)]
             else:
                 row = [branch, record.id, clients, _round(record.at_round)]
             table.add_row(*row, unlearned, record.state, ended)
     return table
+
+
+def whose(record: RequestRecord) -> str:
+    """Return what a request for parts of clients' data names: ``50 % of the samples of client 3``."""
+    return words.clients(record.clients, {p.number: words.PartName(str(p), p.client) for p in record.parts})
 
 
 def reasons(requests: Iterable[RequestRecord], trail: Iterable[AuditEntry]) -> list[str]:

@@ -13,6 +13,7 @@ from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import (
     LIVE_BRANCH,
     NEVER_TOOK_PART,
+    NOTHING_OF_IT,
     AuditEntry,
     Move,
     PlanRecord,
@@ -34,6 +35,7 @@ __all__ = [
     "INITIAL",
     "LIVE_BRANCH",
     "NEVER_TOOK_PART",
+    "NOTHING_OF_IT",
     "OPEN",
     "STATES",
     "TRANSITIONS",

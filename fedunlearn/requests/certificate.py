@@ -117,7 +117,8 @@ def compose(
         },
         "request": {
             "id": record.id,
-            "clients": list(record.clients),
+            "clients": list(record.owners),
+            **({"parts": [part.to_dict() for part in record.parts]} if record.parts else {}),
             "asked_by": facts.asked_by(record),
             "came_by": record.source,
         },

@@ -81,22 +81,26 @@ def participation(
     Returns
     -------
     dict
-        Client number → ``{"rounds", "first", "last", "without_it_until", "planned_after_end"}``: how many rounds of
-        ordinary training, the first and the last of them; up to which round others trained on while no plan named
-        the client (null: there is no such round); and how many later rounds were planned with it although the
-        request had ended (unlearned or excluded: none).
+        Number of a client, or of a part of one's data → ``{"rounds", "first", "last", "without_it_until",
+        "planned_after_end"}``: how many rounds of ordinary training, the first and the last of them; up to which
+        round others trained on while no plan named the client (null: there is no such round); and how many later
+        rounds were planned with it although the request had ended (unlearned or excluded: none).
     """
     plans = [plan for plan in plans if plan.plan.get("train")]
+    owner_of = {client: client for client in record.clients} | {p.number: p.client for p in record.parts}
     rounds: dict[int, list[int]] = {client: [] for client in record.clients}
     after = dict.fromkeys(record.clients, 0)
     planned = dict.fromkeys(record.clients, 0)
     until = max((plan.round for plan in plans), default=0)
     for plan in plans:
-        for client in set(plan.plan["train"]) & rounds.keys():
+        trained, without = set(plan.plan["train"]), plan.plan.get("without", {})
+        for client, owner in owner_of.items():
+            if owner not in trained or client in without.get(str(owner), ()):
+                continue
             planned[client] = max(planned[client], plan.round)
             if ended_round is not None and plan.round > ended_round:
                 after[client] += 1
-            elif client not in plan.failed:
+            elif owner not in plan.failed:
                 rounds[client].append(plan.round)
     return {
         str(client): {
@@ -122,14 +126,19 @@ def related(record: RequestRecord, requests: Iterable[RequestRecord]) -> dict[st
         ``earlier``: ended requests that name one of the clients and came before.
     """
     others = [other for other in requests if other.id != record.id]
-    sharing = [other for other in others if set(other.clients) & set(record.clients)]
+    # A part of a client's data is forgotten with the client, too.
+    names = {client: {client} for client in record.clients}
+    names |= {part.number: {part.number, part.client} for part in record.parts}
+    mine_or_more = set[int]().union(*names.values())
+    sharing = [other for other in others if mine_or_more.intersection(other.clients)]
     done_by, taken_over, same_step = [], [], []
     forgotten_by: dict[str, list[str]] = {}
     if record.state == "duplicate":
         done_by = [other.id for other in sharing if other.unlearned_round is not None]
     elif not ENDINGS[record.state].unlearned:
         for client in record.clients:
-            by = sorted(o.id for o in sharing if client in o.clients and o.unlearned_round is not None)
+            own = [o for o in sharing if o.unlearned_round is not None and names[client] & set(o.clients)]
+            by = sorted(o.id for o in own)
             if by:
                 forgotten_by[str(client)] = by
     if record.unlearned_round is not None:
@@ -154,6 +163,11 @@ def method_in_words(experiment: Experiment) -> str:
     method = experiment.methods[0]
     if method.name == "natural":
         return "natural forgetting, where training goes on without a client and nothing is taken out of the model"
+    if method.name == "local-routine":
+        return (
+            f"a local routine, by which the clients to forget run the centralised method “{method.routine}” on the "
+            "shared model, each with its own data, and the server takes what comes out into the model"
+        )
     alone = (
         "in a round of their own"
         if method.mode == "special"
@@ -170,9 +184,10 @@ def bound_in_words(experiment: Experiment) -> str | None:
     guard = experiment.guard
     if guard is None or not guard.enabled or experiment.methods[0].name == "natural":
         return None
+    verb = "subtracted" if experiment.methods[0].name == "puf" else "applied"
     return (
         f"An update longer than {guard.max_norm:g} times the median length of the last retained ones would have been "
-        "shortened to that before it was subtracted."
+        f"shortened to that before it was {verb}."
     )
 
 
@@ -206,6 +221,7 @@ def story(
         others=tuple(links["done_by"] or links["recovery_taken_over_by"]),
         forgotten={int(client): tuple(requests) for client, requests in links["forgotten_by"].items()},
         never_took_part=_never_took_part(record, entries, plans),
+        parts=record.parts,
     )
 
 
@@ -215,8 +231,10 @@ def _never_took_part(
     """Whether the request ended with that remark, which no hash covers, and the plans bear it out."""
     if record.state != "excluded" or entries[-1].detail != NEVER_TOOK_PART:
         return False
-    return not any(
-        client in (*plan.plan.get("train", ()), *plan.plan.get("forget", ())) and client not in plan.failed
+    plans = list(plans)
+    taken = participation(record, plans, ended_round=None)
+    return not any(part["rounds"] for part in taken.values()) and not any(
+        client in plan.plan.get("forget", ()) and client not in plan.failed
         for plan in plans
         for client in record.clients
     )
@@ -230,7 +248,8 @@ def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
     dict
         ``round``; ``own_update``: this request's clients that trained once more for it; ``stored_update``: client
         → round of the stored update that was used instead; ``already``: clients that an earlier request had
-        unlearned; ``others``: how many clients of other requests were unlearned in the same step.
+        unlearned; ``with_client``, where there are such: parts of the data of clients that were unlearned as a whole
+        in the same step; ``others``: how many clients of other requests were unlearned in the same step.
     """
     found = {plan.round: plan for plan in plans}.get(record.unlearned_round or 0)
     if found is None:
@@ -243,11 +262,13 @@ def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
     forget = set(found.plan.get("forget", ()))
     stored = {int(client): round for client, round in found.plan.get("stored", {}).items()}
     own = forget & set(record.clients)
+    with_client = {p.number for p in record.parts if p.client in forget}
     return {
         "round": record.unlearned_round,
         "own_update": sorted(own - stored.keys()),
         "stored_update": {str(client): stored[client] for client in sorted(own & stored.keys())},
-        "already": sorted(set(record.clients) - forget),
+        "already": sorted(set(record.clients) - forget - with_client),
+        **({"with_client": sorted(with_client)} if with_client else {}),
         "others": len(forget - own),
         "reason": None,
     }

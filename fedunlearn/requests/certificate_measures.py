@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedunlearn.parts import Part
 from fedunlearn.report.markup import Markup, tag
 from fedunlearn.requests.certificate_markup import bullets, number, section, table, why
+from fedunlearn.requests.certificate_names import named
 
 _STAGES = {
     "before": "before the step",
@@ -27,7 +29,7 @@ BLUNT_AUC = 5.0
 """So near to 50 %, in points, an attack that was tried before the step could not tell anything worth forgetting."""
 
 
-def measures_section(measures: Mapping[str, Mapping[str, Any]]) -> Markup:
+def measures_section(measures: Mapping[str, Mapping[str, Any]], parts: Sequence[Part] = ()) -> Markup:
     """Return the section of what was measured, stage by stage."""
     cells: dict[str, dict[str, Markup]] = {}
     for stage, stated in measures.items():
@@ -35,7 +37,7 @@ def measures_section(measures: Mapping[str, Mapping[str, Any]]) -> Markup:
             cells.setdefault(_MEASURES.get(name, name), {})[stage] = number(value, None)
         for client, found in stated.get("clients", {}).items():
             for name, value in found["values"].items():
-                what = f"client {client}: {_MEASURES.get(name, name)}"
+                what = f"{named([int(client)], parts)}: {_MEASURES.get(name, name)}"
                 cells.setdefault(what, {})[stage] = number(value, found["reasons"].get(name))
     head = [""]
     for stage, title in _STAGES.items():
@@ -53,20 +55,29 @@ def measures_section(measures: Mapping[str, Mapping[str, Any]]) -> Markup:
         "What was measured",
         tag("p", "Nodes send sums and counts, never values of single examples.", class_="note"),
         table(head, rows) if rows else Markup(""),
-        *(tag("p", text) for text in (*_blunt_attacks(measures["before"]), *_not_asked_again(measures))),
+        *(
+            tag("p", text)
+            for text in (*_blunt_attacks(measures["before"], parts), *_not_asked_again(measures))
+        ),
         bullets(missing),
     )
 
 
-def _blunt_attacks(before: Mapping[str, Any]) -> Iterable[str]:
+def _blunt_attacks(before: Mapping[str, Any], parts: Sequence[Part]) -> Iterable[str]:
     """Say where the attack could not tell a client's data even before the step: its value afterwards says nothing."""
     for client, found in before.get("clients", {}).items():
         auc = found["values"].get("mia_auc_binned")
         if auc is not None and abs(auc - 50) <= BLUNT_AUC:
             yield (
-                f"The attack could hardly tell the data of client {client} from unseen data even before the step "
+                f"The attack could hardly tell {_data_of(int(client), parts)} from unseen data even before the step "
                 f"(AUC {auc:.2f} %, where 50 % is guessing): a value near 50 % afterwards proves nothing."
             )
+
+
+def _data_of(number: int, parts: Sequence[Part]) -> str:
+    return (
+        named([number], parts) if any(p.number == number for p in parts) else f"the data of client {number}"
+    )
 
 
 def _not_asked_again(measures: Mapping[str, Mapping[str, Any]]) -> Iterable[str]:

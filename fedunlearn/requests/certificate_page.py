@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.parts import Part
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import css_variables
 from fedunlearn.requests.certificate_markup import (
@@ -20,7 +21,8 @@ from fedunlearn.requests.certificate_markup import (
     why,
 )
 from fedunlearn.requests.certificate_measures import measures_section
-from fedunlearn.requests.certificate_words import ENDINGS, WORDS, named
+from fedunlearn.requests.certificate_names import named, numbers_of, parts_of
+from fedunlearn.requests.certificate_words import ENDINGS, WORDS
 from fedunlearn.requests.signing import digest
 
 _TIMES = {"asked": "Asked", "planned": "Planned", "applied": "Applied to the model", "ended": "Ended"}
@@ -50,9 +52,9 @@ def page(document: Mapping[str, Any]) -> str:
         _request(document),
         _method(document),
         _weights(document["weights"]),
-        measures_section(document["measures"]),
+        measures_section(document["measures"], parts_of(document)),
         _data(document),
-        _related(document["related"], unlearned=outcome["unlearned"]),
+        _related(document["related"], parts_of(document), unlearned=outcome["unlearned"]),
         _trail(document),
         _words(),
         _footer(document),
@@ -78,7 +80,7 @@ def _header(document: Mapping[str, Any]) -> Markup:
             *(tag("p", text, class_="caveat") for text in document["outcome"].get("caveats", ())),
             tag(
                 "p",
-                f"{named(request['clients'], start=True)} of the federation “{run['experiment']}” · "
+                f"{_whose(document, start=True)} of the federation “{run['experiment']}” · "
                 f"request {request['id']}",
             ),
             tag(
@@ -112,7 +114,7 @@ def _request(document: Mapping[str, Any]) -> Markup:
         "The request",
         definitions(
             {
-                "Asks to forget": named(request["clients"]),
+                "Asks to forget": _whose(document),
                 "Asked by": f"{request['asked_by']}{named_there} (by way of: {request['came_by']})",
                 "Federation": f"{document['run']['experiment']} ({document['run']['name']})",
             }
@@ -121,18 +123,29 @@ def _request(document: Mapping[str, Any]) -> Markup:
     )
 
 
+def _whose(document: Mapping[str, Any], *, start: bool = False) -> str:
+    return named(numbers_of(document), parts_of(document), start=start)
+
+
 def _method(document: Mapping[str, Any]) -> Markup:
-    step, parts = document["method"]["step"], []
+    step, parts, known = document["method"]["step"], [], parts_of(document)
     if step["reason"] is None:
         text = f"Round {step['round']}: "
         if step["own_update"]:
-            text += f"{named(step['own_update'])} trained once more for it. "
+            owners = sorted({p.client for p in known if p.number in step["own_update"]})
+            text += (
+                f"{named(owners, start=True)} worked once more with these data for it. "
+                if known
+                else f"{named(step['own_update'])} trained once more for it. "
+            )
         for client, round in step["stored_update"].items():
             text += (
                 f"Client {client} could not be reached; its stored update of round {round} was used instead. "
             )
         if step["already"]:
-            text += f"Unlearned by an earlier request already: {named(step['already'])}. "
+            text += f"Unlearned by an earlier request already: {named(step['already'], known)}. "
+        if step.get("with_client"):
+            text += f"Unlearned with all other data of their client: {named(step['with_client'], known)}. "
         if step["others"]:
             text += f"In the same step {step['others']} more were unlearned for other requests."
         parts.append(tag("p", text.strip()))
@@ -147,15 +160,16 @@ def _method(document: Mapping[str, Any]) -> Markup:
             if part["rounds"]
             else "none"
         )
-        rows.append([f"client {client}", taken])
+        who = named([int(client)], known)
+        rows.append([who, taken])
         left_out = document["outcome"]["unlearned"] or document["outcome"]["state"] == "excluded"
         if left_out and (until := part.get("without_it_until")):
             rows[-1][1] += (
                 f"; training went on to round {until}, and from the first round planned after the arrival of its "
-                f"request on, client {client} had no part in it"
+                f"request on, {who} had no part in it"
             )
         if document["outcome"]["unlearned"] and part["planned_after_end"]:
-            after = f"{part['planned_after_end']} rounds after the end were planned with client {client}"
+            after = f"{part['planned_after_end']} rounds after the end were planned with {who}"
             parts.append(tag("p", f"{after}: this must not be.", class_="warning"))
     return section(
         "Method, and part in training",
@@ -202,6 +216,8 @@ def _data(document: Mapping[str, Any]) -> Markup:
     told = sorted({client for stage in document["measures"].values() for client in stage.get("told", ())})
     if document["outcome"]["unlearned"]:
         nodes = f"told that it is forgotten: {named(told)}" if told else "not known to have been told"
+        if parts_of(document):
+            nodes = "took part in the forgetting of these data, and goes on with the rest"
         parts.append(definitions({"The client's own node": nodes}))
     if data["not_examined"]:
         parts.append(tag("p", "Not examined:"))
@@ -212,14 +228,14 @@ def _data(document: Mapping[str, Any]) -> Markup:
 _ORDER = ("update", "earlier-weights", "weights", "numbers", "record", "unknown")
 
 
-def _related(related: Mapping[str, Any], *, unlearned: bool) -> Markup:
+def _related(related: Mapping[str, Any], known: Sequence[Part], *, unlearned: bool) -> Markup:
     lines = []
     if related["same_as"]:
         lines.append(f"Repeats request {related['same_as']}.")
     if related["done_by"]:
         lines.append(f"Its clients were unlearned by: {', '.join(related['done_by'])}.")
     for client, requests in related.get("forgotten_by", {}).items():
-        lines.append(f"Client {client} was forgotten by: {', '.join(requests)}.")
+        lines.append(f"{named([int(client)], known, start=True)} was forgotten by: {', '.join(requests)}.")
     if related["recovery_taken_over_by"]:
         lines.append(f"Recovery was taken over by: {', '.join(related['recovery_taken_over_by'])}.")
     if related["same_step"]:

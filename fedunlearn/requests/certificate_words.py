@@ -11,6 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from fedunlearn.parts import Part
+from fedunlearn.requests.certificate_names import listed
+from fedunlearn.requests.certificate_names import named as named
+
 Tone = Literal["good", "fair", "poor", "unknown"]
 
 
@@ -84,16 +88,6 @@ WORDS = {
 """What a reader of the page may not know."""
 
 
-def named(clients: Sequence[int], *, start: bool = False) -> str:
-    """Return "client 3", "clients 3 and 7", "clients 1, 3 and 7"; capitalised at the start of a sentence."""
-    text = f"client{'s' * (len(clients) > 1)} {_listed([str(client) for client in clients])}"
-    return text.capitalize() if start else text
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 @dataclass(frozen=True)
 class Story:
     """What the sentences about a request need to know.
@@ -120,6 +114,8 @@ class Story:
         Of a request for which nothing was unlearned: those of its clients that other requests forgot → which.
     never_took_part : bool
         Whether it ended as ``excluded`` because no round ever had training of its clients.
+    parts : tuple of Part
+        What numbers among the clients stand for that are parts of clients' data.
     """
 
     clients: tuple[int, ...]
@@ -136,6 +132,16 @@ class Story:
     others: tuple[str, ...] = ()
     forgotten: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     never_took_part: bool = False
+    parts: tuple[Part, ...] = ()
+
+    def named(self, clients: Sequence[int], *, start: bool = False) -> str:
+        """Return how these clients, or parts of clients' data, are called."""
+        return named(clients, self.parts, start=start)
+
+    @property
+    def empty(self) -> bool:
+        """Whether its clients, asked to forget, had none of the data that it names: no other end comes so."""
+        return self.state == "excluded" and self.came_from == "unlearning" and bool(self.parts)
 
     @property
     def remaining(self) -> tuple[int, ...]:
@@ -146,16 +152,16 @@ class Story:
 def ending(story: Story) -> Ending:
     """Return how a request's end is called, given what is known of its clients."""
     usual = ENDINGS[story.state]
-    if story.never_took_part:
+    if story.never_took_part or story.empty:
         return NOTHING_TO_FORGET
     if not story.forgotten or not usual.short:
         return usual
     clients = sorted(story.forgotten)
     requests = {id_ for ids in story.forgotten.values() for id_ in ids}
     by = "other requests" if len(requests) > 1 else "another request"
-    forgotten = f"{named(clients)} {'were' if len(clients) > 1 else 'was'} forgotten by {by}"
+    forgotten = f"{story.named(clients)} {'were' if len(clients) > 1 else 'was'} forgotten by {by}"
     not_forgotten = (
-        f", {named(story.remaining)} not" if story.remaining and story.state != "withdrawn" else ""
+        f", {story.named(story.remaining)} not" if story.remaining and story.state != "withdrawn" else ""
     )
     return replace(usual, title=f"{usual.short}; {forgotten}{not_forgotten}")
 
@@ -163,11 +169,13 @@ def ending(story: Story) -> Ending:
 def meaning(story: Story) -> list[str]:
     """Return the sentences that say what a request's end state means; one string per paragraph."""
     if ENDINGS[story.state].unlearned:
-        start, are = named(story.clients, start=True), "are" if len(story.clients) > 1 else "is"
-        step = _step(story, named(story.clients))
+        start, are = story.named(story.clients, start=True), "are" if len(story.clients) > 1 else "is"
+        step = _step(story, story.named(story.clients))
+        if story.parts:
+            return [step, f"{_recovery(story)} {_goes_on(story.parts)}"]
         return [step, f"{_recovery(story)} {start} {are} not asked to train any more."]
     if story.state == "duplicate":
-        return [_duplicate(story, named(story.clients))]
+        return [_duplicate(story, story.named(story.clients))]
     if not story.forgotten:
         return _not_unlearned(story)
     of_others = _forgotten_by_others(story)
@@ -182,20 +190,31 @@ def _forgotten_by_others(story: Story) -> list[str]:
     for client, requests in sorted(story.forgotten.items()):
         together.setdefault(requests, []).append(client)
     return [
-        f"{named(clients, start=True)} {'have' if len(clients) > 1 else 'has'} been forgotten, not on account of "
-        f"this request but by request{'s' * (len(requests) > 1)} {_listed(requests)}. That stands; how this request "
-        "ended changes nothing about it."
+        f"{story.named(clients, start=True)} {'have' if len(clients) > 1 else 'has'} been forgotten, not on "
+        f"account of this request but by request{'s' * (len(requests) > 1)} {listed(requests)}. That stands; how "
+        "this request ended changes nothing about it."
         for requests, clients in together.items()
     ]
 
 
 def _not_unlearned(story: Story) -> list[str]:
     """Return what became of clients for which nothing was unlearned."""
-    who, start = named(story.clients), named(story.clients, start=True)
-    them = "them" if len(story.clients) > 1 else "it"
-    have = "have" if len(story.clients) > 1 else "has"
-    are = "are" if len(story.clients) > 1 else "is"
-    left_out = f"From then on {who} {are} not asked to train any more."
+    if story.empty:
+        return [_empty(story)]
+    several = len(story.clients) > 1 or bool(story.parts)
+    who, start = story.named(story.clients), story.named(story.clients, start=True)
+    left_out = f"From then on {who} {'are' if several else 'is'} not asked to train any more."
+    if story.parts:
+        who, start = f"the data concerned ({who})", f"The data concerned ({who})"
+        left_out = f"From then on they are left out of training. {_goes_on(story.parts)}"
+    them = "them" if several else "it"
+    have = "have" if several else "has"
+    are = "are" if several else "is"
+    if story.never_took_part and story.parts:
+        return [
+            f"{start} never took part in training: every round that was answered was without {them}. Nothing was "
+            f"removed from the shared model, because nothing had been learned from {them}. {_goes_on(story.parts)}"
+        ]
     if story.never_took_part:
         return [
             f"{start} never took part in training: no round's plan that was answered names {them}. Nothing was "
@@ -220,6 +239,23 @@ def _not_unlearned(story: Story) -> list[str]:
         f"The request was withdrawn before any step was taken. Nothing was removed from the shared model on its "
         f"account, and it does not keep {who} out of training."
     ]
+
+
+def _goes_on(parts: Sequence[Part]) -> str:
+    """Say what becomes of the clients whose data were named in part."""
+    owners = sorted({part.client for part in parts})
+    go, their = ("go", "their") if len(owners) > 1 else ("goes", "its")
+    return f"These data are not trained on any more; {named(owners)} {go} on with the rest of {their} data."
+
+
+def _empty(story: Story) -> str:
+    who = named(sorted({part.client for part in story.parts}))
+    return (
+        f"There was nothing to forget: asked to take part in the forgetting of {story.named(story.clients)}, {who} "
+        "answered to have none of these data, or none that had not been forgotten before. Nothing was removed from "
+        "the shared model on account of this request. How many data there are only the client knows; that there were "
+        "none is its word."
+    )
 
 
 def _step(story: Story, who: str) -> str:

@@ -280,10 +280,11 @@ class Clerk:
             kept=retention.inventory(
                 self._run,
                 self._branch,
-                clients=record.clients,
+                clients={*record.clients, *record.owners},
                 unlearned_round=record.unlearned_round,
                 quarantined=None if quarantine is None else Path(quarantine),
                 numbers=known.numbers,
+                spared_from=putting_away.spared_from(record),
             ),
             retention=account,
             head=head,

@@ -8,7 +8,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedunlearn.requests import chain, schema, trail
+from fedunlearn.parts import Part
+from fedunlearn.requests import chain, kept_parts, schema, trail
 from fedunlearn.requests.records import RequestRecord, canonical_json
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
@@ -30,15 +31,15 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         "same_as",
     ),
     "plans": ("round", "plan", "failed"),
-    "audit": ("request_id", "from_state", "to_state", "round", "at", "clients", "detail"),
+    "audit": ("request_id", "from_state", "to_state", "round", "at", "clients", "detail", "parts"),
 }
 _KEYS = {"requests": "id", "plans": "round", "audit": "entry"}
 _ORDER = "at_round IS NULL, coalesce(at_round, arrival), id"
 _JSON_COLUMNS = frozenset({"clients", "plan", "failed"})
 
 
-def request_record(row: sqlite3.Row) -> RequestRecord:
-    """Read one row of the table of requests."""
+def request_record(row: sqlite3.Row, parts: tuple[Part, ...] = ()) -> RequestRecord:
+    """Read one row of the table of requests, of which some numbers stand for these parts."""
     return RequestRecord(
         id=row["id"],
         clients=tuple(json.loads(row["clients"])),
@@ -52,6 +53,7 @@ def request_record(row: sqlite3.Row) -> RequestRecord:
         arrived_at=row["arrived_at"],
         actor=row["actor"],
         same_as=row["same_as"],
+        parts=parts,
     )
 
 
@@ -71,15 +73,19 @@ def records(
     if states is not None:
         index, within = "INDEXED BY requests_by_state", f"AND state IN ({', '.join('?' * len(states))})"
     sql = f"SELECT * FROM requests {index} WHERE branch = ? {within} {where} ORDER BY {_ORDER}"
-    return [request_record(row) for row in store.rows(sql, branch, *(states or ()), *values)]
+    rows = store.rows(sql, branch, *(states or ()), *values)
+    if not rows or not kept_parts.count(store, branch):
+        return [request_record(row) for row in rows]
+    return [request_record(row, kept_parts.among(store, branch, row["clients"])) for row in rows]
 
 
 def export(store: Store, branch: str) -> dict[str, Any]:
-    """Return a branch as ``{"schema", "requests", "plans", "audit"}``, each a list of dicts by column."""
+    """Return a branch as ``{"schema", "requests", "plans", "audit", "parts"}``, each a list of dicts."""
     exported: dict[str, Any] = {"schema": schema.SCHEMA_VERSION}
     for table, columns in _COLUMNS.items():
         rows = store.rows(f"SELECT * FROM {table} WHERE branch = ? ORDER BY {_KEYS[table]}", branch)
         exported[table] = [{column: _from_cell(column, row[column]) for column in columns} for row in rows]
+    exported["parts"] = kept_parts.exportable(store, branch)
     return exported
 
 
@@ -97,7 +103,7 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
         )
     if store.row("SELECT 1 FROM heads WHERE branch = ?", branch) is not None:
         raise LedgerError(f"branch {branch!r}: its trail was signed, nothing is put in its place")
-    for table in (*_COLUMNS, "named", "keys", "measures"):
+    for table in (*_COLUMNS, "parts", "named", "keys", "measures"):
         store.rows(f"DELETE FROM {table} WHERE branch = ?", branch)
     try:
         for table in ("requests", "plans"):
@@ -105,6 +111,7 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
             sql = f"INSERT INTO {table} (branch, {', '.join(columns)}) VALUES (?{', ?' * len(columns)})"
             for item in exported[table]:
                 store.rows(sql, branch, *(_to_cell(column, item[column]) for column in columns))
+        kept_parts.put_back(store, branch, exported["parts"])
         for item in exported["audit"]:
             trail.append(store.rows, branch, **{column: item[column] for column in _COLUMNS["audit"]})
     except KeyError as error:

@@ -1,7 +1,8 @@
 """Live requests: how they are taken in at the command line and at the door, and taken back.
 
-Each call is one transaction: killed at any moment, a request is recorded wholly or not at all, and what was
-acknowledged is on the disk.
+What can be asked for: whole clients, or parts of their data (`fedunlearn.requests.wanted`). Each call is one
+transaction: killed at any moment, a request is recorded wholly or not at all, and what was acknowledged is on the
+disk.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from fedunlearn.errors import UserError
-from fedunlearn.requests import journal, plans, trail
+from fedunlearn.parts import Part, Parts
+from fedunlearn.requests import journal, kept_parts, plans, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import LIVE_BRANCH, Move, RequestRecord
 from fedunlearn.requests.schema import APPLIED, STILL_OPEN
 from fedunlearn.requests.transitions import RequestConflictError
+from fedunlearn.requests.wanted import Samples, Wanted, in_words
 
 WITHDRAWABLE = ("received", "waiting")
 
 
 class InvalidRequestError(UserError):
-    """A request that can mean nothing: it names no client, or one that does not exist. Nothing was recorded."""
+    """A request that can mean nothing, such as one that names a client that does not exist. Nothing was recorded."""
 
 
 class NotAllowedError(UserError):
@@ -56,15 +59,17 @@ class Receipt:
     state
         "received", or "duplicate" if all its clients had been forgotten already; of a repeated call, the present one.
     clients
-        Ascending.
+        Whom it is about, ascending.
     same_as
-        An earlier open request that names all of these clients: see `RequestRecord.same_as`.
+        An earlier open request that covers all of it: see `RequestRecord.same_as`.
     arrived_at
         Unix seconds.
     head
         The place of the request's arrival in the trail. Kept outside, it proves that the request was made.
     repeated
         Whether this call asked again, under the same idempotency key, for what had been asked already.
+    parts
+        The parts of the clients' data that it names; empty: all their data.
     """
 
     request_id: str
@@ -74,6 +79,7 @@ class Receipt:
     arrived_at: float
     head: Head
     repeated: bool
+    parts: tuple[Part, ...] = ()
 
 
 class Intake:
@@ -85,21 +91,45 @@ class Intake:
         One without a lease: whoever asks is not the server.
     num_clients
         Clients are numbered from 0 up to this, exclusively.
+    task
+        Of the federation: masks have no classes that could be forgotten.
     """
 
-    def __init__(self, ledger: Ledger, branch: str = LIVE_BRANCH, *, num_clients: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        branch: str = LIVE_BRANCH,
+        *,
+        num_clients: int,
+        task: str = "classification",
+    ) -> None:
         self.ledger = ledger
         self.branch = branch
         self.num_clients = num_clients
+        self.task = task
         self._store = ledger.store
 
     def ask(
-        self, clients: Iterable[int], *, source: str, actor: str, idempotency_key: str | None = None
+        self,
+        clients: Iterable[int] | None,
+        *,
+        samples: Samples = None,
+        classes: Iterable[int] | None = None,
+        source: str,
+        actor: str,
+        idempotency_key: str | None = None,
     ) -> Receipt:
-        """Record a request to forget clients, durably.
+        """Record a request to forget clients, or parts of their data, durably.
 
         Parameters
         ----------
+        clients
+            None: everyone, where `classes` are named.
+        samples
+            Share of each client's rows (above 0, at most 1); single rows of the one client; or client → its rows.
+            None: all.
+        classes
+            Only rows of these; None: of every class.
         source
             "cli", "http".
         actor
@@ -111,38 +141,46 @@ class Intake:
         Raises
         ------
         InvalidRequestError
-            There is no client, or none of that number.
+            It can mean nothing: the error says what is wrong.
         NotAllowedError
             A client asks for another.
         RequestConflictError
-            The key was used for other clients.
+            The key was used for something else.
         """
-        wanted = self._valid(clients, actor)
+        wanted = Wanted.of(clients, samples, classes)
+        owners = self._valid(wanted, actor)
         key = None if idempotency_key is None else _hashed(idempotency_key)
         with self.ledger.batch():
+            parts = self._numbered(wanted.parts(owners))
+            numbers = tuple(sorted(part.number for part in parts)) or owners
             if key is not None and (known := self._by_key(actor, key)) is not None:
-                if known.clients != wanted:
+                if known.clients != numbers:
+                    other = in_words(numbers, parts) if parts else _named(numbers)
                     raise RequestConflictError(
-                        f"idempotency key: was used for clients {_named(known.clients)} before, a request for "
-                        f"{_named(wanted)} needs a key of its own"
+                        f"idempotency key: was used for {in_words(known.clients, known.parts)} before, a request for "
+                        f"{other} needs a key of its own"
                     )
                 return self._receipt(known, repeated=True)
-            remaining = self._not_yet_forgotten(wanted)
+            remaining = self._not_yet_forgotten(numbers, parts)
             request_id = f"r{secrets.token_hex(8)}"
-            same_as = self._open_for(wanted) if remaining else None
+            same_as = self._open_for(numbers, parts) if remaining else None
             at = self.ledger.clock()
             journal.arrive(
                 self._store,
                 self.branch,
                 request_id,
-                wanted,
+                numbers,
                 at,
                 source=source,
                 actor=actor,
                 same_as=same_as,
+                parts=parts,
             )
             if not remaining:
-                done = Move(request_id, "duplicate", self._round(), "all its clients had been forgotten")
+                why = (
+                    "all that it names had been forgotten" if parts else "all its clients had been forgotten"
+                )
+                done = Move(request_id, "duplicate", self._round(), why)
                 journal.move(self._store, self.branch, done, at)
             if key is not None:
                 self._store.rows(
@@ -166,7 +204,7 @@ class Intake:
         with self.ledger.batch():
             record = self.record(request_id)
             own = _own(actor)
-            if own is not None and record.clients != own:
+            if own is not None and record.owners != own:
                 raise NotAllowedError(
                     f"request {request_id}: {actor} may withdraw only requests for itself alone"
                 )
@@ -184,20 +222,24 @@ class Intake:
         """Return a request as it stands; UnknownRequestError if there is none of that id."""
         return journal.get(self._store, self.branch, request_id)
 
-    def _valid(self, clients: Iterable[int], actor: str) -> tuple[int, ...]:
-        asked = tuple(clients)
-        if not asked:
-            raise InvalidRequestError("clients: names none; name at least one client")
-        wrong = [c for c in asked if type(c) is not int or not 0 <= c < self.num_clients]
-        if wrong:
-            raise InvalidRequestError(
-                f"clients: {wrong[0]!r} is no client of this federation; must be from 0 to {self.num_clients - 1}"
-            )
-        wanted = tuple(sorted(set(asked)))
+    def _valid(self, wanted: Wanted, actor: str) -> tuple[int, ...]:
+        """Return whom a request is about; raise as `ask` does."""
+        if (why := wanted.problem(self.num_clients, self.task)) is not None:
+            raise InvalidRequestError(why)
+        owners = wanted.owners(self.num_clients)
         own = _own(actor)
-        if own is not None and wanted != own:
-            raise NotAllowedError(f"clients: {actor} may ask for itself only, not for {_named(wanted)}")
-        return wanted
+        if own is not None and owners != own:
+            whom = "everyone" if wanted.clients is None else _named(owners)
+            raise NotAllowedError(f"clients: {actor} may ask for itself only, not for {whom}")
+        return owners
+
+    def _numbered(self, parts: Iterable[Part]) -> tuple[Part, ...]:
+        """Return the parts with the numbers that they have in the ledger from now on."""
+        first = self.num_clients
+        return tuple(
+            replace(part, number=kept_parts.number_of(self._store, self.branch, part, first=first))
+            for part in parts
+        )
 
     def _by_key(self, actor: str, key: str) -> RequestRecord | None:
         found = self._store.row(
@@ -205,12 +247,17 @@ class Intake:
         )
         return None if found is None else self.record(found["id"])
 
-    def _not_yet_forgotten(self, clients: tuple[int, ...]) -> tuple[int, ...]:
-        sql = "SELECT 1 FROM named WHERE branch = ? AND client = ? AND standing = ? LIMIT 1"
-        return tuple(c for c in clients if self._store.row(sql, self.branch, c, APPLIED) is None)
+    def _not_yet_forgotten(self, numbers: tuple[int, ...], parts: Sequence[Part]) -> list[int]:
+        """Return those that have been forgotten neither by themselves nor as a part of a client that was."""
+        sql = "SELECT 1 FROM named WHERE branch = ? AND client IN (?, ?) AND standing = ? LIMIT 1"
+        known = Parts(parts)
+        ways = ((n, known.owner(n)) for n in numbers)
+        return [n for n, owner in ways if self._store.row(sql, self.branch, n, owner, APPLIED) is None]
 
-    def _open_for(self, clients: tuple[int, ...]) -> str | None:
-        """Return the earliest open request that names all these clients."""
+    def _open_for(self, clients: tuple[int, ...], parts: Sequence[Part]) -> str | None:
+        """Return the earliest open request that covers all these clients, or parts."""
+        if parts:
+            return self._open_for_parts(clients, Parts(parts))
         rows = self._store.rows(
             "SELECT requests.id, clients FROM named JOIN requests USING (branch, id) "
             "WHERE named.branch = ? AND named.client = ? AND standing = ? AND json_array_length(clients) >= ? "
@@ -223,6 +270,18 @@ class Intake:
                 return str(row["id"])
         return None
 
+    def _open_for_parts(self, numbers: tuple[int, ...], known: Parts) -> str | None:
+        rows = self._store.rows(
+            "SELECT DISTINCT requests.id, clients, named.arrival FROM named JOIN requests USING (branch, id) "
+            "WHERE named.branch = ? AND named.client IN (?, ?) AND standing = ? ORDER BY named.arrival",
+            *(self.branch, numbers[0], known.owner(numbers[0]), STILL_OPEN),
+        )
+        for row in rows:
+            asked = set(json.loads(row["clients"]))
+            if all(n in asked or known.owner(n) in asked for n in numbers):
+                return str(row["id"])
+        return None
+
     def _round(self) -> int:
         return plans.last_round(self._store, self.branch)
 
@@ -230,11 +289,12 @@ class Intake:
         return Receipt(
             record.id,
             record.state,
-            record.clients,
+            record.owners,
             record.same_as,
             record.arrived_at,
             trail.arrival(self._store.rows, self.branch, record.id),
             repeated,
+            record.parts,
         )
 
 

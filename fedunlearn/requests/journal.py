@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedunlearn.requests import trail
+from fedunlearn.parts import Part
+from fedunlearn.requests import kept_parts, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.history import request_record
-from fedunlearn.requests.records import Move, RequestRecord, canonical_json
+from fedunlearn.requests.records import Move, RequestRecord, canonical_json, parts_digest
 from fedunlearn.requests.schema import APPLIED, OVER, STILL_OPEN
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError, UnknownRequestError, is_legal
@@ -16,7 +17,7 @@ from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError, UnknownR
 def find(store: Store, branch: str, request_id: str) -> RequestRecord | None:
     """Return one request, or None."""
     row = store.row("SELECT * FROM requests WHERE branch = ? AND id = ?", branch, request_id)
-    return None if row is None else request_record(row)
+    return None if row is None else request_record(row, kept_parts.among(store, branch, row["clients"]))
 
 
 def get(store: Store, branch: str, request_id: str) -> RequestRecord:
@@ -38,15 +39,18 @@ def arrive(
     source: str,
     actor: str = "",
     same_as: str | None = None,
+    parts: Sequence[Part] = (),
 ) -> Head:
     """Record a new request, inside the caller's transaction.
 
     Parameters
     ----------
     clients
-        Ascending, each once.
+        Ascending, each once: clients, or parts of clients' data.
     at
         Unix seconds.
+    parts
+        What the numbers of parts stand for; they are in the ledger already.
 
     Returns
     -------
@@ -76,6 +80,7 @@ def arrive(
         at=at,
         detail=source,
         clients=clients,
+        parts=parts_digest(parts),
     )
 
 

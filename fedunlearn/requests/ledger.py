@@ -12,7 +12,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fedunlearn.requests import chain, heads, history, journal, lease, measures, plans, trail
+from fedunlearn.parts import NONE as NO_PARTS
+from fedunlearn.parts import Parts
+from fedunlearn.requests import chain, heads, history, journal, kept_parts, lease, measures, plans, trail
 from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.lease import Lease, LeaseRecord, ServerRecord
 from fedunlearn.requests.reconcile import RECONCILED, moves_to
@@ -104,7 +106,7 @@ class Ledger:
     def requests(
         self, branch: str, states: Iterable[str] | None = None, *, client: int | None = None
     ) -> list[RequestRecord]:
-        """Return the branch's requests, optionally only those in `states`, or those that name `client`.
+        """Return the branch's requests, optionally only those in `states`, or those about `client` and its data.
 
         Ordered by (at_round, id); requests without a round come last, in order of arrival.
         """
@@ -113,8 +115,16 @@ class Ledger:
             raise LedgerError(f"unknown state {min(unknown)!r}: must be one of {', '.join(STATES)}")
         if client is None:
             return history.records(self.store, branch, states=wanted)
-        naming = "AND id IN (SELECT id FROM named WHERE branch = ? AND client = ?)"
-        return history.records(self.store, branch, naming, branch, client, states=wanted)
+        own = [client, *kept_parts.numbers(self.store, branch, client)]
+        naming = "client = ?" if len(own) == 1 else f"client IN ({', '.join('?' * len(own))})"
+        where = f"AND id IN (SELECT id FROM named WHERE branch = ? AND {naming})"
+        return history.records(self.store, branch, where, branch, *own, states=wanted)
+
+    def parts(self, branch: str, known: Parts = NO_PARTS) -> Parts:
+        """Return all parts of clients' data that live requests have named; `known` if there are no more than that."""
+        if kept_parts.count(self.store, branch) == len(known):
+            return known
+        return kept_parts.read(self.store, branch)
 
     def counts(self, branch: str) -> dict[str, int]:
         """Return how many of the branch's requests are in each state; states with none are left out."""

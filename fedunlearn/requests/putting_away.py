@@ -75,7 +75,25 @@ def files_to_put_away(run: Path, branch: str, experiment: Experiment, record: Re
     assert experiment.retention is not None, "a live experiment has [retention]"
     if experiment.retention.earlier == "keep" or not concerned(record):
         return []
-    return earlier_files(run, branch, unlearned_round=record.unlearned_round, clients=record.clients)
+    return earlier_files(
+        run,
+        branch,
+        unlearned_round=record.unlearned_round,
+        clients=record.owners,
+        spared_from=spared_from(record),
+    )
+
+
+def spared_from(record: RequestRecord) -> int | None:
+    """Return from which round on clients trained without the parts that an ended request names.
+
+    None where it names whole clients; and where only those that were refused or never left out.
+    """
+    if not record.parts:
+        return None
+    if record.unlearned_round is not None:
+        return record.unlearned_round
+    return None if record.ended_round is None else record.ended_round + 1
 
 
 def account(

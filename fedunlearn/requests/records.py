@@ -1,9 +1,12 @@
 """What the ledger hands out: requests, plans of rounds and audit entries, as plain values."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedunlearn.parts import Part
 from fedunlearn.requests.transitions import ENDS, LedgerError
 
 LIVE_BRANCH = "federation"
@@ -11,6 +14,10 @@ LIVE_BRANCH = "federation"
 
 NEVER_TOOK_PART = "never took part in training: there is nothing of it to forget"
 """The remark with which a request ends as ``excluded`` where no round ever had training of its clients."""
+
+
+NOTHING_OF_IT = "its clients have none of the data that it names, or none that had not been forgotten"
+"""The remark with which a request for parts of clients' data ends as ``excluded`` where there was nothing of them."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class RequestRecord:
     id
         The requester's name for it, unique within a branch.
     clients
-        Client numbers to forget together, ascending.
+        Numbers to forget together, ascending: of clients, or of parts of clients' data.
     at_round
         The request counts as arrived once this round is complete; None for one that arrived live.
     state
@@ -44,6 +51,8 @@ class RequestRecord:
     same_as
         The earlier request, still open when this one arrived, that names all of these clients: this one is served
         only if that one ends with nothing unlearned.
+    parts
+        What the numbers of parts stand for, by number; empty where whole clients are named.
     """
 
     id: str
@@ -58,6 +67,13 @@ class RequestRecord:
     arrived_at: float = field(default=0.0, compare=False)
     actor: str = ""
     same_as: str | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The clients that it is about, ascending: those named, or those whose data the parts are of."""
+        of_parts = {part.number: part.client for part in self.parts}
+        return tuple(sorted({of_parts.get(number, number) for number in self.clients}))
 
     @property
     def ended(self) -> bool:
@@ -108,6 +124,8 @@ class AuditEntry:
         A remark. The only thing here that the hash does not cover.
     hash
         Of this entry and of all before it (see `fedunlearn.requests.chain`).
+    parts
+        SHA-256 of what parts of clients' data the request asks for, in the entry of its arrival, if it does.
     """
 
     seq: int
@@ -121,6 +139,7 @@ class AuditEntry:
     clients: tuple[int, ...] | None
     detail: str
     hash: str
+    parts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,17 @@ class Move:
     to: str
     round: int | None
     detail: str = ""
+
+
+def parts_digest(parts: Iterable[Part]) -> str | None:
+    """Return the SHA-256 (hex) of what a request's parts are, as the trail has it; None of none.
+
+    Of the canonical JSON of the list, by number, of ``{"classes", "client", "number", "samples"}``.
+    """
+    ordered = sorted(parts, key=lambda part: part.number)
+    if not ordered:
+        return None
+    return hashlib.sha256(canonical_json([p.to_dict() for p in ordered], "parts").encode()).hexdigest()
 
 
 def canonical_json(value: object, name: str = "plan") -> str:

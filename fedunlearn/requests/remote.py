@@ -11,6 +11,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -18,7 +19,9 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.parts import Part
 from fedunlearn.requests.records import RequestRecord
+from fedunlearn.requests.wanted import Samples, Wanted
 
 _MOST_BYTES = 16 * 2**20
 _BUSY = frozenset({429, 502, 503, 504})
@@ -91,8 +94,15 @@ class Remote:
         proxies = [ProxyHandler({})] if parts.scheme == "http" else []
         self._opener = build_opener(_NoRedirect, HTTPSHandler(context=context), *proxies)
 
-    def ask(self, clients: Iterable[int], *, idempotency_key: str) -> dict[str, Any]:
-        """Ask to forget clients; return the door's receipt.
+    def ask(
+        self,
+        clients: Iterable[int] | None,
+        *,
+        samples: Samples = None,
+        classes: Iterable[int] | None = None,
+        idempotency_key: str,
+    ) -> dict[str, Any]:
+        """Ask to forget clients, or parts of their data as `Intake.ask` takes them; return the door's receipt.
 
         Tried again while no answer comes: under one key that is one request.
 
@@ -103,7 +113,12 @@ class Remote:
         UnreachableError
             No answer; whether it was recorded is then not known.
         """
-        body = json.dumps({"clients": list(clients)}).encode()
+        wanted = {
+            "clients": None if clients is None else list(clients),
+            "samples": samples,
+            "classes": None if classes is None else list(classes),
+        }
+        body = json.dumps({name: value for name, value in wanted.items() if value is not None}).encode()
         headers = {"Content-Type": "application/json", "Idempotency-Key": idempotency_key}
         return self._send("POST", "/requests", body, headers)
 
@@ -165,9 +180,11 @@ class Remote:
 
 
 def _record(item: Mapping[str, Any], before: int) -> RequestRecord:
+    parts = parts_in(item)
     return RequestRecord(
         id=item["request_id"],
-        clients=tuple(item["clients"]),
+        clients=tuple(part.number for part in parts) or tuple(item["clients"]),
+        parts=parts,
         at_round=None,
         state=item["state"],
         unlearned_round=item["unlearned_round"],
@@ -178,6 +195,15 @@ def _record(item: Mapping[str, Any], before: int) -> RequestRecord:
         actor=item["actor"] or "",
         same_as=item["same_as"],
     )
+
+
+def parts_in(item: Mapping[str, Any]) -> tuple[Part, ...]:
+    """Return the parts of clients' data that a door's answer names; their numbers are made up: a door tells none."""
+    samples, classes = item.get("samples"), item.get("classes")
+    if isinstance(samples, Mapping):
+        samples = {int(client): rows for client, rows in samples.items()}
+    wanted = Wanted.of(item["clients"], samples, classes)
+    return tuple(replace(part, number=-1 - place) for place, part in enumerate(wanted.parts(item["clients"])))
 
 
 def _reason(error: HTTPError) -> str:

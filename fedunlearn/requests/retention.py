@@ -10,6 +10,7 @@ overwritten, and it reaches no backup, no snapshot of a volume and no copy that 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -28,6 +29,8 @@ CERTIFICATES = "certificates"
 QUARANTINE = "quarantine"
 METRICS = "metrics.jsonl"
 
+_ACCOUNT = "fedunlearn"  # where checkpoints and stored updates carry what they are, in safetensors' metadata
+_LONGEST_HEADER = 2**20
 _STORED_UPDATE = re.compile(r"client-0*(\d+)\.\w+")
 _OF_A_CLIENT = re.compile(rb'"entity": "client-(\d+)"')
 _TEMPORARY = re.compile(r"\..*\.tmp")
@@ -72,7 +75,12 @@ def checkpoint_round(name: str, branch: str) -> int | None:
 
 
 def earlier_files(
-    run: Path, branch: str, *, unlearned_round: int | None, clients: Collection[int]
+    run: Path,
+    branch: str,
+    *,
+    unlearned_round: int | None,
+    clients: Collection[int],
+    spared_from: int | None = None,
 ) -> list[Path]:
     """Return the files that a request's retention is about, in alphabetical order.
 
@@ -81,6 +89,9 @@ def earlier_files(
     unlearned_round
         The round whose step was applied to the weights. None: nothing was unlearned, every checkpoint holds the
         client's influence as much as the newest one, and they stay.
+    spared_from
+        Of a request for parts of the clients' data: the round from which on the clients trained without them. Their
+        stored updates of that and later rounds hold nothing of these data, and stay. None: all are meant.
 
     Notes
     -----
@@ -97,11 +108,27 @@ def earlier_files(
             found.append(run / CHECKPOINTS / name)
     for name in _names(run / STORED):
         match = _STORED_UPDATE.fullmatch(name)
-        if match and int(match[1]) in clients:
+        if match and int(match[1]) in clients and not _spared(run / STORED / name, spared_from):
             found.append(run / STORED / name)
     for folder in (run, run / CHECKPOINTS, run / STORED):
         found += [folder / name for name in _names(folder) if is_temporary(name)]
     return sorted(found)
+
+
+def _spared(path: Path, spared_from: int | None) -> bool:
+    """Whether a stored update is of a round from which on a part of its client's data was left out."""
+    round = None if spared_from is None else stored_round(path)
+    return spared_from is not None and round is not None and round >= spared_from
+
+
+def stored_round(path: Path) -> int | None:
+    """Return the round of a stored update by its own account; None where it gives none."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER))
+        return int(json.loads(json.loads(header)["__metadata__"][_ACCOUNT])["round"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def is_temporary(name: str) -> bool:
@@ -156,6 +183,7 @@ def inventory(
     unlearned_round: int | None,
     quarantined: Path | None = None,
     numbers: Mapping[int, int] | None = None,
+    spared_from: int | None = None,
 ) -> list[Kept]:
     """Return everything in the run directory that holds, or may hold, something of these clients.
 
@@ -165,14 +193,17 @@ def inventory(
         The quarantine folder; None: ``quarantine/`` in the run directory.
     numbers
         What :func:`numbers_of_clients` returned, if it has been asked.
+    spared_from
+        See :func:`earlier_files`.
 
     Notes
     -----
-    Every file is looked at by its name and place; only ``metrics.jsonl`` is opened. A file of no known kind is
+    Every file is looked at by its name and place; only ``metrics.jsonl`` is opened, and where a part of a client's
+    data is concerned the client's stored update, for its round. A file of no known kind is
     listed as ``unknown``. Left out are ``experiment.toml`` and the lock, which hold nothing of a client.
     """
     kept = _weights(run, run / CHECKPOINTS, branch, unlearned_round)
-    kept += _stored(run, clients, unlearned_round)
+    kept += _stored(run, clients, unlearned_round, spared_from)
     for name in _names(run):
         if name in _NOTHING_OF_A_CLIENT:
             continue
@@ -218,18 +249,23 @@ def _weights(run: Path, folder: Path, branch: str, unlearned_round: int | None) 
     return kept
 
 
-def _stored(run: Path, clients: Collection[int], unlearned_round: int | None) -> list[Kept]:
+def _stored(
+    run: Path, clients: Collection[int], unlearned_round: int | None, spared_from: int | None
+) -> list[Kept]:
     own: list[str] = []
     others: list[str] = []
     for name in _names(run / STORED):
         match = _STORED_UPDATE.fullmatch(name)
-        (own if match and int(match[1]) in clients else others).append(name)
+        mine = match and int(match[1]) in clients and not _spared(run / STORED / name, spared_from)
+        (own if mine else others).append(name)
     kept = []
     if own:
         about = "last update of a client named in the request"
         kept.append(Kept(_place(run, run / STORED, own), len(own), "update", about))
     if others:
         about = "last updates of other clients"
+        if spared_from is not None:
+            about += " or without the data concerned"
         if unlearned_round is not None:
             about += f"; any from before round {unlearned_round} was computed from the model as it was then"
         kept.append(Kept(_place(run, run / STORED, others), len(others), "weights", about))

@@ -4,12 +4,13 @@
 """
 
 import json
+import re
 
 from fedunlearn.requests import trail
 from fedunlearn.requests.trail import Run
 from fedunlearn.requests.transitions import ENDS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 STILL_OPEN, APPLIED, OVER = range(3)
 """How a request stands for a client it names: nothing decided, forgotten with it, ended with nothing unlearned."""
@@ -44,6 +45,14 @@ CREATE TABLE named (
     id TEXT NOT NULL,
     PRIMARY KEY (branch, client, standing, arrival)
 ) WITHOUT ROWID;
+CREATE TABLE parts (
+    branch TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    client INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    PRIMARY KEY (branch, number)
+) WITHOUT ROWID;
+CREATE INDEX parts_of_client ON parts (branch, client);
 CREATE TABLE keys (
     branch TEXT NOT NULL,
     actor TEXT NOT NULL,
@@ -69,7 +78,8 @@ CREATE TABLE audit (
     at REAL NOT NULL,
     clients TEXT,
     detail TEXT NOT NULL,
-    hash TEXT NOT NULL
+    hash TEXT NOT NULL,
+    parts TEXT
 );
 CREATE UNIQUE INDEX audit_of_branch ON audit (branch, entry);
 CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
@@ -106,6 +116,10 @@ CREATE TABLE measures (
 ) WITHOUT ROWID;
 """
 
+# Version 2 knew whole clients only: a statement for each of what it lacks, as `_TABLES` has it.
+_PARTS = re.search(r"CREATE TABLE parts .*?;\n.*?;", _TABLES, re.DOTALL)[0]  # type: ignore[index]
+_ADD_PARTS = f"{_PARTS} ALTER TABLE audit ADD COLUMN parts TEXT;"
+
 # Version 1: three tables, no chain, and requests that did not know when they came.
 _SET_ASIDE = """
 DROP INDEX audit_of_request;
@@ -134,7 +148,16 @@ def create(run: Run) -> None:
     run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def upgrade(run: Run) -> None:
+def upgrade(run: Run, version: int) -> None:
+    """Make a file of an earlier version one of this version."""
+    if version == 1:
+        _upgrade_first(run)
+    else:
+        _run_all(run, _ADD_PARTS)
+        run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _upgrade_first(run: Run) -> None:
     """Make a file of version 1 one of this version; its entries are chained as they are found."""
     (sequence,) = run("SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = 'audit'")
     _run_all(run, _SET_ASIDE)

@@ -76,8 +76,8 @@ class Store:
             version = self._version()
             if version == 0:
                 schema.create(self.rows)
-            elif version == 1:
-                schema.upgrade(self.rows)
+            elif 0 < version < schema.SCHEMA_VERSION:
+                schema.upgrade(self.rows, version)
             elif version != schema.SCHEMA_VERSION:
                 raise LedgerError(
                     f"{self.place}: ledger version {version}; this fedunlearn reads version "

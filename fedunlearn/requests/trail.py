@@ -31,6 +31,7 @@ def append(
     at: float,
     detail: str,
     clients: Iterable[int] | None = None,
+    parts: str | None = None,
     seq: int | None = None,
 ) -> Head:
     """Write one entry at the end of its branch, inside the caller's transaction; return the new head.
@@ -39,6 +40,8 @@ def append(
     ----------
     clients
         What the request asks for, in the entry of its arrival; None in others.
+    parts
+        There, of a request for parts of clients' data: the SHA-256 of what they are.
     seq
         The entry's number in the file; None: the next one.
     """
@@ -56,12 +59,13 @@ def append(
         round=round,
         at=at,
         clients=asked,
+        parts=parts,
     )
     run(
-        "INSERT INTO audit (seq, branch, entry, request_id, from_state, to_state, round, at, clients, detail, hash) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO audit (seq, branch, entry, request_id, from_state, to_state, round, at, clients, detail, hash, "
+        "parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         *(seq, branch, entry, request_id, from_state, to_state, round, at),
-        *(None if asked is None else json.dumps(asked, separators=(",", ":")), detail, digest),
+        *(None if asked is None else json.dumps(asked, separators=(",", ":")), detail, digest, parts),
     )
     return Head(entry, digest)
 

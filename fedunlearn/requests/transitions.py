@@ -26,7 +26,8 @@ _TABLE: dict[str, tuple[str, ...]] = {
     # "excluded": the plan of a method that only leaves clients out.
     "scheduled": ("unlearning", "waiting", "excluded", "failed"),
     # "refused": the guard rolled the step back. "waiting": a client of the set failed, nothing was applied.
-    "unlearning": ("recovering", "waiting", "refused", "failed"),
+    # "excluded": its clients have none of the data that it names; nothing was there to apply.
+    "unlearning": ("recovering", "waiting", "refused", "excluded", "failed"),
     # Applied to the weights. Its ends are its own, so that an end alone tells whether anything was unlearned;
     # a run that breaks off meanwhile leaves the request here, to be resumed.
     "recovering": ("forgotten", "forgotten-unrecovered", "superseded"),

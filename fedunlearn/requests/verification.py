@@ -12,11 +12,13 @@ from fedunlearn import __version__
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests import certificate
 from fedunlearn.requests.certificate_facts import history
+from fedunlearn.requests.certificate_names import numbers_of, parts_of
 from fedunlearn.requests.certificate_page import page
 from fedunlearn.requests.clerk import signed_head_document
 from fedunlearn.requests.findings import LEDGER, Book, Finding, books
 from fedunlearn.requests.keys import PublicKey
 from fedunlearn.requests.missing import missing_certificates, missing_checkpoints, missing_entries
+from fedunlearn.requests.records import parts_digest
 from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS
 from fedunlearn.requests.signing import CERTIFICATE, HEAD, digest, verifies
 from fedunlearn.requests.transitions import LedgerError
@@ -218,8 +220,10 @@ def _against_trail(document: Mapping[str, Any], books: Mapping[str, Book], name:
     told, state = document["history"], document["outcome"]["state"]
     if told != history(entries) or state != entries[-1].to_state:
         return Finding(False, f"{name}: tells of request {request['id']} otherwise than the trail")
-    if list(entries[0].clients or ()) != request["clients"]:
+    if list(entries[0].clients or ()) != numbers_of(document):
         return Finding(False, f"{name}: names other clients than request {request['id']}")
+    if entries[0].parts != parts_digest(parts_of(document)):
+        return Finding(False, f"{name}: names other parts of clients' data than request {request['id']}")
     return Finding(True, f"{name}: {state}, as the trail has it (head {head['entry']})")
 
 

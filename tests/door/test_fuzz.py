@@ -103,6 +103,12 @@ class Schema:
                 schema.get("maximum", schema.get("exclusiveMaximum", 99) - 1),
             )
             return st.integers(low, min(high, low + CLIENTS + 2)) | st.integers(low, high)
+        if kind == "number":
+            low, high = schema["exclusiveMinimum"], schema["maximum"]
+            return st.floats(low, high, exclude_min=True) | st.sampled_from([0.5, high])
+        if kind == "object" and "properties" not in schema:
+            (rows,) = schema.get("patternProperties", {"": schema.get("additionalProperties")}).values()
+            return st.dictionaries(st.sampled_from("037"), self.values(rows), max_size=2)
         if kind == "string":
             return st.text("abckey-123", min_size=schema.get("minLength", 0), max_size=8)
         if kind == "array":

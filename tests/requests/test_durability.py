@@ -52,7 +52,7 @@ def test_killed_while_a_new_file_is_made_the_next_one_makes_it(tmp_path: Path) -
     for place, _ in left:
         with Ledger(place) as ledger:
             assert ledger.branches() == []
-            assert ledger.store.rows("PRAGMA user_version")[0][0] == 2
+            assert ledger.store.rows("PRAGMA user_version")[0][0] == 3
 
 
 @pytest.mark.parametrize("script", ["server", "intake"])

@@ -3,10 +3,20 @@
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedunlearn.requests.retention import checkpoint_round, earlier_files, inventory, purge, quarantine
+from fedunlearn.federation.sums import Contribution
+from fedunlearn.requests.retention import (
+    checkpoint_round,
+    earlier_files,
+    inventory,
+    purge,
+    quarantine,
+    stored_round,
+)
+from strategies.stored import StoredUpdates
 from tests.requests.live_run import BRANCH, LiveRun, ended_run, raw_weights, update_of
 
 UNLEARNED = 4
@@ -147,3 +157,17 @@ def test_moving_again_after_a_crash_loses_nothing(tmp_path: Path) -> None:
     for path in files:
         assert not path.exists()
         assert (run / "quarantine" / "stored" / path.name).read_text() == path.name
+
+
+def test_of_a_part_only_updates_from_before_it_was_left_out_are_put_away(tmp_path: Path) -> None:
+    """Stored updates say of which round they are; one that does not is put away."""
+    kept = StoredUpdates(tmp_path / "stored")
+    for client, round in ((0, 4), (1, 5), (3, 4)):
+        kept.keep(round, [Contribution(client, 7, torch.ones(3))])
+    kept.path(2).write_bytes(b"torn")
+    assert [stored_round(kept.path(k)) for k in range(4)] == [4, 5, None, 4]
+    told = {"clients": {0, 1, 2}, "unlearned_round": 5, "spared_from": 5}
+    assert earlier_files(tmp_path, BRANCH, **told) == [kept.path(0), kept.path(2)]
+    held = {(k.place, k.holds) for k in inventory(tmp_path, BRANCH, **told)}
+    assert ("stored/client-0.safetensors … client-2.safetensors", "update") in held
+    assert ("stored/client-1.safetensors … client-3.safetensors", "weights") in held

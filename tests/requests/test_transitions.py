@@ -29,6 +29,7 @@ LEGAL = {
     ("unlearning", "recovering"),
     ("unlearning", "waiting"),
     ("unlearning", "refused"),
+    ("unlearning", "excluded"),
     ("unlearning", "failed"),
     ("recovering", "forgotten"),
     ("recovering", "forgotten-unrecovered"),

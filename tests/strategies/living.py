@@ -99,7 +99,7 @@ class Scripted:
     quality: Callable[[int, ModelState], float | None] = lambda round, state: 50.0
     seen: dict[int, ModelState] = field(default_factory=dict)
 
-    def bind(self, grid: Grid, nodes: Any) -> None:
+    def bind(self, grid: Grid, nodes: Any, assigned: Any = None) -> None:
         """Ask nobody."""
 
     def __call__(self, round: int, arrays: Any) -> MetricRecord:

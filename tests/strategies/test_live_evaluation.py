@@ -16,6 +16,7 @@ from fedunlearn.evaluation.outputs import SplitOutputs, collect, predict
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.tallies import EVALUATE, tally_record
+from fedunlearn.parts import Assignment, Part
 from strategies.live_evaluation import FederatedEvaluation, ServerFileEvaluation, evaluation_of
 from tests.clients.experiment import write
 
@@ -242,3 +243,28 @@ def test_masks_are_measured_by_dice():
     evaluate.bind(Grid(), lambda: {0: 2})
     found = evaluate(1, pack(ModelState(torch.zeros(2))))
     assert dict(found) == {"validation-dice": 80.0, "validation-loss": 0.4, "validation-clients": 1}
+
+
+def test_who_has_forgotten_a_part_measures_on_the_rest(place):
+    """Client 1 measures on what it keeps, before the step that forgets its part as well as after it."""
+    part = Part(NUM_CLIENTS, 1, None, (0, 1))
+    assigned = {}
+    evaluate = FederatedEvaluation("classification", timeout=60)
+    evaluate.bind(place.grid, lambda: place.nodes((1, 2)), lambda: assigned)
+
+    def expected(rows):
+        outputs = place.outputs(rows)
+        return (quality(outputs), mean_loss(outputs))
+
+    def told(record):
+        return record["validation-accuracy"], record["validation-loss"]
+
+    own, others = (place.data.clients[k] for k in (1, 2))
+    kept = own[~torch.isin(place.data.train_labels[own], torch.tensor([0, 1])).numpy()]
+    assert 5 <= len(kept) < len(own)
+    everything, rest = (torch.tensor([*rows.tolist(), *others.tolist()]) for rows in (own, kept))
+    assert told(evaluate(1, pack(place.state()))) == pytest.approx(expected(everything), abs=1e-4)
+    assigned[1] = Assignment(1, None, (part,))  # a round is about to forget it
+    before = evaluate.without({part.number}, 1, place.state())
+    assert told(before) == pytest.approx(expected(rest), abs=1e-4)
+    assert told(evaluate(2, pack(place.state()))) == pytest.approx(expected(rest), abs=1e-4)

@@ -1,0 +1,317 @@
+"""Parts of clients' data in the ledger: numbered once, covered by the trail, in older files, too."""
+
+import json
+import sqlite3
+
+import pytest
+
+from fedunlearn.errors import UserError
+from fedunlearn.parts import Part
+from fedunlearn.requests import (
+    Intake,
+    InvalidRequestError,
+    Ledger,
+    Move,
+    NotAllowedError,
+    RequestConflictError,
+)
+from fedunlearn.requests.wanted import samples_in
+
+B = "federation"
+ANNA = "operator:anna"
+
+# As version 2 wrote it, and one request.
+VERSION_2 = """
+CREATE TABLE requests (
+    branch TEXT NOT NULL,
+    id TEXT NOT NULL,
+    clients TEXT NOT NULL,
+    at_round INTEGER,
+    source TEXT NOT NULL,
+    arrival INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    state_round INTEGER,
+    unlearned_round INTEGER,
+    ended_round INTEGER,
+    arrived_at REAL NOT NULL,
+    actor TEXT NOT NULL,
+    same_as TEXT,
+    PRIMARY KEY (branch, id)
+) WITHOUT ROWID;
+CREATE INDEX requests_by_arrival ON requests (branch, arrival);
+CREATE INDEX requests_by_state ON requests (branch, state);
+CREATE TABLE named (
+    branch TEXT NOT NULL,
+    client INTEGER NOT NULL,
+    standing INTEGER NOT NULL,
+    arrival INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (branch, client, standing, arrival)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    branch TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    key_hash TEXT NOT NULL,
+    id TEXT NOT NULL,
+    PRIMARY KEY (branch, actor, key_hash)
+) WITHOUT ROWID;
+CREATE TABLE plans (
+    branch TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    plan TEXT NOT NULL,
+    failed TEXT,
+    PRIMARY KEY (branch, round)
+) WITHOUT ROWID;
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    branch TEXT NOT NULL,
+    entry INTEGER NOT NULL,
+    request_id TEXT NOT NULL,
+    from_state TEXT,
+    to_state TEXT NOT NULL,
+    round INTEGER,
+    at REAL NOT NULL,
+    clients TEXT,
+    detail TEXT NOT NULL,
+    hash TEXT NOT NULL
+);
+CREATE UNIQUE INDEX audit_of_branch ON audit (branch, entry);
+CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
+CREATE TABLE heads (
+    branch TEXT NOT NULL,
+    entry INTEGER NOT NULL,
+    key_id TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    at REAL NOT NULL,
+    signature TEXT NOT NULL,
+    PRIMARY KEY (branch, entry, key_id)
+) WITHOUT ROWID;
+CREATE TABLE leases (
+    branch TEXT NOT NULL PRIMARY KEY,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    taken_at REAL NOT NULL,
+    renewed_at REAL NOT NULL,
+    seconds REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE servers (
+    branch TEXT NOT NULL,
+    token INTEGER NOT NULL,
+    holder TEXT NOT NULL,
+    taken_at REAL NOT NULL,
+    PRIMARY KEY (branch, token)
+) WITHOUT ROWID;
+CREATE TABLE measures (
+    branch TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    document TEXT NOT NULL,
+    PRIMARY KEY (branch, request_id, stage)
+) WITHOUT ROWID;
+PRAGMA user_version = 2;
+INSERT INTO requests
+VALUES ('federation', 'r1', '[3]', NULL, 'cli', 1, 'received', NULL, NULL, NULL, 10.5, 'operator:x', NULL);
+INSERT INTO named VALUES ('federation', 3, 0, 1, 'r1');
+INSERT INTO audit VALUES (1, 'federation', 1, 'r1', NULL, 'received', NULL, 10.5, '[3]', 'cli', 'HASH');
+"""
+
+
+@pytest.fixture
+def ledger():
+    with Ledger(":memory:") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def intake(ledger):
+    return Intake(ledger, num_clients=5)
+
+
+def ask(intake, clients, actor=ANNA, **wanted):
+    return intake.ask(clients, **wanted, source="cli", actor=actor)
+
+
+def record(ledger, receipt):
+    return ledger.request(B, receipt.request_id)
+
+
+def unlearn(ledger, receipt, round=4):
+    for state in ("scheduled", "unlearning", "recovering"):
+        ledger.transition_many(B, [Move(receipt.request_id, state, round)])
+
+
+def test_a_file_of_version_2_becomes_one_of_this_version(tmp_path):
+    place = tmp_path / "requests.sqlite"
+    connection = sqlite3.connect(place)
+    # What version 2 wrote for this entry; of the chain nothing has changed for whole clients.
+    digest = "29fcbd0976d330786ba083f0dc5879b71f3f54bd6514b36b311e4114715b6f06"
+    connection.executescript(VERSION_2.replace("HASH", digest))
+    connection.close()
+    with Ledger(place) as ledger:
+        assert ledger.check_trail(B) == [] and ledger.head(B).hash == digest
+        (known,) = ledger.requests(B)
+        assert (known.clients, known.owners, known.parts) == ((3,), (3,), ())
+        made = ask(Intake(ledger, num_clients=5), [2], samples=0.5)
+        with Ledger(":memory:") as new:
+            for table in ("audit", "parts", "requests"):
+                columns = (
+                    f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{table}') ORDER BY name"
+                )
+                assert [tuple(r) for r in ledger.store.rows(columns)] == [
+                    tuple(r) for r in new.store.rows(columns)
+                ]
+    with Ledger(place) as ledger:
+        assert record(ledger, made).parts == (Part(5, 2, 0.5),) and ledger.check_trail(B) == []
+
+
+def test_a_description_has_one_number_for_good(tmp_path):
+    place = tmp_path / "requests.sqlite"
+    asked = [
+        ([1], {"samples": 0.5}),
+        ([1], {"samples": [4, 2]}),
+        (None, {"classes": [2]}),
+        ([1], {"samples": 0.5}),
+        ([1], {"samples": {1: [2, 4]}}),
+        ([3, 1], {"classes": [2, 2]}),
+        ([1], {"samples": 0.5, "classes": [2]}),
+    ]
+    numbers = []
+    for clients, wanted in asked:
+        with Ledger(place) as ledger:  # each time opened anew
+            receipt = ask(Intake(ledger, num_clients=5), clients, **wanted)
+            numbers.append(record(ledger, receipt).clients)
+            assert receipt.clients == (tuple(range(5)) if clients is None else tuple(sorted(clients)))
+    assert numbers == [(5,), (6,), (7, 8, 9, 10, 11), (5,), (6,), (8, 10), (12,)]
+    with Ledger(place) as ledger:
+        assert ledger.parts(B)[6] == Part(6, 1, (2, 4)) and ledger.parts(B)[8] == Part(8, 1, None, (2,))
+        assert ledger.check_trail(B) == []
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        """UPDATE parts SET what = '{"classes":null,"samples":0.1}' WHERE number = 5""",
+        "UPDATE parts SET client = 2 WHERE number = 5",
+        "DELETE FROM parts WHERE number = 5",
+        "UPDATE parts SET number = 9 WHERE number = 5",
+        "UPDATE audit SET parts = NULL WHERE entry = 1",
+        "UPDATE audit SET parts = (SELECT parts FROM audit WHERE entry = 2) WHERE entry = 1",
+        "UPDATE requests SET clients = '[6]' WHERE arrival = 1",
+    ],
+)
+def test_what_a_part_is_cannot_be_edited_unseen(ledger, intake, edit):
+    ask(intake, [1], samples=0.5)
+    ask(intake, [1], samples=[0])
+    assert ledger.check_trail(B) == []
+    ledger.store.rows(edit)
+    assert ledger.check_trail(B) != []
+
+
+def test_an_export_brings_the_parts_along(ledger, intake):
+    ask(intake, [1], samples=0.5)
+    ask(intake, None, classes=[2])
+    exported = json.loads(json.dumps(ledger.export(B)))
+    ledger.load("copy", exported)
+    assert ledger.parts("copy") == ledger.parts(B) and ledger.export("copy") == exported
+    assert ledger.check_trail("copy") == []
+    assert [r.parts for r in ledger.requests("copy")] == [r.parts for r in ledger.requests(B)]
+    exported["parts"][0]["client"] = 3
+    with pytest.raises(Exception, match="damaged"):
+        ledger.load("copy", exported)
+
+
+def test_asked_again_it_is_the_same(ledger, intake):
+    first = ask(intake, [1], samples=0.5)
+    assert ask(intake, [1], samples=0.5).same_as == first.request_id
+    assert ask(intake, [1], samples=0.25).same_as is None
+    assert ask(intake, [1]).same_as is None, "it is more"
+    unlearn(ledger, first)
+    assert ask(intake, [1], samples=0.5).state == "duplicate"
+    assert ask(intake, [1], samples=0.25).state == "received"
+
+
+def test_a_part_of_a_client_that_is_forgotten_or_asked_to_be_is_covered(ledger, intake):
+    whole = ask(intake, [1, 2])
+    assert ask(intake, [1], classes=[3]).same_as == whole.request_id
+    assert ask(intake, [1, 3], classes=[3]).same_as is None
+    unlearn(ledger, whole)
+    assert ask(intake, [2], samples=[0]).state == "duplicate"
+    assert ask(intake, [2, 3], classes=[0]).state == "received", "of client 3 there is something to forget"
+
+
+def test_a_key_is_good_for_one_description(intake):
+    def keyed(**wanted):
+        return intake.ask([1], **wanted, source="http", actor=ANNA, idempotency_key="k")
+
+    first = keyed(samples=0.5)
+    assert keyed(samples=0.5).request_id == first.request_id
+    with pytest.raises(
+        RequestConflictError, match=r"used for 50 % of the samples of client 1 before, a request for 25 %"
+    ):
+        keyed(samples=0.25)
+    with pytest.raises(RequestConflictError, match="a request for 1 needs"):
+        keyed()
+    assert len(intake.ledger.parts(B)) == 1, "what was refused has left nothing"
+
+
+def test_a_client_asks_only_about_its_own_data(ledger, intake):
+    made = ask(intake, [1], actor="client:1", classes=[2])
+    for clients in (None, [2], [1, 2]):
+        with pytest.raises(NotAllowedError, match="client:1 may ask for itself only"):
+            ask(intake, clients, actor="client:1", classes=[2])
+    everyone = ask(intake, None, classes=[2])
+    with pytest.raises(NotAllowedError):
+        intake.withdraw(everyone.request_id, actor="client:1")
+    assert {r.id for r in ledger.requests(B, client=1)} == {made.request_id, everyone.request_id}
+    assert {r.id for r in ledger.requests(B, client=2)} == {everyone.request_id}
+    assert intake.withdraw(made.request_id, actor="client:1").state == "withdrawn"
+
+
+@pytest.mark.parametrize(
+    ("clients", "wanted", "says"),
+    [
+        (None, {}, "clients: is missing; say whose data, or name classes to forget everyone's"),
+        (None, {"samples": 0.5}, "clients: is missing"),
+        ([9], {"classes": [1]}, "clients: 9 is no client"),
+        ([1], {"samples": 0}, "samples: 0 is no share"),
+        ([1], {"samples": 1.5}, "samples: 1.5 is no share"),
+        ([1], {"samples": float("nan")}, "samples: nan is no share"),
+        ([1], {"samples": True}, "samples: True is no share"),
+        ([1], {"samples": 1.0}, "samples: 1 is all there is"),
+        ([1], {"samples": []}, "samples: names none"),
+        ([1], {"samples": [1, 1]}, "samples: names a row twice"),
+        ([1], {"samples": [-1]}, "samples: -1 is no row"),
+        ([1, 2], {"samples": [0]}, "samples: single rows are one client's"),
+        ([1, 2], {"samples": {1: [0]}}, "samples: must have the rows of each client"),
+        ([1], {"classes": []}, "classes: names none"),
+        ([1], {"classes": [-1]}, "classes: -1 is no class"),
+    ],
+)
+def test_what_can_mean_nothing_is_refused_and_leaves_nothing(ledger, intake, clients, wanted, says):
+    with pytest.raises(InvalidRequestError) as error:
+        ask(intake, clients, **wanted)
+    assert says in str(error.value) and "\n" not in str(error.value)
+    assert ledger.requests(B) == [] and len(ledger.parts(B)) == 0
+
+
+def test_masks_have_no_classes_to_forget(ledger):
+    with pytest.raises(InvalidRequestError, match="no meaning for masks"):
+        ask(Intake(ledger, num_clients=5, task="segmentation"), [1], classes=[0])
+
+
+def test_samples_on_a_command_line(tmp_path):
+    rows = tmp_path / "rows.json"
+    rows.write_text('{"3": [4, 1], "5": [0]}')
+    assert samples_in(None, None) is None
+    assert samples_in("0.5", [1]) == samples_in(".5", [1]) == 0.5
+    assert samples_in("4,17,33", [1]) == [4, 17, 33] and samples_in("7,", [1]) == [7]
+    assert samples_in(str(rows), [5, 3]) == {3: (4, 1), 5: (0,)}
+    for text, says in (
+        ("7", "a single row a comma"),
+        ("1", "a share has a point"),
+        (str(rows), "whose rows"),
+    ):
+        with pytest.raises(UserError, match=says):
+            samples_in(text, None)
+    with pytest.raises(UserError, match="cannot be read"):
+        samples_in("nowhere.json", [1])
