@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_trail
+from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_sweep, cli_trail
 from fedunlearn.errors import RunError, UserError
 
 app = typer.Typer(
@@ -264,6 +264,7 @@ def _finished(folder: Path) -> Path:
 cli_deploy.register(app, data)
 cli_door.register(app)
 cli_live.register(app)
+cli_sweep.register(app)
 cli_trail.register(app)
 
 

@@ -11,6 +11,7 @@ Purposes in use: ``validation``, ``partition``, ``targets``, ``part`` (experimen
 in place of the client); ``weights``, ``batches``,
 ``sampling``, ``routine`` (training seed: the experiment seed, or the one derived under ``floor`` for a second
 retrain);
+``sweep/<label>`` (a sweep's own: its trials of a method);
 ``augmentation`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
 ``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom`` (seed of
 ``fedunlearn data phantom``, with the site in place of the round and the case in place of the client).

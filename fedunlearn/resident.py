@@ -76,11 +76,13 @@ def data_of(experiment: Experiment, seed: int) -> FederatedData:
             device_of(experiment),
             dtype_of(experiment),
         )
-        return _with_parts(data, experiment.parts, seed)
+        return _as_asked(data, experiment.parts, seed, experiment.measures.unseen)
 
 
 @lru_cache(maxsize=DATA_KEPT)
-def _with_parts(data: FederatedData, parts: Parts, seed: int) -> FederatedData:
+def _as_asked(data: FederatedData, parts: Parts, seed: int, unseen: str) -> FederatedData:
+    if unseen == "validation":
+        data = data.without_test()
     return data.with_parts(parts, seed)
 
 

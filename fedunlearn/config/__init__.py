@@ -228,6 +228,8 @@ class MeasuresConfig:
     per_client: bool = False
     per_class: bool = False
     mia_samples: Count = 10_000  # most members, and most non-members, that an attack is fitted on
+    # What stands for data nobody has trained on: with "validation" the test split is never read, as in a sweep.
+    unseen: Literal["test", "validation"] = "test"
     pictures: bool = True  # of masks: draw a test slice of every set before and after forgetting
 
 
@@ -385,6 +387,8 @@ def digest(experiment: Experiment) -> str:
     for key in ("name", "workers", "ray"):
         tree["engine"].pop(key, None)
     tree["measures"].pop("pictures", None)
+    if experiment.measures.unseen == "test":
+        del tree["measures"]["unseen"]  # as it was before there was a choice
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

@@ -32,6 +32,7 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _methods(experiment)
     yield from _recovery(experiment)
     yield from _engine(experiment)
+    yield from _measures(experiment)
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
@@ -209,6 +210,12 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
             earlier = f"method[{labels[method.label]}]"
             yield f"{path}.label", method.label, f"{earlier} has this label too; give each its own"
         labels[method.label] = index
+
+
+def _measures(experiment: Experiment) -> Iterator[Contradiction]:
+    unseen = experiment.measures.unseen
+    if unseen == "validation" and experiment.data.validation == 0:
+        yield "measures.unseen", unseen, "there is no validation split; raise data.validation"
 
 
 def _recovery(experiment: Experiment) -> Iterator[Contradiction]:

@@ -110,6 +110,13 @@ class FederatedData:
         """Return the same data, of whose clients these parts have numbers; `seed` draws their rows."""
         return replace(self, parts=parts, seed=seed)
 
+    def without_test(self) -> FederatedData:
+        """Return the same data without the test split; the validation split stands in its place as well."""
+        slices = None if self.slices is None else {**self.slices, "test": self.slices["validation"]}
+        return replace(
+            self, test_images=self.validation_images, test_labels=self.validation_labels, slices=slices
+        )
+
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 (hex) over every number in here: two runs with equal hashes saw the same data.

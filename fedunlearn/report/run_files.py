@@ -147,14 +147,16 @@ def read_run(directory: Path) -> RunFiles:
 def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Return the scorecard with what must be known of the run beside its numbers.
 
-    That is where the data are from (``origin``), whether it was a smoke run (``smoke``), what ran it
-    (``engine``), what training images were changed by (``augmentation``) and where it lies (``directory``).
+    That is where the data are from (``origin``), whether it was a smoke run (``smoke``), which split stands for
+    unseen data (``unseen``), what ran it (``engine``), what training images were changed by (``augmentation``) and
+    where it lies (``directory``).
     """
     held, settings = _json(directory / "partition.json", {}), _toml(directory / "experiment.toml")
     origin = next((entry["origin"] for entry in held.values() if entry.get("origin")), "")
     known = {
         "origin": origin,
         "smoke": settings.get("smoke-run", False),
+        "unseen": (settings.get("measures") or {}).get("unseen", ""),
         "engine": _engine(settings, _json(directory / "branches.json", [])),
         "augmentation": (settings.get("data") or {}).get("augmentation", ""),
         "directory": str(directory),

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedunlearn.errors import RunError
 from fedunlearn.report.quality import QUALITIES, Quality
-from fedunlearn.report.words import MOMENTS, SMOKE, metric_order, origin_words
+from fedunlearn.report.words import MOMENTS, SMOKE, VALIDATION, metric_order, origin_words
 
 REFERENCES = ("original", "retrain")
 """Labels that are no method: what was trained, and what it is held against."""
@@ -39,6 +39,8 @@ class Scores:
         What must be known of where the data are from, see :func:`fedunlearn.report.words.origin_words`.
     smoke : bool
         Whether it was a smoke run, whose numbers mean nothing.
+    unseen : str
+        Which split the measures of the test split are of.
     engine : str
         What ran it, such as "ray, 4 workers"; empty where nobody knows.
     augmentation : str
@@ -61,6 +63,7 @@ class Scores:
         self.quality: Quality = QUALITIES[task]
         self.origin = str(scorecard.get("origin") or "")
         self.smoke = bool(scorecard.get("smoke"))
+        self.unseen = str(scorecard.get("unseen") or "test")
         self.engine = str(scorecard.get("engine") or "")
         self.augmentation = str(scorecard.get("augmentation") or "")
         self.directory = str(scorecard.get("directory") or "")
@@ -81,7 +84,8 @@ class Scores:
     @property
     def caveat(self) -> str:
         """What must be read before any number; empty where nothing must."""
-        return " ".join(filter(None, (SMOKE * self.smoke, origin_words(self.origin))))
+        words = (SMOKE * self.smoke, origin_words(self.origin), VALIDATION * (self.unseen == "validation"))
+        return " ".join(filter(None, words))
 
     def groups(self) -> list[tuple[str, str]]:
         """Return every (label, at) with an aggregate or a row: labels in order, moments as they happen."""

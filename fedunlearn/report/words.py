@@ -59,6 +59,7 @@ ORIGINS = {
 """Where the data of a run are from → what stands at the top of everything that is shown of it."""
 
 SMOKE = "Smoke run: everything in little, the numbers mean nothing."
+VALIDATION = "Test stands for the validation split here: the test split was not read (measures.unseen)."
 """Stands at the top of everything that is shown of a run with ``--smoke``."""
 
 DIGITS = {"%": 1, "mm": 1}

@@ -1,0 +1,99 @@
+"""``fedunlearn sweep``: search the settings of methods where the experiment will not be measured."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from fedunlearn.config import Experiment
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(sweep)
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep, in TOML.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as trials=32; repeatable."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Delete the trials that were run, instead of going on with them.")
+    ] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Apply the smoke tables of the sweep and of its experiment.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Show how much there is to run, without running it.")
+    ] = False,
+) -> None:
+    """Search the settings of an experiment's methods on other seeds and on the validation split.
+
+    Started again it goes on where it stopped. It writes tuned.toml, the experiment with the settings that were chosen
+    beside its own: run that for the figures.
+    """
+    from fedunlearn.sweep.file import load
+    from fedunlearn.sweep.search import TUNED, checked, chosen, run_sweep
+
+    searched = load(file, overrides=tuple(overrides or ()), smoke=smoke)
+    console = Console() if Console().is_terminal else Console(width=int(os.environ.get("COLUMNS") or 100))
+    if check:
+        _forecast(searched.settings.seeds, checked(searched), console)
+        return
+
+    from flwr.common.logger import update_console_handler
+
+    from fedunlearn.report.words import number
+    from fedunlearn.simulation.progress import Progress, progress_for
+    from fedunlearn.sweep.page import settings_words
+
+    update_console_handler(colored=sys.stderr.isatty())
+
+    def begins(place: int, label: str, trials: int) -> None:
+        seeds = len(searched.settings.seeds)
+        line = (
+            f"\n{place}/{len(searched.labels)} {label}: {trials} settings, {seeds} seed{'s' * (seeds != 1)}"
+        )
+        console.print(line, highlight=False, markup=False)
+
+    def progress() -> Progress:
+        return progress_for(console)
+
+    try:
+        folder, found = run_sweep(searched, out=out, fresh=fresh, progress=progress, begins=begins)
+    except KeyboardInterrupt:
+        words = [shlex.quote(word) for word in sys.argv[1:] if word != "--fresh"]
+        console.print(f"stopped; continue with: fedunlearn {' '.join(words)}", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print()
+    for label, best in chosen(searched, found).items():
+        before, after = (number(each.score, 2) for each in (found[label][0], best))
+        console.print(
+            f"{label}: {searched.settings.by} {before} → {after}, {settings_words(best.trial.settings)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"next: fedunlearn run {folder / TUNED}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _forecast(seeds: tuple[int, ...], experiments: Mapping[str, Experiment], console: Console) -> None:
+    total = 0
+    for label, experiment in experiments.items():
+        settings = len(experiment.methods)
+        times = settings * sum(len(experiment.target_sets(seed)) for seed in experiment.seeds)
+        total += times
+        console.print(f"{label}: {settings} settings, {times} times to forget", highlight=False, markup=False)
+    console.print(f"{total} times to forget in all; seeds {', '.join(map(str, seeds))}", highlight=False)

@@ -1,0 +1,147 @@
+"""A sweep run: what it reads, what it chooses, and that it goes on where it stopped."""
+
+import json
+from statistics import fmean
+
+import pytest
+import torch
+
+from fedunlearn import config, resident
+from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.outputs import collect
+from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.simulation.runner import simulate
+from fedunlearn.sweep import search
+from fedunlearn.sweep.file import Trial, load
+from fedunlearn.sweep.outcome import Tried, best
+from tests.sweep.small import SWEEP, write
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    sweep = load(write(folder))
+    path, found = search.run_sweep(sweep, out=folder / "runs")
+    return sweep, path, found
+
+
+def test_a_score_is_the_average_gap_on_the_validation_split(done):
+    """Worked out from the checkpoints with the data as they are, test split and all."""
+    sweep, path, found = done
+    (run,) = path.parent.glob("find-fine-tune-*")
+    experiment = sweep.experiment_of("fine-tune")
+    expected = []
+    for seed in (7, 8):
+        data = resident.data_of(config.load(path.parent.parent / "small.toml"), seed)
+        model = resident.new_model(experiment, data, 0)
+        assert len(data.test_labels) == 60 != len(data.validation_labels) == 32
+        forget = data.indices_of([2])
+        assert len(forget) == round(0.5 * len(data.clients[1]))
+
+        def four(branch, seed=seed, data=data, model=model, forget=forget):
+            snapshot = Checkpoints(run / "checkpoints", branch).load(4)
+            model.load(snapshot.vector, snapshot.buffers)
+            outputs = collect(model.module, data)
+            on_validation = type(outputs)(
+                train=outputs.train, validation=outputs.validation, test=outputs.validation, task=outputs.task
+            )
+            found = measure(on_validation, forget=forget, retain=data.all_but([2]), seed=seed)
+            correct = (outputs.validation.logits.argmax(1) == outputs.validation.labels).double().mean()
+            assert found["test_accuracy"] == pytest.approx(100 * correct.item())
+            return [
+                found[name] for name in ("forget_accuracy", "retain_accuracy", "test_accuracy", "mia_svc")
+            ]
+
+        mine, retrained = four(f"fine-tune-2-0-s{seed}"), four(f"retrain-0-s{seed}")
+        expected.append(fmean(abs(a - b) for a, b in zip(mine, retrained, strict=True)))
+    assert found["fine-tune"][2].scores == pytest.approx(tuple(expected), abs=1e-5)
+    assert found["fine-tune"][2].score == pytest.approx(fmean(expected), abs=1e-5)
+
+
+def test_the_test_split_changes_nothing(tmp_path):
+    """Whatever is in it: of an experiment with ``unseen = "validation"`` nobody looks."""
+    sweep = load(write(tmp_path))
+    experiment = sweep.experiment_of("puf-special-2")
+    data = resident.data_of(experiment, 7)
+    assert torch.equal(data.test_images, data.validation_images)
+    assert torch.equal(data.test_labels, data.validation_labels)
+
+
+def test_it_writes_what_was_chosen(done):
+    _, path, found = done
+    content = json.loads((path / "trials.json").read_text())
+    tuned = config.load(path / "tuned.toml")
+    by_label = {method.label: method for method in tuned.methods}
+    for entry in content["methods"]:
+        means = [trial["score"]["mean"] for trial in entry["trials"]]
+        assert means == pytest.approx([each.score for each in found[entry["label"]]])
+        assert entry["chosen"] == means.index(min(means))
+        settings = entry["trials"][entry["chosen"]]["settings"]
+        method = by_label[f"{entry['label']}-tuned"]
+        for key, value in settings.items():
+            assert value == (
+                method.scale if key == "scale" else method.settings[key.removeprefix("settings.")]
+            )
+    page = (path / "report.html").read_text()
+    assert page.count('data-mark="trial ') == 8
+    assert set(content) >= {"original", "floor"} and content["original"] > 0
+
+
+def test_started_again_it_runs_nothing_and_finds_the_same(done, monkeypatch):
+    sweep, path, found = done
+    from fedunlearn.simulation import runner
+
+    def compute(*_):
+        raise AssertionError("a branch was computed again")
+
+    monkeypatch.setattr(runner._Simulation, "_compute", compute)
+    before = {p.name: p.read_bytes() for p in path.iterdir()}
+    again, same = search.run_sweep(sweep, out=path.parent)
+    assert again == path and {p.name: p.read_bytes() for p in path.iterdir()} == before
+    assert {k: [t.scores for t in v] for k, v in same.items()} == {
+        k: [t.scores for t in v] for k, v in found.items()
+    }
+
+
+def test_it_goes_on_after_it_was_stopped(done, tmp_path, monkeypatch):
+    sweep, _, found = done
+    runs = []
+
+    def once(*args, **kwargs):
+        runs.append(args[0].name)
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        return simulate(*args, **kwargs)
+
+    monkeypatch.setattr(search, "simulate", once)
+    with pytest.raises(KeyboardInterrupt):
+        search.run_sweep(sweep, out=tmp_path)
+    folder = search.folder_of(sweep, tmp_path)
+    half = json.loads((folder / "trials.json").read_text())
+    assert [entry["label"] for entry in half["methods"]] == ["puf-special-2"]
+    _, whole = search.run_sweep(sweep, out=tmp_path)
+    assert {k: [t.scores for t in v] for k, v in whole.items()} == {
+        k: [t.scores for t in v] for k, v in found.items()
+    }
+
+
+def test_a_trial_that_diverges_has_no_score_and_is_not_chosen(tmp_path):
+    text = SWEEP.replace("{low = 0.001, high = 0.1, log = true}", "[1e30]").replace(
+        "trials = 3", "trials = 1"
+    )
+    _, found = search.run_sweep(load(write(tmp_path, text)), out=tmp_path / "runs")
+    own, diverged = found["fine-tune"]
+    assert diverged.trial.settings["settings.lr"] == 1e30 and own.score is not None
+    assert diverged.score is None and diverged.reason.startswith("diverged in round 4")
+    assert best(found["fine-tune"], "average_gap") is own
+
+
+def tried(number, *scores, reason=None):
+    return Tried(Trial(number, {}, None), scores, 1.0, reason)
+
+
+def test_the_best_is_the_first_of_the_smallest_and_one_that_failed_once_is_out():
+    found = [tried(0, 3.0, 5.0), tried(1, 0.1, None), tried(2, 2.0, 4.0), tried(3, 4.0, 2.0)]
+    assert best(found, "average_gap").trial.number == 2
+    assert best(found, "tug_of_war").trial.number == 0
+    assert best([tried(0, None), tried(1)], "average_gap") is None
