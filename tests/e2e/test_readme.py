@@ -27,7 +27,8 @@ def commands() -> list[str]:
 def test_the_readers_own_experiment_and_every_fedunlearn_command(tmp_path: Path) -> None:
     (experiment,) = blocks("toml")
     (tmp_path / "my.toml").write_text(experiment)
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")  # as if started where the README lies
+    for folder in ("experiments", "sweeps"):
+        (tmp_path / folder).symlink_to(ROOT / folder)  # as if started where the README lies
     mine = [shlex.split(c)[1:] for c in commands() if c.startswith("fedunlearn ")]
     assert len(mine) >= 6 and SHORTER.keys() <= {word for words in mine for word in words}
     mine = [[SHORTER.get(word, word) for word in words] for words in mine]

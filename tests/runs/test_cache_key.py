@@ -328,6 +328,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
             "strategies/live_service.py",
             "strategies/messenger.py",
             "strategies/nodes.py",
+            "strategies/participation.py",
             "strategies/request_measures.py",
             "strategies/stored.py",
             "strategies/triage.py",
