@@ -34,15 +34,21 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> dict[int, Ran]:
+    """The least of three processes each: what the allocator keeps beside differs by 40 MB from one to the next."""
     found = {}
     for clients in (FEW, MANY):
-        out = tmp_path_factory.mktemp(f"runs-{clients}")
-        command = [sys.executable, "-m", "tests.scale.virtual", str(clients), str(out)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        (folder,) = (path for path in out.iterdir() if (path / "scorecard.json").exists())
-        found[clients] = Ran(json.loads(done.stdout.splitlines()[-1]), folder)
+        tries = [_run(clients, tmp_path_factory.mktemp(f"runs-{clients}")) for _ in range(3)]
+        least = {name: min(each.measured[name] for each in tries) for name in tries[0].measured}
+        found[clients] = Ran(least, tries[0].folder)
     return found
+
+
+def _run(clients: int, out: Path) -> Ran:
+    command = [sys.executable, "-m", "tests.scale.virtual", str(clients), str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (path for path in out.iterdir() if (path / "scorecard.json").exists())
+    return Ran(json.loads(done.stdout.splitlines()[-1]), folder)
 
 
 @pytest.mark.parametrize(("moment", "most"), [("loaded", 8), ("asked", 8), ("peak", 30)])
