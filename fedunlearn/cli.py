@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_sweep, cli_trail
+from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_sweep, cli_trail, terminal
 from fedunlearn.errors import RunError, UserError
 
 app = typer.Typer(
@@ -99,7 +98,7 @@ def run(
     from fedunlearn.simulation.runner import simulate
 
     update_console_handler(colored=sys.stderr.isatty())
-    console = _console()
+    console = terminal.console()
     progress = progress_for(console)
     try:
         if experiment.live:
@@ -130,7 +129,7 @@ def check(
 
     from fedunlearn.simulation.forecast import forecast, show
 
-    show(forecast(experiment), _console())
+    show(forecast(experiment), terminal.console())
 
 
 @app.command()
@@ -145,7 +144,7 @@ def report(
         from fedunlearn.report.figure import write_figure
 
         write_figure(_finished(folder), figure)
-    _show(_finished(folder), _console())
+    _show(_finished(folder), terminal.console())
 
 
 @app.command()
@@ -162,7 +161,7 @@ def compare(
     from fedunlearn.simulation.runner import read_scorecard
 
     cards = [with_setting(read_scorecard(_finished(folder)), folder) for folder in folders]
-    _console().print(centralised_tables(cards) if centralised else comparison_table(cards))
+    terminal.console().print(centralised_tables(cards) if centralised else comparison_table(cards))
 
 
 @app.command("list")
@@ -174,7 +173,7 @@ def list_(
     """List the models, data sources and partitions, strategies, local routines, or metrics there are."""
     from fedunlearn.catalogue import catalogue
 
-    console = _console()
+    console = terminal.console()
     for name, text in catalogue(what):
         console.print(f"[bold]{name}[/]  {text}", highlight=False, soft_wrap=True)
 
@@ -193,7 +192,7 @@ def phantom(
 
     from fedunlearn.data.phantom import SITES, write_phantoms
 
-    console = _console()
+    console = terminal.console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task("", total=cases * len(SITES))
 
@@ -224,7 +223,7 @@ def augmentations(
     from fedunlearn.simulation.augmented import draw_augmentations
 
     draw_augmentations(experiment, out)
-    _console().print(f"picture: {out}", highlight=False, markup=False, soft_wrap=True)
+    terminal.console().print(f"picture: {out}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _show(folder: Path, console: Console) -> None:
@@ -239,12 +238,6 @@ def _show(folder: Path, console: Console) -> None:
     page = write_report(folder)
     console.print(scorecard_table(card))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    """Return the console: as wide as the terminal; where there is none $COLUMNS, or 100."""
-    console = Console()
-    return console if console.is_terminal else Console(width=int(os.environ.get("COLUMNS") or 100))
 
 
 def _finished(folder: Path) -> Path:

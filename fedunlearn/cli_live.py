@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from fedunlearn import terminal
 from fedunlearn.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def forget(
     """Ask a live federation to forget clients, or parts of their data. What is acknowledged is on the disk."""
     from fedunlearn.requests.wanted import samples_in
 
-    console = _console()
+    console = terminal.console()
     if not clients and not classes:
         raise UserError("--client: is missing; say whose data, or name a --class to forget everyone's")
     of: dict[str, Any] = {"samples": samples_in(samples, clients), "classes": classes or None}
@@ -111,7 +112,7 @@ def withdraw(
     else:
         with _intake(Path(place)) as intake:
             record = intake.withdraw(request, actor=LOCAL)
-    _console().print(f"request {record.id}: {record.state}", markup=False, highlight=False)
+    terminal.console().print(f"request {record.id}: {record.state}", markup=False, highlight=False)
 
 
 def requests(
@@ -133,7 +134,7 @@ def requests(
     from fedunlearn.report.request_table import reasons, request_table
     from fedunlearn.requests import LIVE_BRANCH
 
-    console = _console()
+    console = terminal.console()
     if _is_url(place):
         if verify or head is not None:
             raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
@@ -286,9 +287,3 @@ def _is_url(place: str) -> bool:
     if re.fullmatch(r"[\w.-]+:\d+/?", place) and not Path(place).exists():
         raise UserError(f"{place}: is no run directory; a door's URL begins with http:// or https://")
     return place.startswith(("http://", "https://"))
-
-
-def _console() -> Console:
-    """Return the console: as wide as the terminal; where there is none $COLUMNS, or 100."""
-    console = Console()
-    return console if console.is_terminal else Console(width=int(os.environ.get("COLUMNS") or 100))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+from fedunlearn import terminal
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -47,7 +48,7 @@ def sweep(
     from fedunlearn.sweep.search import TUNED, checked, chosen, run_sweep
 
     searched = load(file, overrides=tuple(overrides or ()), smoke=smoke)
-    console = Console() if Console().is_terminal else Console(width=int(os.environ.get("COLUMNS") or 100))
+    console = terminal.console()
     if check:
         _forecast(searched.settings.seeds, checked(searched), console)
         return

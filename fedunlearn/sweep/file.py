@@ -229,9 +229,9 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
         )
     if settings.targets is not None and settings.target:
         raise origin.error("target", None, "give either targets or [[target]] entries, not both")
-    classes = {entry.classes for entry in experiment.target if entry.classes and entry.samples is None}
+    classes = {frozenset(entry.classes) for entry in experiment.target if entry.classes and not entry.samples}
     for index, entry in enumerate(settings.target or experiment.target, start=1):
-        if entry.classes in classes and entry.samples is None:
+        if not entry.samples and frozenset(entry.classes or ()) in classes:
             raise origin.error(
                 f"target[{index}].classes",
                 list(entry.classes or ()),

@@ -98,16 +98,14 @@ class References(NamedTuple):
 
 
 def read_references(scorecard: Mapping[str, Any], *, by: str, at: str) -> References:
-    """Return the means over seeds and target sets; None where a scorecard has none."""
-    rows = scorecard["rows"]
-    original = [row["metrics"].get(by) for row in rows if row["label"] == "original"]
-    floor: dict[tuple[int, int], float | None] = {
-        (row["seed"], row["target"]): row["metrics"][by] - row["floor"][by] * _sign(by)
-        for row in rows
-        if row["label"] == "retrain"
-        and row["metrics"].get(by) is not None
-        and row["floor"].get(by) is not None
-    }
+    """Return the means over seeds and target sets, the floor in the round of the scores; None where there is none."""
+    original, floor = [], {}
+    for row in scorecard["rows"]:
+        if row["label"] == "original":
+            original.append(row["metrics"].get(by))
+        elif row["at"] == at and (away := row["floor"].get(by)) is not None:
+            # Every trial of a seed and target set stands beside the same two retrained models.
+            floor[row["seed"], row["target"]] = away if SMALLER_IS_BETTER[by] else 1 - away
     return References(summary(original)["mean"], summary(floor.values())["mean"])
 
 

@@ -95,6 +95,12 @@ CLASSES = EXPERIMENT.replace("clients = [1]\nsamples = 0.5", "classes = [2]")
         ),
         (
             "trials = 3",
+            "target = [{classes = [3, 1]}]",
+            CLASSES.replace("[2]", "[1, 3]"),
+            "target[1].classes = [3, 1] ({}): small.toml forgets the same; choose other classes",
+        ),
+        (
+            "trials = 3",
             "",
             CLASSES,
             "target[1].classes = [2] ({}): small.toml forgets the same; choose other classes",

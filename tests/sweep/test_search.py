@@ -13,7 +13,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.sweep import search
 from fedunlearn.sweep.file import Trial, load
-from fedunlearn.sweep.outcome import Tried, best
+from fedunlearn.sweep.outcome import References, Tried, best, read_references
 from tests.sweep.small import SWEEP, write
 
 
@@ -58,8 +58,7 @@ def test_a_score_is_the_average_gap_on_the_validation_split(done):
     assert found["fine-tune"][2].score == pytest.approx(fmean(expected), abs=1e-5)
 
 
-def test_the_test_split_changes_nothing(tmp_path):
-    """Whatever is in it: of an experiment with ``unseen = "validation"`` nobody looks."""
+def test_the_trials_data_have_no_test_split(tmp_path):
     sweep = load(write(tmp_path))
     experiment = sweep.experiment_of("puf-special-2")
     data = resident.data_of(experiment, 7)
@@ -145,3 +144,23 @@ def test_the_best_is_the_first_of_the_smallest_and_one_that_failed_once_is_out()
     assert best(found, "average_gap").trial.number == 2
     assert best(found, "tug_of_war").trial.number == 0
     assert best([tried(0, None), tried(1)], "average_gap") is None
+
+
+def test_the_references_are_of_the_scores_round():
+    def row(label, at, value, floor, seed=1):
+        metrics, floors = ({"average_gap": x, "tug_of_war": x / 10} for x in (value, floor))
+        return {"label": label, "at": at, "seed": seed, "target": 0, "metrics": metrics, "floor": floors}
+
+    rows = [
+        row("original", "request", 5.0, 9.0),
+        row("original", "request", 7.0, 9.0, seed=2),
+        row("retrain", "cap", 0.0, 9.0),
+        *(row(f"x-{n}", "unlearned", 3.0, 1.0) for n in range(3)),
+        row("x-0", "unlearned", 3.0, 2.0, seed=2),
+        row("x-0", "cap", 3.0, 8.0),
+    ]
+    found = read_references({"rows": rows}, by="average_gap", at="unlearned")
+    assert found == References(6.0, 1.5)
+    assert read_references({"rows": rows}, by="average_gap", at="cap").floor == 8.5
+    found = read_references({"rows": rows}, by="tug_of_war", at="unlearned")
+    assert found == pytest.approx((0.6, 1 - 0.15))
