@@ -34,13 +34,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> dict[int, Ran]:
-    """The least of three processes each: what the allocator keeps beside differs by 40 MB from one to the next."""
-    found = {}
-    for clients in (FEW, MANY):
-        tries = [_run(clients, tmp_path_factory.mktemp(f"runs-{clients}")) for _ in range(3)]
-        least = {name: min(each.measured[name] for each in tries) for name in tries[0].measured}
-        found[clients] = Ran(least, tries[0].folder)
-    return found
+    return {clients: _run(clients, tmp_path_factory.mktemp(f"runs-{clients}")) for clients in (FEW, MANY)}
 
 
 def _run(clients: int, out: Path) -> Ran:
@@ -51,9 +45,17 @@ def _run(clients: int, out: Path) -> Ran:
     return Ran(json.loads(done.stdout.splitlines()[-1]), folder)
 
 
-@pytest.mark.parametrize(("moment", "most"), [("loaded", 8), ("asked", 8), ("peak", 30)])
+@pytest.mark.parametrize(
+    ("moment", "most"),
+    [
+        ("loaded", 8),  # measured: 1 to 2
+        ("asked", 8),  # measured: 1 to 2
+        ("allocated", 2),  # by Python and NumPy in a simulation; measured: 0.01
+        ("peak", 100),  # of the process: the allocator's own share differs by up to 60 from one to the next
+    ],
+)
 def test_memory_does_not_grow_with_the_number_of_clients(ran, moment, most):
-    """A hundred times as many clients: an array entry each, no object (measured: 1, 1 and less than 10 MB)."""
+    """A hundred times as many clients: an array entry each, no object (MB)."""
     few, many = (ran[clients].measured[moment] for clients in (FEW, MANY))
     assert many - few < most
 
