@@ -11,6 +11,7 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
+from fedunlearn.errors import UserError
 from fedunlearn.federation.answers import FORGET, NOT_FINITE, TALLY, TRAIN, Answers, RoundWork, unsound
 from fedunlearn.federation.routine import ClientRoutine
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
@@ -145,6 +146,9 @@ class Worker:
     def _train(self, work: RoundWork, client: int, kind: str, answers: Answers) -> LocalResult | None:
         try:
             result = self.routine.train(client, kind, work.told(client))
+        except UserError as error:
+            answers.failed[client] = f"refused: {error}"
+            return None
         except Exception:
             # The traceback is the user's, not ours to swallow: the strategy reports it by client.
             answers.failed[client] = traceback.format_exc()

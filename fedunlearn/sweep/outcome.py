@@ -78,7 +78,7 @@ def read_trials(
         reasons = [row.get("reason") for row in mine if row["metrics"].get(by) is None]
         missing = expected - len(scores)
         if missing:
-            reasons.append(f"no row at {at}")
+            reasons.append(f"no row at {at}: the routine failed or was refused, and the run's log says why")
         found.append(
             Tried(
                 trial,
