@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import docs
 from benchmarks.machine import in_words, machine
+from benchmarks.tables import markdown
 from fedunlearn.config import load
 from fedunlearn.config.augmentation import steps_of
 from fedunlearn.data.augmentation.policies import TRANSFORMS
@@ -71,8 +72,8 @@ def tables(found: dict[str, Scores]) -> str:
     ]
     return "\n\n".join(
         [
-            _grid(["Average Gap", *head], rows),
-            _grid(["augmentation", "method", *centralised.HEADINGS, "n"], every),
+            markdown(["Average Gap", *head], rows),
+            markdown(["augmentation", "method", *centralised.HEADINGS, "n"], every),
         ]
     )
 
@@ -124,17 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found = studied(chosen.out, chosen.overrides, smoke=chosen.smoke)
     except UserError as error:
         parser.exit(2, f"{error}\n")
-    cost = _grid(["augmentation", "µs per image of 32 × 32 × 3"], timed())
+    cost = markdown(["augmentation", "µs per image of 32 × 32 × 3"], timed())
     where = f"{in_words(machine(PACKAGES), PACKAGES)}; one thread"
     text = "\n\n".join([tables(found), cost, f"{where}. By `python -m benchmarks.augmentation`."])
     print(text)
     if chosen.write_docs:
         PAGE.write_text(docs.with_figures(PAGE.read_text(), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"))
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 if __name__ == "__main__":

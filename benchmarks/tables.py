@@ -20,7 +20,7 @@ HEADINGS = (
     *("start, s", "memory, MB", "serialised", "difference", "n"),
 )
 GOAL_HEADINGS = ("what", "measured", "95 %", "goal", "", "rows")
-LEFT = {"case", "row", "what", "rows", "data", "method"}
+LEFT = {"case", "row", "what", "rows", "data", "method", "augmentation", "tuned settings"}
 MARKS = {True: "✓", False: "✗", None: "–"}
 
 Cells = tuple[str, ...]
@@ -104,7 +104,7 @@ def terminal(headings: Sequence[str], lines: Iterable[Cells]) -> Table:
     return table
 
 
-def markdown(headings: Sequence[str], lines: Iterable[Cells]) -> str:
+def markdown(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
     rule = tuple("---" if heading in LEFT else "---:" for heading in headings)
     escaped = (tuple(cell.replace("|", "\\|") for cell in line) for line in lines)

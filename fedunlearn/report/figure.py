@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from xml.etree import ElementTree
 
 from fedunlearn.errors import UserError
 from fedunlearn.report.legend import shapes
+from fedunlearn.report.markup import Markup
 from fedunlearn.report.palette import Look, css_variables, looks
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.run_files import RunFiles, read_run
@@ -49,17 +51,9 @@ def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
     labels = [branch.label for branch in panel.methods]
     style = looks(labels)
     svgs = [trajectory(run, panel, split, style, name=f"figure-{split}") for split in ("forget", "test")]
-    body, x, height = [], MARGIN, 0.0
-    for svg in svgs:
-        if svg is None:
-            continue
-        root = ElementTree.fromstring(str(svg))
-        _, _, w, h = map(float, root.attrib["viewBox"].split())
-        root.attrib |= {"x": f"{x:g}", "y": f"{LEGEND:g}", "width": f"{w:g}", "height": f"{h:g}"}
-        body.append(ElementTree.tostring(root, encoding="unicode"))
-        x, height = x + w + GAP, max(height, h)
+    body, right, height = side_by_side([svg for svg in svgs if svg is not None], top=LEGEND)
     legend, legend_end = _legend(["original", "retrain", *labels], style)
-    width, height = max(x - GAP, legend_end) + MARGIN, LEGEND + height + MARGIN
+    width, height = max(right, legend_end) + MARGIN, height + MARGIN
     caveat = run.scores.caveat
     if caveat:
         legend += (
@@ -67,13 +61,29 @@ def _compose(run: RunFiles, panel: Panel, run_name: str) -> str:
             f"{escape(caveat)}</text>"
         )
         height += 8 + MARGIN
-    title = escape(f"{run_name}: {panel.title}")
+    return standalone(f"{legend}\n{body}", width, height, title=f"{run_name}: {panel.title}")
+
+
+def side_by_side(svgs: Sequence[Markup], *, top: float = MARGIN) -> tuple[str, float, float]:
+    """Return drawings in a row as one piece of SVG, and how far to the right and down they go, in pixels."""
+    placed, x, bottom = [], MARGIN, top
+    for svg in svgs:
+        root = ElementTree.fromstring(str(svg))
+        _, _, w, h = map(float, root.attrib["viewBox"].split())
+        root.attrib |= {"x": f"{x:g}", "y": f"{top:g}", "width": f"{w:g}", "height": f"{h:g}"}
+        placed.append(ElementTree.tostring(root, encoding="unicode"))
+        x, bottom = x + w + GAP, max(bottom, top + h)
+    return "\n".join(placed), max(MARGIN, x - GAP), bottom
+
+
+def standalone(body: str, width: float, height: float, *, title: str) -> str:
+    """Return a piece of SVG as a file of its own, which follows the reader's light or dark scheme."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}" '
-        f'role="img" aria-label="{title}">\n<style>{css_variables()}\n'
+        f'role="img" aria-label="{escape(title)}">\n<style>{css_variables()}\n'
         "svg{font-family:system-ui,sans-serif}</style>\n"
         f'<rect width="100%" height="100%" rx="8" fill="var(--card)"/>\n'
-        f"{legend}\n{''.join(body)}\n</svg>\n"
+        f"{body}\n</svg>\n"
     )
 
 

@@ -70,6 +70,26 @@ def test_the_lines_are_arithmetic_done_by_hand():
     assert found["original"].cells[6:] == ("", "", "")
 
 
+def test_where_whole_classes_are_forgotten_test_accuracy_is_of_the_others():
+    def of(metrics, remaining):
+        return {**metrics, "retain_test_accuracy": remaining}
+
+    def found(*second):
+        rows = [
+            row("retrain", "cap", of(RETRAIN, 97.0), 44),
+            row("salun", "cap", of(SALUN, 94.0), 10),
+            *(row("salun", "cap", metrics, 10, seed=2) for metrics in second),
+        ]
+        for each in rows:
+            each.gap["retain_test_accuracy"] = (each.metrics.get("retain_test_accuracy") or 97.0) - 97.0
+        lines = centralised.lines(Scores(scorecard("study", "study-1a2b3c4d", rows)))
+        return {line.label: line.cells[2] for line in lines}
+
+    assert found() == {"retrain": "97.0", "salun": "94.0 (3.0)"}
+    # With another request, for a part of a client: one number for both can be of all test rows alone.
+    assert found(BETTER)["salun"] == "93.0 ± 1.4 (1.0)"
+
+
 def test_what_was_recovered_before_the_cap_took_no_longer_than_until_then():
     rows = card()
     recovered = row("salun", "recovered", SALUN, 9).as_dict()
