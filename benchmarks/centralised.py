@@ -110,9 +110,9 @@ def floor(scores: Scores) -> Stat:
 
 
 def interval(stat: Stat) -> str:
-    """Return the mean and its 95 % bootstrap interval."""
-    if stat.mean is None:
-        return NOTHING
+    """Return the mean and, of more than one, its 95 % bootstrap interval."""
+    if stat.mean is None or stat.low is None:
+        return number(stat.mean, 2)
     return f"{number(stat.mean, 2)} [{number(stat.low, 2)}, {number(stat.high, 2)}]"
 
 
@@ -209,11 +209,14 @@ def _panel(name: str, title: str, found: Tuned) -> Markup:
                 (label + SUFFIX, "method0", "o", -place - 0.14),
             ):
                 stat = average_gap(scores, each)
-                if stat.mean is None or stat.low is None or stat.high is None:
+                if stat.mean is None:
                     continue
-                low, mean, high = (max(value, LEAST) for value in (stat.low, stat.mean, stat.high))
-                axes.plot([low, high], [y, y], color=STAND_INS[colour], linewidth=1.4, zorder=2)
-                (dot,) = axes.plot(mean, y, marker=marker, color=STAND_INS[colour], markersize=5.5, zorder=3)
+                if stat.low is not None and stat.high is not None:
+                    ends = [max(stat.low, LEAST), max(stat.high, LEAST)]
+                    axes.plot(ends, [y, y], color=STAND_INS[colour], linewidth=1.4, zorder=2)
+                (dot,) = axes.plot(
+                    max(stat.mean, LEAST), y, marker=marker, color=STAND_INS[colour], markersize=5.5, zorder=3
+                )
                 drawn.note(dot, each, f"{each}: {interval(stat)}")
         axes.set_yticks([-place for place in range(len(labels))], labels)
         axes.set_ylim(-len(labels) + 0.4, 0.6)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from fedunlearn.errors import UserError
 from fedunlearn.federation.answers import RoundWork
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.models.state import ModelState
@@ -48,8 +49,8 @@ class _Module(nn.Module):
 class ScriptedRoutine:
     """``faults``: client → what goes wrong.
 
-    "raise"; "nan"; "none" (no examples); "memory" (an accelerator's is full), "allocate" (really asks for too much);
-    "stack" and "stack memory" (raise only in a stack).
+    "raise"; "refuse" (raises what is the user's to mend); "nan"; "none" (no examples); "memory" (an accelerator's is
+    full), "allocate" (really asks for too much); "stack" and "stack memory" (raise only in a stack).
     """
 
     faults: Mapping[int, str] = field(default_factory=dict)
@@ -68,6 +69,8 @@ class ScriptedRoutine:
             buffer += client if name == "batches" else 0.1 * client
         if fault == "raise":
             raise RuntimeError(f"client {client} is on fire")
+        if fault == "refuse":
+            raise UserError("scripted: fuel = none: must be some")
         if fault == "memory":
             raise torch.OutOfMemoryError(FULL)
         if fault == "allocate":

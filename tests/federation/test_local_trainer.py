@@ -53,7 +53,7 @@ def test_the_sum_has_the_bits_of_adding_contributions_in_order(clients, workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["raise", "nan", "none"])
+@pytest.mark.parametrize("kind", ["raise", "refuse", "nan", "none"])
 def test_a_client_that_fails_is_named_and_left_out_of_the_sum(kind, workers):
     clients = [0, 1, 5, 63, 64, 70, 500]
     work = round_of(clients)
@@ -66,6 +66,7 @@ def test_a_client_that_fails_is_named_and_left_out_of_the_sum(kind, workers):
     assert list(answers.losses) == [0, 1, 63, 64, 70]
     reason = {
         "raise": "client 5 is on fire",
+        "refuse": "refused: scripted: fuel = none: must be some",
         "nan": "refused: update holds NaN or Inf",
         "none": "refused: num-examples = 0, must be at least 1",
     }[kind]

@@ -13,7 +13,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.sweep import search
 from fedunlearn.sweep.file import Trial, load
-from fedunlearn.sweep.outcome import References, Tried, best, read_references
+from fedunlearn.sweep.outcome import References, Tried, best, read_references, read_trials
 from tests.sweep.small import SWEEP, write
 
 
@@ -157,10 +157,20 @@ def test_the_references_are_of_the_scores_round():
         row("retrain", "cap", 0.0, 9.0),
         *(row(f"x-{n}", "unlearned", 3.0, 1.0) for n in range(3)),
         row("x-0", "unlearned", 3.0, 2.0, seed=2),
-        row("x-0", "cap", 3.0, 8.0),
+        row("x-0", "cap", 3.0, 8.0, seed=2),
     ]
     found = read_references({"rows": rows}, by="average_gap", at="unlearned")
     assert found == References(6.0, 1.5)
     assert read_references({"rows": rows}, by="average_gap", at="cap").floor == 8.5
     found = read_references({"rows": rows}, by="tug_of_war", at="unlearned")
     assert found == pytest.approx((0.6, 1 - 0.15))
+
+
+def test_a_trial_without_a_row_has_no_score_and_says_so(tmp_path):
+    trials = load(write(tmp_path)).trials("fine-tune")[:2]
+    there = {"label": trials[0].method.label, "at": "unlearned", "metrics": {"average_gap": 2.0}}
+    row = {**there, "cost": {"seconds": 3.0}, "reason": None}
+    first, second = read_trials(trials, {"rows": [row]}, by="average_gap", at="unlearned", expected=1)
+    assert (first.scores, first.score, first.seconds, first.reason) == ((2.0,), 2.0, 3.0, None)
+    assert (second.scores, second.score) == ((None,), None)
+    assert second.reason.startswith("no row at unlearned: the routine failed or was refused")
