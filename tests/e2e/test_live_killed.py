@@ -139,10 +139,13 @@ def test_every_request_is_in_its_right_end_state(killed: Any) -> None:
     lives, posted, _ = killed
     with Ledger(lives.folder / "requests.sqlite") as ledger:
         records = {r.id: r for r in ledger.requests(LIVE_BRANCH)}
+        trail = [(e.request_id, e.round, e.to_state, e.detail) for e in ledger.audit(LIVE_BRANCH)]
     asked = {p.request: p for p in posted if p.request is not None}
     assert records.keys() == asked.keys(), "none lost, none made up"
     wrong = {
-        p: records[id_].state for id_, p in asked.items() if records[id_].state not in RIGHT_ENDS[p.fate]
+        p: [entry for entry in trail if entry[0] == id_]
+        for id_, p in asked.items()
+        if records[id_].state not in RIGHT_ENDS[p.fate]
     }
     assert wrong == {}
     assert all(p.fate == "invalid" for p in posted if p.request is None)
