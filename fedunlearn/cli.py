@@ -217,7 +217,11 @@ def augmentations(
     overrides: Overrides = None,
     smoke: Smoke = False,
 ) -> None:
-    """Draw training images of an experiment as they are, by its default, and under every policy."""
+    """Draw training images of an experiment as they are, and under every policy.
+
+    Policies come after the crop and flip of the file's data.augmentation; of a file that has none after crop-flip,
+    which mirrors: for digits --set data.augmentation=crop.
+    """
     experiment = _load(file, overrides, None, smoke)
 
     from fedunlearn.simulation.augmented import draw_augmentations

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedunlearn.federation.answers import ROUTINE
@@ -47,6 +48,16 @@ def hosted_step(w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution
         return retained.weighted_sum(like=w).add_(forgotten.weighted_sum(like=w)).div_(total).add_(w)
     sign = -1.0 if how == "negated" else 1.0
     return forgotten.weighted_sum(like=w).mul_(sign / forgotten.num_examples).add_(w)
+
+
+def _mean_of_both(one: BlockSum, other: BlockSum) -> dict[str, Tensor]:
+    """Return the buffers' mean over all clients of two sums, by examples; of counters the largest."""
+    share = other.num_examples / (one.num_examples + other.num_examples)
+    pairs = zip(one.mean_buffers().items(), other.mean_buffers().values(), strict=True)
+    return {
+        name: torch.lerp(a, b, share) if a.is_floating_point() else torch.maximum(a, b)
+        for (name, a), b in pairs
+    }
 
 
 class LocalRoutine(UnlearningStrategy):
@@ -87,11 +98,20 @@ class LocalRoutine(UnlearningStrategy):
     def buffers(
         self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
     ) -> Mapping[str, Tensor]:
-        """Return the mean of everybody's whose weights were averaged; a result that is negated leaves them alone."""
-        if not forgetting or self.chosen.method.hosted == "negated":
+        """Return the mean of everybody's whose weights were averaged; a result that is negated leaves them alone.
+
+        What the routine says must not be averaged, such as output filters, is merged as it says.
+        """
+        method = self.chosen.method
+        if not forgetting or method.hosted == "negated":
             return super().buffers(model, retained, forgetting)
-        everybody = BlockSum.of(forgetting)
-        return everybody.mean_buffers() if not retained else retained.mean_buffers()
+        of_forgetting = BlockSum.of(forgetting)
+        found = of_forgetting.mean_buffers()
+        if method.hosted == "weighted" and retained:
+            found = _mean_of_both(retained, of_forgetting)
+        if method.merge is not None:
+            found |= method.merge([c.buffers for c in forgetting], [c.num_examples for c in forgetting])
+        return found
 
     def coefficients(self, retained: BlockSum, forgetting: Sequence[Contribution]) -> dict[int, float]:
         """Return the weight of each result in the mean."""

@@ -397,6 +397,8 @@ def _checked(table: Mapping[str, Any], file: str, overrides: Sequence[str], *, s
 
 
 def _read(tree: Mapping[str, Any], origin: Origin) -> Experiment:
+    if "space" in tree and "experiment" in tree:
+        raise origin.error("space", None, "belongs to a sweep: fedunlearn sweep takes this file")
     experiment = read(Experiment, tree, origin)
     for path, value, message in contradictions(experiment):
         raise origin.error(path, value, message)

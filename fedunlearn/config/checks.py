@@ -77,6 +77,9 @@ def _live(experiment: Experiment) -> Iterator[Contradiction]:
     if requests.offline == "stored" and not requests.store_updates:
         right = 'must be true with offline = "stored", which forgets by the last update that was stored'
         yield "requests.store-updates", requests.store_updates, right
+    if requests.offline == "stored" and any(method.name == "local-routine" for method in experiment.methods):
+        right = 'must be "wait" or "exclude" with a local routine, which a client has to run itself'
+        yield "requests.offline", requests.offline, right
     if requests.deadline is not None and requests.offline != "wait":
         yield "requests.deadline", requests.deadline, 'belongs to offline = "wait"'
     retention = experiment.retention

@@ -40,11 +40,27 @@ round, at the cap on recovery rounds, at the end of the run."""
 
 @dataclass(frozen=True)
 class Forget:
-    """What was forgotten: whole clients; of them a share of samples, or classes, once those exist."""
+    """What was forgotten.
+
+    Attributes
+    ----------
+    clients : tuple of int
+        Whose data; as a whole, or what of them ``samples`` and ``classes`` say.
+    samples : float, tuple of int or None
+        A share of each client's rows, or single rows; None: all of them, or not the same for every client.
+    classes : tuple of int or None
+        Rows of these classes alone; None: of every class, or not the same for every client.
+    parts : tuple of int
+        The numbers by which partition and metrics call the parts of clients' data; of whole clients their own.
+    words : str
+        The same to be read, such as "class 2 of clients 0 and 1"; empty where clients are forgotten as a whole.
+    """
 
     clients: tuple[int, ...]
-    samples: Any = None
-    classes: Any = None
+    samples: float | tuple[int, ...] | None = None
+    classes: tuple[int, ...] | None = None
+    parts: tuple[int, ...] = ()
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,11 +155,15 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """Return the row as it stands in ``scorecard.json``.
 
-        A breakdown that nobody asked for is left out, and ``diverged`` where it is false.
+        A breakdown that nobody asked for is left out, ``diverged`` where it is false, and of whole clients what is
+        there to tell parts of them.
         """
         unasked = [name for name in ("per_client", "per_class") if getattr(self, name) is None]
         unasked += ["diverged"] * (not self.diverged)
-        return {name: value for name, value in asdict(self).items() if name not in unasked}
+        found = {name: value for name, value in asdict(self).items() if name not in unasked}
+        if not self.forget.parts:
+            found["forget"] = {"clients": self.forget.clients, "samples": None, "classes": None}
+        return found
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Row":
@@ -152,7 +172,7 @@ class Row:
         return cls(
             **{
                 **row,
-                "forget": Forget(**{**forget, "clients": tuple(forget["clients"])}),
+                "forget": Forget(**{key: _hashable(value) for key, value in forget.items()}),
                 "cost": Cost(**row["cost"]),
                 "scale": scale and Scale(**{**scale, "effective": _int_keys(scale["effective"])}),
             }
@@ -234,6 +254,10 @@ def _canonical(value: Any, place: str) -> Any:
             raise ValueError(f"{place} = {value}: must be finite, or None with a reason")
         return round(float(value), DIGITS) + 0.0  # so that -0.0 is written as 0.0
     raise TypeError(f"{place} = {value!r}: must be plain data")
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _int_keys(values: Mapping[Any, float]) -> dict[int, float]:

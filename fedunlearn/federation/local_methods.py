@@ -14,6 +14,11 @@ from fedunlearn.errors import ConfigError
 from fedunlearn.unlearning import Method
 
 
+def known_settings(name: str) -> dict[str, str]:
+    """Return the settings of a routine as an experiment file writes them, each with the field that it is."""
+    return {each.name.replace("_", "-"): each.name for each in fields(unlearning.method(name).settings)}
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A method and its hyper-parameters, all of them.
@@ -38,7 +43,7 @@ class Chosen:
             There is no such method, or it does not take a setting or its value.
         """
         method = unlearning.method(name)
-        names = {field.name.replace("_", "-"): field.name for field in fields(method.settings)}
+        names = known_settings(name)
         kinds = get_type_hints(method.settings)
         given = {}
         for key, value in settings.items():
@@ -83,8 +88,12 @@ def check_routines(experiment: Experiment) -> None:
             )
         if routine.forgets == ("class",) and not _only_classes(experiment):
             raise ConfigError(
-                f"method[{index}].routine = {routine.name!r}: forgets classes; give targets such as "
-                "[[target]] classes = [3]"
+                f"method[{index}].routine = {routine.name!r}: forgets classes; "
+                + (
+                    "a live federation may be asked to forget anything"
+                    if experiment.live
+                    else "give targets such as [[target]] classes = [3]"
+                )
             )
 
 

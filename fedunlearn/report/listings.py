@@ -12,6 +12,7 @@ from fedunlearn.report.tables import recovery_cell
 from fedunlearn.report.words import (
     NAMED,
     clients,
+    forgotten,
     magnitude,
     measured,
     metric_help,
@@ -116,7 +117,7 @@ def _rows(run: RunFiles, metrics: Sequence[str]) -> Markup:
                 text(str(row["label"]), name="th", scope="row"),
                 text(moment(str(row.get("at") or ""))),
                 number(row.get("seed"), 0),
-                text(clients((row.get("forget") or {}).get("clients") or (), run.names(row.get("seed")))),
+                text(forgotten(row, run.names(row.get("seed")))),
                 number(row.get("round"), 0),
                 *(_single(row, name, reason) for name in metrics),
                 _whole(row.get("recovery_rounds"), "never recovered" if never else reason, never=never),

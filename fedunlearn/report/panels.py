@@ -129,7 +129,8 @@ def original_series(run: RunFiles, panel: Panel, split: str) -> Series:
 
 
 def _forgotten(row: Json) -> set[int]:
-    return set((row.get("forget") or {}).get("clients") or ())
+    forget = row.get("forget") or {}
+    return set(forget.get("parts") or forget.get("clients") or ())
 
 
 def method_series(run: RunFiles, panel: Panel, branch: Branch, split: str) -> Series:

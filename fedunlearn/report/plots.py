@@ -8,7 +8,7 @@ from fedunlearn.report.markup import Markup
 from fedunlearn.report.palette import STAND_INS, Look
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.svg import Drawing, drawing, inline
-from fedunlearn.report.words import clients, gap_unit, metric_title, moment, number
+from fedunlearn.report.words import forgotten, gap_unit, metric_title, moment, number
 
 SHOWN = ("request", "compare", "cap", "final", "recovered")
 """The moments a dot plot may show; ``recovered`` only where there is no common round to compare at."""
@@ -71,8 +71,7 @@ def _gaps(scores: Scores, label: str, at: str, metric: str) -> list[tuple[float,
     for row in scores.rows_at(label, at):
         gap = (row.get("gap") or {}).get(metric)
         if gap is not None:
-            who = clients((row.get("forget") or {}).get("clients") or ())
-            words = f"{label}, {who}, seed {row.get('seed')}: {number(gap, sign=True)} {gap_unit(metric)}"
+            words = f"{label}, {forgotten(row)}, seed {row.get('seed')}: {number(gap, sign=True)} {gap_unit(metric)}"
             gaps.append((float(gap), words))
     return gaps
 

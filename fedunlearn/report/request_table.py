@@ -53,7 +53,7 @@ def request_table(requests: Mapping[str, Sequence[RequestRecord]]) -> Table:
 
 def whose(record: RequestRecord) -> str:
     """Return what a request for parts of clients' data names: ``50 % of the samples of client 3``."""
-    return words.clients(record.clients, {p.number: words.PartName(str(p), p.client) for p in record.parts})
+    return words.clients(record.clients, words.names_of(record.parts))
 
 
 def reasons(requests: Iterable[RequestRecord], trail: Iterable[AuditEntry]) -> list[str]:

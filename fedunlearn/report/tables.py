@@ -16,7 +16,7 @@ from fedunlearn.report.scores import Scores, Stat
 from fedunlearn.report.words import (
     MOMENTS,
     NOTHING,
-    clients,
+    forgotten,
     magnitude,
     metric_title,
     number,
@@ -246,7 +246,7 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
     lines += ["", *legend, "", *centralised.markdown_section(scores), "## Every row", ""]
     rows = [
         [_plain(str(row["label"])), str(row.get("at") or ""), number(row.get("seed"), 0),
-         clients((row.get("forget") or {}).get("clients") or ()), number(row.get("round"), 0)]
+         forgotten(row), number(row.get("round"), 0)]
         + [_valued(row, metric) for metric in metrics]
         + [_plain(str(row.get("reason") or ""))]
         for row in scores.rows

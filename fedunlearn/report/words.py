@@ -1,10 +1,11 @@
 """Names, numbers and units as a reader sees them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.parts import Part
 
 NOTHING = "–"  # what a null is shown as, everywhere
 NAMED = 12  # so many clients are named one by one
@@ -160,6 +161,17 @@ class PartName(NamedTuple):
 
     what: str
     client: int
+
+
+def names_of(parts: Iterable[Part]) -> dict[int, PartName]:
+    """Return what to call parts of clients' data, by number."""
+    return {part.number: PartName(str(part), part.client) for part in parts}
+
+
+def forgotten(row: Mapping[str, Any], names: Mapping[int, str | PartName] | None = None) -> str:
+    """Return what a row of a scorecard is about: ``client 3``, ``10 % of the samples of client 0``."""
+    forget = row.get("forget") or {}
+    return str(forget.get("words") or clients(forget.get("clients") or (), names))
 
 
 def clients(numbers: Sequence[int], names: Mapping[int, str | PartName] | None = None) -> str:

@@ -37,10 +37,12 @@ def draw_augmentations(experiment: Experiment, path: Path) -> None:
     Raises
     ------
     UserError
-        If its targets are masks, which no policy leaves in place.
+        If its targets are masks, which no policy leaves in place, or the file is to be no PNG.
     """
     if experiment.data.task != "classification":
         raise UserError("data augmentations: policies are for classified images, and these have masks")
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--out {path}: must end in .png")
     data = resident.data_of(experiment, experiment.seeds[0])
     assert data.pixels is not None
     labels = data.train_labels.cpu().numpy()

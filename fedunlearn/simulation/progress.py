@@ -86,6 +86,7 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
             {
                 "recovered": f"{who} recovered after {after}",
                 "capped": f"{who} not recovered within {after}",
+                "unjudged": f"{who} forgotten, measured after {after}",
                 "superseded": f"{who}: recovery taken over by a later request",
                 "failed": f"{who}: forgetting failed",
                 "diverged": f"{who}: diverged in round {request['ended_round']}",

@@ -24,7 +24,7 @@ from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
-from fedunlearn.report.words import PartName, clients
+from fedunlearn.report.words import clients, names_of
 from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
@@ -169,12 +169,13 @@ class _Simulation:
         self.progress.branch_done(branch, self._with_words(record), reused=cached)
 
     def _with_words(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Say in a branch's record for people what its requests are about, where that is not whole clients."""
-        parts = self.experiment.parts
-        if not parts:
-            return record
-        names = {number: PartName(str(parts[number]), parts[number].client) for number in parts}
-        requests = [{**r, "words": clients(r["clients"], names)} for r in record.get("requests", [])]
+        """Return a branch's record for people: what its requests are about, and no recovery that nobody judged."""
+        parts, requests = self.experiment.parts, record.get("requests", [])
+        if parts:
+            names = names_of(parts[number] for number in parts)
+            requests = [{**r, "words": clients(r["clients"], names)} for r in requests]
+        if self.experiment.recover.until == "max-rounds":
+            requests = [r | {"outcome": "unjudged"} if r["outcome"] == "recovered" else r for r in requests]
         return {**record, "requests": requests}
 
     def _grid(self, seed: int, stack: ExitStack) -> Grid:

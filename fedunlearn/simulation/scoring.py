@@ -20,6 +20,8 @@ from fedunlearn.evaluation.scored import Integers
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
 from fedunlearn.evaluation.summary import summaries
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.parts import Parts
+from fedunlearn.report import words
 from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
@@ -93,7 +95,7 @@ class SeedScoring:
             "seed": self._seed,
             "request": request.id if request is not None else None,
             "target": moment.index,
-            "forget": Forget(clients=clients),
+            "forget": _forget(clients, self._experiment.parts),
             "at": at,
             "round": round,
             "metrics": mine,
@@ -286,3 +288,19 @@ class SeedScoring:
             if m.round == round and m.metric == "coefficient"
         }
         return Scale(raw=branch.method.scale, effective=effective, group=sum(effective.values()))
+
+
+def _forget(numbers: tuple[int, ...], parts: Parts) -> Forget:
+    """Return what numbers of clients, and of parts of clients' data, stand for."""
+    found = [parts[number] for number in numbers if number in parts]
+    if not found:
+        return Forget(numbers)
+    samples, classes = {part.samples for part in found}, {part.classes for part in found}
+    alike = len(found) == len(numbers)
+    return Forget(
+        clients=tuple(sorted({parts[n].client if n in parts else n for n in numbers})),
+        samples=samples.pop() if alike and len(samples) == 1 else None,
+        classes=classes.pop() if alike and len(classes) == 1 else None,
+        parts=numbers,
+        words=words.clients(numbers, words.names_of(found)),
+    )

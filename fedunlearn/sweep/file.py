@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import TargetConfig, Targets
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import Origin, plain, read
+from fedunlearn.federation.local_methods import known_settings
 from fedunlearn.sweep.space import Choice, Dimensions, drawn, grid, read_space
 
 SUFFIX = "-tuned"
@@ -117,13 +118,29 @@ class Sweep:
             found.append(Trial(number, settings, _method(own, settings, f"{label}-{number}")))
         return tuple(found)
 
-    def experiment_of(self, label: str) -> Experiment:
-        """Return the experiment that runs a method's trials, each as a method of its own, without the test split."""
+    def ends(self, label: str) -> tuple[Trial, ...]:
+        """Return a routine's settings with each value that may be drawn for one of them: listed, or a range's end."""
+        own = plain(next(method for method in self.experiment.methods if method.label == label))
+        found: list[Trial] = []
+        for key, dimension in self._space[label].items():
+            for value in dimension.ends if key.startswith("settings.") else ():
+                number = len(found) + 1
+                found.append(Trial(number, {key: value}, _method(own, {key: value}, f"{label}-{number}")))
+        return tuple(found)
+
+    def experiment_of(self, label: str, trials: Sequence[Trial] = ()) -> Experiment:
+        """Return the experiment that runs a method's trials, each as a method of its own, without the test split.
+
+        Parameters
+        ----------
+        trials
+            Instead of all that are to be run.
+        """
         return self._derived(
             {
                 "name": f"{self.settings.name}-{label}",
                 "seeds": list(self.settings.seeds),
-                "method": [plain(trial.method) for trial in self.trials(label)],
+                "method": [plain(trial.method) for trial in trials or self.trials(label)],
                 "measures": {**plain(self.experiment.measures), "unseen": "validation"},
                 **self._forgets(),
             },
@@ -153,6 +170,11 @@ class Sweep:
         return config.loads(dumps(tree), place)
 
 
+def _settings_of(method: MethodConfig) -> Collection[str]:
+    """Return what the settings of a method's local routine are called; nothing of a method that runs none."""
+    return known_settings(method.routine) if method.routine is not None else ()
+
+
 def _method(entry: Mapping[str, Any], settings: Mapping[str, Any], label: str) -> MethodConfig:
     """Return a ``[[method]]`` entry with settings put in by their dotted keys, and a label."""
     tree: dict[str, Any] = json.loads(json.dumps(entry))
@@ -175,6 +197,10 @@ def load(path: Path, *, overrides: tuple[str, ...] = (), smoke: bool = False) ->
     """
     table = parse(read_text(path), str(path))
     tree, origin = with_overrides(table, str(path), overrides, smoke=smoke)
+    if "method" in tree and "space" not in tree:
+        raise origin.error(
+            "method", None, "belongs to an experiment: fedunlearn run takes one; a sweep has [space]"
+        )
     settings = read(SweepConfig, tree, origin)
     experiment = config.load(path.parent / settings.experiment, smoke=smoke)
     space = {}
@@ -203,7 +229,10 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
             )
         if not dimensions:
             raise origin.error(f"space.{label}", None, "must name at least one setting")
+        of_routine = _settings_of(next(m for m in experiment.methods if m.label == label))
         for key, dimension in dimensions.items():
+            if key in of_routine:
+                raise origin.error(f"space.{label}.{key}", None, f"write it under [space.{label}.settings]")
             if settings.search == "grid" and not isinstance(dimension, Choice):
                 raise origin.error(
                     f"space.{label}.{key}", None, 'must be a list of values with search = "grid"'
@@ -229,11 +258,12 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
         )
     if settings.targets is not None and settings.target:
         raise origin.error("target", None, "give either targets or [[target]] entries, not both")
-    classes = {frozenset(entry.classes) for entry in experiment.target if entry.classes and not entry.samples}
+    forgotten = {f for entry in experiment.target if not entry.samples for f in entry.classes or ()}
     for index, entry in enumerate(settings.target or experiment.target, start=1):
-        if not entry.samples and frozenset(entry.classes or ()) in classes:
+        shared_classes = sorted(forgotten.intersection(entry.classes or ()))
+        if shared_classes and not entry.samples:
             raise origin.error(
                 f"target[{index}].classes",
                 list(entry.classes or ()),
-                f"{settings.experiment} forgets the same; choose other classes to search on",
+                f"{settings.experiment} forgets class {shared_classes[0]}; choose other classes to search on",
             )

@@ -26,6 +26,11 @@ class Choice:
 
     values: tuple[Any, ...]
 
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All of them."""
+        return self.values
+
     def at(self, u: float) -> Any:
         """Return the value at a place, 0 ≤ u < 1."""
         return self.values[int(u * len(self.values))]
@@ -43,6 +48,11 @@ class Range:
     def whole(self) -> bool:
         """Whether only whole numbers are meant."""
         return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """The least and the greatest."""
+        return self.low, self.high
 
     def at(self, u: float) -> float:
         """Return the number at a place, 0 ≤ u < 1: three significant digits, or a whole number."""

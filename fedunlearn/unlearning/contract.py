@@ -8,7 +8,7 @@ point group ``fedunlearn.routines``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -119,6 +119,7 @@ class Unlearn(Protocol):
 
 
 Kind = Literal["samples", "class"]
+Merge = Callable[[Sequence[Mapping[str, Tensor]], Sequence[int]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ class Method:
         How a server takes a client's result: "replace" (the mean of the forgetting clients' results is the new
         model), "weighted" (averaged with the retained clients' updates, by numbers of examples), "negated" (as PUF
         does).
+    merge : callable or None
+        (buffers of each client's result, numbers of examples) → those of the buffers that must not be averaged, as
+        they are for all of these clients together: of filters, whose mean is none. None: a mean serves all.
     """
 
     name: str
@@ -168,6 +172,7 @@ class Method:
     tasks: tuple[str, ...] = ("classification",)
     returns: Literal["model", "filter"] = "model"
     hosted: Literal["replace", "weighted", "negated"] = "replace"
+    merge: Merge | None = None
 
     def __call__(
         self,
@@ -212,6 +217,8 @@ class Method:
             raise UserError(
                 f"{self.name}: needs retained examples, and there are none; another routine can do without"
             )
+        if self.forgets == ("class",) and torch.isin(forget.labels, retain.labels).any():
+            raise UserError(f"{self.name}: forgets classes, and examples to retain are of the same classes")
         conditions = replace(conditions, least_batch=least_batch(model, forget.images))
         return self.unlearn(
             model, forget, retain, settings=settings, generator=generator, conditions=conditions

@@ -12,7 +12,8 @@ estimated are ours.
 Deviations: the K outputs stay K. The filter gives log-probabilities; that of a dropped class is the logarithm of the
 type's smallest normal number, so that losses and divergences stay finite. Outputs are read in evaluation mode,
 without augmentation. The filter is a module with one buffer after the model; weights, and their number, are the
-same bit for bit.
+same bit for bit. Of several clients in one round the server makes one filter, which drops what any of theirs drops.
+It drops a class for everyone: a class of one client, which others go on learning, is lost to them, too.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,13 @@ from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
-from fedunlearn.unlearning.output_filter import filtered, log_probabilities, transfer_of, unfiltered
+from fedunlearn.unlearning.output_filter import (
+    filtered,
+    log_probabilities,
+    merged_filters,
+    transfer_of,
+    unfiltered,
+)
 from fedunlearn.unlearning.redistribution import LEARNING_STEPS, VARIANTS, drop
 
 
@@ -76,4 +83,5 @@ METHOD = Method(
     needs_retain=False,
     forgets=("class",),
     returns="filter",
+    merge=merged_filters,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch import Tensor, nn
 
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import Examples
-from fedunlearn.unlearning.redistribution import Floats, nothing_dropped
+from fedunlearn.unlearning.redistribution import Floats, merged, nothing_dropped
 from fedunlearn.unlearning.steps import frozen, logits_of, num_classes
 
 BATCH = 256
 """Examples whose outputs are read at once."""
+TRANSFER = "redistribution.transfer"
+"""The one buffer that a :class:`Filtered` model has beside the model's own."""
 
 
 class Redistribution(nn.Module):
@@ -93,6 +96,20 @@ def transfer_of(model: FlatModel, examples: Examples) -> Floats:
         transfer: Floats = model.module.redistribution.transfer.double().cpu().numpy()
         return transfer
     return nothing_dropped(num_classes(model, examples))
+
+
+def merged_filters(buffers: Sequence[Mapping[str, Tensor]], examples: Sequence[int]) -> dict[str, Tensor]:
+    """Return the buffers of the filter that does what all of several clients' filters do.
+
+    Parameters
+    ----------
+    buffers
+        Of each client's filtered model, by name.
+    examples
+        How many each has forgotten, above 0.
+    """
+    transfers = [each[TRANSFER].double().cpu().numpy() for each in buffers]
+    return {TRANSFER: torch.from_numpy(merged(transfers, examples)).to(buffers[0][TRANSFER])}
 
 
 def with_slot(module: nn.Module, count: int) -> nn.Module:

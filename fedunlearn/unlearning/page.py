@@ -81,7 +81,8 @@ def page() -> str:
     note = (
         "Passes are forward and backward, with the defaults; ½ is forward alone. *R*: refuses to run without\n"
         "retained examples, as a client that leaves as a whole has none. *all data*: reads all of F and R for its\n"
-        "statistics.\n\n"
+        "statistics. What `neggrad-plus` sees of F beside R is counted as passes over R; `fisher-noise`: of ten\n"
+        "classes.\n\n"
     )
     return INTRODUCTION + "\n".join(rows) + "\n\n" + note + "\n".join(map(_section, methods().values()))
 

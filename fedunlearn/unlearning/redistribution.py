@@ -73,6 +73,37 @@ def drop(transfer: Floats, classes: Sequence[int], rows: Floats) -> Floats:
     return found
 
 
+def merged(transfers: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """Return the transfer that drops every class that any of several drops; their mean would drop none of these.
+
+    A class gets the weighted mean of the rows of those who dropped it, and what lands on a class that another one
+    dropped moves on. Where such rows hand all they have to each other alone, that is shared out in proportion.
+
+    Parameters
+    ----------
+    transfers : sequence of ndarray, shape (K, K)
+        At least one.
+    weights : sequence of float
+        Of each, above 0.
+
+    Raises
+    ------
+    UserError
+        No class would be left.
+    """
+    stacked, shares = np.stack(transfers), np.asarray(weights, dtype=np.float64)
+    start, drops = nothing_dropped(stacked.shape[1]), np.diagonal(stacked, axis1=1, axis2=2) == 0
+    classes = drops.any(axis=0).nonzero()[0].tolist()
+    rows = np.array(
+        [np.average(stacked[drops[:, f], f], axis=0, weights=shares[drops[:, f]]) for f in classes]
+    )
+    try:
+        return drop(start, classes, rows)
+    except UserError:
+        rows[:, classes] = 0.0
+        return drop(start, classes, rows)
+
+
 def redistribute(probabilities: Probabilities, transfer: Probabilities) -> Probabilities:
     """Return q of probabilities p, (n, K), both NumPy arrays or both tensors of one type and device.
 

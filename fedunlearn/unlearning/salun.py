@@ -8,7 +8,8 @@ Source: Fan et al., "SalUn: Empowering Machine Unlearning via Gradient-based Wei
 Classification and Generation", ICLR 2024; code OPTML-Group/Unlearn-Saliency (defaults: half of the weights, 10
 epochs, lr 0.013).
 Deviations: weight decay and momentum do not move masked weights; the older code masked the gradient alone, which let
-them (``legacy_mask``). The learning rate is constant. Labels are drawn anew in every epoch.
+them (``legacy_mask``). The mask's gradients are summed over examples; the code sums the means of batches, in which a
+smaller last one counts more. The learning rate is constant. Labels are drawn anew in every epoch.
 """
 
 from dataclasses import dataclass

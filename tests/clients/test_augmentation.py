@@ -6,7 +6,7 @@ import torch
 from clients.tasks import routine_of
 from fedunlearn import resident
 from fedunlearn.data.augmentation import RotateCropFlip
-from fedunlearn.federation.answers import ROUTINE
+from fedunlearn.federation.answers import FORGET, ROUTINE
 from fedunlearn.federation.local_methods import Chosen
 from tests.clients.experiment import write
 from tests.e2e.tiny import PARTS, checkpoints, everything, run, tiny
@@ -50,7 +50,7 @@ def test_a_local_routine_forgets_on_augmented_images(tmp_path):
     for n, change in enumerate(((), (BY_POLICIES,), (BY_POLICIES,))):
         forgetting = routine(tmp_path / str(n), *change)
         forgetting.model.load(start)
-        forgetting.train(1, "forget", config)
+        forgetting.train(1, FORGET, config)
         found.append(forgetting.model.vector.clone())
     assert (found[1] - found[0]).abs().max() > 1e-3
     assert torch.equal(found[1], found[2])

@@ -457,6 +457,12 @@ BROKEN_LIVE = [
         "last update that was stored",
     ),
     (
+        'name = "puf"\n[requests]\nwindow = 5',
+        'name = "local-routine"\nroutine = "salun"\n[requests]\noffline = "stored"\nstore-updates = true',
+        'requests.offline = "stored" (x.toml): must be "wait" or "exclude" with a local routine, which a client '
+        "has to run itself",
+    ),
+    (
         "window = 5",
         'offline = "exclude"\ndeadline = 60',
         'requests.deadline = 60.0 (x.toml): belongs to offline = "wait"',

@@ -59,3 +59,21 @@ def masked_fine_tune(module, batches, settings, mask):
                     if not mask[place]:
                         p.view(-1)[i] = old.view(-1)[i]
                     place += 1
+
+
+def relabelled(forget, retain, classes, drawing, shuffling, order, exclude, batch_size, epochs):
+    """Return batches (images, labels): per epoch F with labels drawn anew, then R, or both shuffled together."""
+    found = []
+    for _ in range(epochs):
+        if exclude:  # so many classes further on, at least one
+            steps = torch.randint(1, classes, (len(forget.labels),), generator=drawing).tolist()
+            wrong = [(y + n) % classes for y, n in zip(forget.labels.tolist(), steps, strict=True)]
+        else:
+            wrong = torch.randint(classes, (len(forget.labels),), generator=drawing).tolist()
+        parts = [(forget.images, torch.tensor(wrong)), (retain.images, retain.labels)]
+        if order == "mixed":
+            parts = [tuple(torch.cat(pair) for pair in zip(*parts, strict=True))]
+        for images, labels in parts:
+            rows = torch.randperm(len(labels), generator=shuffling).tolist()
+            found += [(images[batch], labels[batch]) for batch in cut(rows, batch_size)]
+    return found

@@ -46,11 +46,11 @@ def scrub(student, settings, epochs):
     return kept
 
 
-def distil(student, batches, lr):
-    """Take Adam steps of (images, target probabilities) batches."""
+def distil(student, batches, lr, heat=1.0):
+    """Take Adam steps of (images, target probabilities) batches, at a temperature."""
     optimizer = torch.optim.Adam(student.parameters(), lr=lr)
     for images, targets in batches:
-        step(optimizer, kl(targets, softmax(student(images))))
+        step(optimizer, heat**2 * kl(targets, softmax(student(images), heat)))
 
 
 def nearest_wrong_label(module, image, label, epsilon, exclude=True):

@@ -52,3 +52,10 @@ def test_the_command_draws_an_experiment_s_images_or_says_why_not(overrides, tmp
     else:
         assert result.exit_code == 0, result.output
         assert Image.open(out).size[0] > 300
+
+
+def test_only_a_png_is_drawn(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text(to_toml(tiny()))
+    result = CliRunner().invoke(app, ["data", "augmentations", str(file), "--out", str(tmp_path / "x.txt")])
+    assert str(result.exception).endswith("x.txt: must end in .png")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fedunlearn import resident
+from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.report.html import write_report
 from fedunlearn.report.tables import markdown
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -62,3 +63,24 @@ def test_tables_and_report_show_them(run):
     for text in (markdown(read_scorecard(run)), write_report(run).read_text()):
         assert "test accuracy, remaining classes" in text
         assert "test accuracy, forgotten classes" in text
+
+
+def test_every_row_says_what_of_whose_data_was_forgotten(run):
+    """In the terms of the experiment file; a part's number is for whoever looks it up in the run's other files."""
+    clients = list(range(tiny(text=TEXT).federation.num_clients))
+    whom = "clients " + ", ".join(map(str, clients[:-1])) + f" and {clients[-1]}"
+    half = f"50 % of the samples of class 2 of {whom}"
+    rows = read_scorecard(run)["rows"]
+    for row in rows:
+        forget = dict(row["forget"])
+        assert len(forget.pop("parts", clients)) == len(clients)
+        assert forget == (
+            {"clients": clients, "samples": None, "classes": [2], "words": f"class 2 of {whom}"},
+            {"clients": clients, "samples": 0.5, "classes": [2], "words": half},
+            {"clients": [1], "samples": None, "classes": None},
+        )[row["target"]]  # fmt: skip
+        assert Row.from_dict(row).as_dict()["forget"].keys() == row["forget"].keys()
+    listed = markdown(read_scorecard(run)).partition("## Every row")[2]
+    assert listed.count(f"| class 2 of {whom} |") == sum(row["target"] == 0 for row in rows)
+    assert listed.count("| client 1 |") == sum(row["target"] == 2 for row in rows)
+    assert f"puf-special-2, class 2 of {whom}, seed 1: " in write_report(run).read_text()

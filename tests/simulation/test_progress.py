@@ -139,6 +139,7 @@ def test_names_are_printed_as_they_are_even_where_they_look_like_markup(clock):
     [
         ({"outcome": "recovered", "ended_round": 5}, "client 3 recovered after 1 round"),
         ({"outcome": "capped", "ended_round": 9}, "client 3 not recovered within 5 rounds"),
+        ({"outcome": "unjudged", "ended_round": 6}, "client 3 forgotten, measured after 2 rounds"),
         ({"outcome": "superseded"}, "client 3: recovery taken over by a later request"),
         ({"outcome": "failed"}, "client 3: forgetting failed"),
         ({"outcome": None, "ended_round": None, "state": "waiting"}, "client 3: waiting"),

@@ -1,6 +1,7 @@
 """Local routines: what the server makes of their results, and the same bits as the routine by itself."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from fedunlearn.randomness import torch_generator
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.unlearning import Conditions, Examples
-from strategies.local_routine import hosted_step
+from strategies.local_routine import LocalRoutine, hosted_step
 from tests.e2e.tiny import TINY, tiny
+from tests.strategies import tiny as federations
 
 W = torch.tensor([1.0, -2.0, 0.5])
 ONE = Contribution(0, 10, torch.tensor([1.0, 0.0, 2.0]))
@@ -45,6 +47,50 @@ def test_negated_is_puf():
 
     found = hosted_step(W, NOBODY, [ONE, TWO], "negated")
     torch.testing.assert_close(found, puf_step(W, NOBODY, [ONE, TWO], mode="special", scale=1.0))
+
+
+# -- a round of it --------------------------------------------------------------------------------------------
+
+
+def after_a_round(monkeypatch, hosted, clients=(1, 4)):
+    """Return a federation of six after round 2, in which two forgot by a routine that is hosted so."""
+    theirs = replace(unlearning.method("gradient-ascent"), hosted=hosted)
+    monkeypatch.setitem(unlearning.methods(), "gradient-ascent", theirs)
+    start = federations.initial_state(dtype=torch.float64, buffers=True)
+    made = federations.Federation(start=start, settings=federations.settings())
+    made.submit("r1", clients, 1)
+    return made.run(LocalRoutine, 2, routine="gradient-ascent")
+
+
+@pytest.mark.parametrize(
+    ("hosted", "trained", "averaged"),
+    [
+        ("replace", [], [1, 4]),
+        ("weighted", [0, 2, 3, 5], [0, 1, 2, 3, 4, 5]),
+        ("negated", [], []),
+    ],
+)
+def test_who_trains_and_whose_buffers_are_averaged(monkeypatch, hosted, trained, averaged):
+    made = after_a_round(monkeypatch, hosted)
+    assert made.clients.of_round(2) == sorted([*trained, 1, 4])
+    before, after = made.states[1], made.states[2]
+    delta = {k: federations.update_of(before.vector, 2, k) for k in (*trained, 1, 4)}
+    n = {k: federations.examples_of(k) for k in delta}
+    step = sum(n[k] * delta[k] for k in delta) / sum(n.values())
+    if hosted == "negated":
+        step = -step
+    torch.testing.assert_close(after.vector, before.vector + step)
+    total = sum(n[k] for k in averaged)
+    expected = before.buffers
+    if averaged:
+        each = {k: federations.buffers_after(before.buffers, k) for k in averaged}
+        expected = {
+            name: sum(n[k] * each[k][name] for k in averaged) / total for name in ("mean", "variance")
+        } | {"batches": max(each[k]["batches"] for k in averaged)}
+    assert after.buffers.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(after.buffers[name], value)
+    assert made.report(2).coefficients == {k: pytest.approx(n[k] / sum(n.values())) for k in (1, 4)}
 
 
 ROUTINE = """
@@ -149,6 +195,32 @@ def test_hosted_by_a_client_it_sees_that_clients_data_only(tmp_path, monkeypatch
     assert torch.equal(forget.images, data.assigned(Assignment(2, part))[0])
     assert torch.equal(retain.images, data.assigned(Assignment(2, None, (part,)))[0])
     assert len(forget.images) + len(retain.images) == len(own)
+
+
+FILTERED = """
+[[forget]]
+clients = [0]
+classes = [1]
+at-round = 2
+[[forget]]
+clients = [2]
+classes = [3]
+at-round = 2
+"""
+
+
+def test_filters_of_several_clients_in_one_round_drop_what_any_of_them_drops(tmp_path):
+    """Their mean would drop nothing, and both requests would end as forgotten."""
+    text = TINY.replace("targets = [[1]]\n", "") + FILTERED
+    experiment = hosted("mpru", '{redistribution = "constant"}', text)
+    run = simulate(experiment, out=tmp_path)
+    data = resident.data_of(experiment, 1)
+    model = resident.new_model(experiment, data, 1)
+    after = Checkpoints(run / "checkpoints", "mpru-timeline-s1").load(3)
+    model.load(after.vector, after.buffers)
+    outputs = model.module(data.client(0)[0]).exp().detach()
+    assert float(outputs[:, [1, 3]].max()) < 1e-30
+    torch.testing.assert_close(outputs.sum(1), torch.ones(len(outputs)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The file of a sweep, and the experiments that come of it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,28 @@ CLASSES = EXPERIMENT.replace("clients = [1]\nsamples = 0.5", "classes = [2]")
             'experiment = "small.toml" ({}): must have targets or [[target]] entries',
         ),
         (
+            "[space.fine-tune.settings]",
+            "[space.fine-tune]",
+            EXPERIMENT,
+            "space.fine-tune.lr ({}): write it under [space.fine-tune.settings]",
+        ),
+        (
+            "trials = 3",
+            "target = [{classes = [3, 0]}]",
+            CLASSES.replace("[2]", "[1, 3]"),
+            "target[1].classes = [3, 0] ({}): small.toml forgets class 3; choose other classes to search on",
+        ),
+        (
             "trials = 3",
             "target = [{classes = [3, 1]}]",
             CLASSES.replace("[2]", "[1, 3]"),
-            "target[1].classes = [3, 1] ({}): small.toml forgets the same; choose other classes",
+            "target[1].classes = [3, 1] ({}): small.toml forgets class 1; choose other classes",
         ),
         (
             "trials = 3",
             "",
             CLASSES,
-            "target[1].classes = [2] ({}): small.toml forgets the same; choose other classes",
+            "target[1].classes = [2] ({}): small.toml forgets class 2; choose other classes",
         ),
         (
             "trials = 3",
@@ -128,9 +141,23 @@ def test_settings_that_a_method_does_not_take_are_refused_before_anything_runs(t
         ConfigError, match=r"^space\.fine-tune\.settings\.epoch = \d: fine-tune has no such setting"
     ):
         checked(sweep)
+    # Also what is listed and, of three trials, not drawn.
+    for value in ('"half"', "2.5"):
+        listed = load(write(tmp_path, SWEEP.replace("[1, 2, 3]", f"[1, 2, 3, 4, 5, {value}]")))
+        listed = type(listed)(replace(listed.settings, trials=1), listed.experiment, listed._space)
+        with pytest.raises(ConfigError, match=r"^space\.fine-tune\.settings\.epochs = .*: must be an int"):
+            checked(listed)
     wrong = load(write(tmp_path, SWEEP.replace("[1, 2, 3]", "[1.5]")))
     with pytest.raises(ConfigError, match=r"^space\.fine-tune\.settings\.epochs = 1\.5: must be an int"):
         checked(wrong)
+
+
+def test_an_experiment_is_no_sweep_and_a_sweep_no_experiment(tmp_path):
+    file = write(tmp_path)
+    with pytest.raises(ConfigError, match=r"^method .*: belongs to an experiment: fedunlearn run takes one"):
+        load(tmp_path / "small.toml")
+    with pytest.raises(ConfigError, match=r"^space .*: belongs to a sweep: fedunlearn sweep takes this file"):
+        config.load(file)
 
 
 SWEEPS = sorted((Path(__file__).parents[2] / "sweeps").glob("*.toml"))

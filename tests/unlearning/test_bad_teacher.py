@@ -28,16 +28,20 @@ def drawn_network(seed):
     return module
 
 
-def test_two_epochs_are_those_of_the_oracle():
-    settings = BadTeacher(epochs=2, batch_size=4, lr=0.01, retain_share=0.5)
+@pytest.mark.parametrize("heat", [1.0, 3.0])
+def test_two_epochs_are_those_of_the_oracle(heat):
+    settings = BadTeacher(epochs=2, batch_size=4, lr=0.01, retain_share=0.5, temperature=heat)
     model = tiny.flat()
     module, good, bad = tiny.plain_copy(model), tiny.plain_copy(model), drawn_network(3)
     rows = torch.randperm(11, generator=torch_generator(3, "retain-share"))[:5]
     images = torch.cat([FORGET.images, RETAIN.images[rows]])
     with torch.no_grad():
-        targets = torch.cat([teachers.softmax(bad(images[:6])), teachers.softmax(good(images[6:]))])
+        targets = torch.cat(
+            [teachers.softmax(bad(images[:6]), heat), teachers.softmax(good(images[6:]), heat)]
+        )
     passes = oracle.orders(11, 4, 2, seed=3)
-    teachers.distil(module, [(images[r], targets[r]) for batches in passes for r in batches], settings.lr)
+    batches = [(images[r], targets[r]) for rows in passes for r in rows]
+    teachers.distil(module, batches, settings.lr, heat)
     found = method("bad-teacher")(model, FORGET, RETAIN, settings=settings, generator=tiny.generator(3))
     torch.testing.assert_close(found.vector, tiny.weights(module), rtol=0, atol=1e-12)
 

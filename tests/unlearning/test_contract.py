@@ -1,5 +1,8 @@
 """What every method keeps to, whoever wrote it."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 
@@ -17,6 +20,7 @@ def quick(method):
     """Return settings with which a method is done at once, and does something."""
     names = method.defaults
     chosen = {"epochs": 1, "batch_size": 4, "lr": 0.1, "saliency": 0.5, "selection": 1.0, "retain_share": 0.5}
+    chosen["sparsity"] = 0.5
     return method.settings(**{name: value for name, value in chosen.items() if name in names})
 
 
@@ -33,9 +37,10 @@ def state(model):
     )
 
 
-def run(method, model, **given):
+def run(method, model, brighter=0.0, **given):
     forget, retain = tiny.examples(7, 1, label=2), tiny.examples(9, 2)  # no batch of one, for BatchNorm
     retain = retain.select((retain.labels != 2).nonzero().flatten())  # a class, as a whole
+    forget, retain = (Examples(part.images + brighter, part.labels) for part in (forget, retain))
     return method(model, forget, retain, **{"settings": quick(method), "generator": tiny.generator()} | given)
 
 
@@ -90,6 +95,18 @@ def test_without_retained_examples_it_works_or_refuses_by_name(method):
         assert call() is not None
 
 
+def test_what_forgets_classes_refuses_retained_examples_of_them(method):
+    call = partial(method, tiny.flat(), tiny.examples(6, 1, label=2), settings=quick(method))
+    shared = tiny.examples(4, 2, label=2)
+    if method.forgets == ("class",):
+        with pytest.raises(
+            UserError, match=f"^{method.name}: forgets classes, and examples to retain are of"
+        ):
+            call(shared, generator=tiny.generator())
+    else:
+        call(shared, generator=tiny.generator())
+
+
 def test_progress_counts_to_the_end(method):
     told = []
     run(method, tiny.flat(), conditions=Conditions(progress=told.append))
@@ -109,6 +126,37 @@ def test_gradients_are_clipped(method):
     found = run(method, model, settings=settings, conditions=Conditions(clip_norm=1e-6, progress=told.append))
     if method.name not in ADAM:
         assert float((found.vector - model.vector).norm()) <= 0.1 * 1e-6 * len(told) * 1.01
+
+
+class Brighter:
+    """An augmentation that adds one to every pixel, and draws numbers for nothing."""
+
+    def draw(self, n, generator):
+        return torch.rand(n, 1, generator=generator)
+
+    def apply(self, images, targets, parameters):
+        assert len(parameters) == len(images)
+        return images + 1, targets
+
+
+def test_every_batch_that_is_trained_on_is_augmented_and_no_order_is_another(method):
+    """Trained on images that an augmentation makes brighter, it ends where brighter images end."""
+    if "lr" not in method.defaults:
+        pytest.skip("trains on nothing")
+    everywhere = {"saliency": 1.0} if "saliency" in method.defaults else {}  # masks are of images as they are
+    given = {"settings": replace(quick(method), **everywhere)}
+    found = run(method, tiny.flat(), conditions=Conditions(augmentation=Brighter()), **given)
+    expected = run(method, tiny.flat(), brighter=1.0, **given)
+    torch.testing.assert_close(found.vector, expected.vector, rtol=0, atol=1e-14)
+    assert not torch.equal(found.vector, run(method, tiny.flat(), **given).vector)
+
+
+def test_who_takes_steps_trains_in_training_mode_and_who_takes_none_leaves_statistics(method):
+    model = tiny.flat(norm=True)
+    model.module.eval()
+    found = dict(run(method, model).module.named_buffers())
+    counted = next(value for name, value in found.items() if name.endswith("num_batches_tracked"))
+    assert (int(counted) > 0) == ("lr" in method.defaults)
 
 
 ADAM = ("bad-teacher", "fedquit", "fedunran")
@@ -166,8 +214,6 @@ def installed(monkeypatch):
 
 
 def test_methods_of_other_packages_are_found(installed):
-    from dataclasses import replace
-
     theirs = replace(METHODS["fine-tune"], name="theirs")
     installed(lambda: theirs)
     assert unlearning.method("theirs") is theirs

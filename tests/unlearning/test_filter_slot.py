@@ -26,7 +26,7 @@ def test_outputs_weights_and_gradients_are_those_without_bit_for_bit():
 
 def test_a_filter_changes_buffers_and_no_architecture():
     model = slotted()
-    forget, retain = tiny.examples(5, 1, label=2), tiny.examples(9, 2)
+    forget, retain = tiny.examples(5, 1, label=2), tiny.examples(9, 2, label=0)
     found = method("mpru")(model, forget, retain, generator=tiny.generator())
     assert torch.equal(found.vector, model.vector)
     assert found.buffers().keys() == model.buffers().keys()

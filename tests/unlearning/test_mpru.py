@@ -156,8 +156,8 @@ def test_it_can_be_trained_on():
 @pytest.mark.parametrize("kind", ["proportional", "uniform", "constant"])
 def test_one_request_or_several_in_any_order(kind):
     seen = tiny.examples(10, 5).images
-    at_once = run(tiny.flat(), [0, 1, 3], kind).module(seen)
-    for order in permutations([0, 1, 3]):
+    at_once = run(tiny.flat(), [0, 3], kind).module(seen)  # two are left, or there would be nothing to share
+    for order in permutations([0, 3]):
         model = tiny.flat()
         for f in order:
             model = run(model, [f], kind)

@@ -129,6 +129,42 @@ def test_tensors_and_arrays_give_the_same():
     np.testing.assert_allclose(tensors.numpy(), ours.redistribute(p, transfer), rtol=0, atol=1e-15)
 
 
+# -- of several clients -----------------------------------------------------------------------------------------
+
+
+def test_filters_merged_drop_what_any_of_them_drops():
+    """Row by row the mean of those who dropped the class; then as if one had dropped all of them."""
+    rng = np.random.default_rng(3)
+    first, second, third = stochastic(rng, [1, 3]), stochastic(rng, [3]), np.zeros((1, CLASSES))
+    transfers = [dropped([1, 3], first), dropped([3], second), dropped([0], third)]
+    found, p = ours.merged(transfers, [10, 30, 5]), simplex(rng, 6)
+    shares = {
+        0: None,
+        1: transfers[0][1],
+        3: (10 * transfers[0][3] + 30 * transfers[1][3]) / 40,
+    }
+    expected = [oracle.pushed_on(row, shares) for row in p]
+    np.testing.assert_allclose(ours.redistribute(p, found), expected, rtol=0, atol=1e-12)
+
+
+@given(requests, st.integers(0, 2**16), st.lists(st.integers(1, 50), min_size=1, max_size=4))
+def test_of_equal_filters_it_is_the_filter_and_of_one_too(classes, seed, weights):
+    transfer = dropped(classes, stochastic(np.random.default_rng(seed), classes))
+    np.testing.assert_allclose(ours.merged([transfer] * len(weights), weights), transfer, atol=1e-12)
+
+
+def test_merged_ones_that_hand_all_to_each_other_share_it_out_in_proportion():
+    one, other = dropped([0], [[0, 0, 1, 0, 0]]), dropped([2], [[1, 0, 0, 0, 0]])
+    p = simplex(np.random.default_rng(2), 3)
+    found = ours.redistribute(p, ours.merged([one, other], [1, 1]))
+    np.testing.assert_allclose(found, [oracle.without(row, {0, 2}) for row in p], rtol=1e-12)
+
+
+def test_merged_ones_leave_a_class():
+    with pytest.raises(UserError, match="there is no class left"):
+        ours.merged([dropped([0, 1, 2], np.zeros((3, 5))), dropped([3, 4], np.zeros((2, 5)))], [1, 1])
+
+
 # -- R --------------------------------------------------------------------------------------------------------
 
 P = simplex(np.random.default_rng(7), 40)

@@ -1,10 +1,12 @@
-"""SalUn moves what the forget loss says matters, and nothing else by a single bit."""
+"""SalUn moves what the forget loss says matters, and nothing else by a single bit.
+
+Its weights beside an oracle's: tests/unlearning/test_random_label.py.
+"""
 
 import pytest
 import torch
 
-from fedunlearn.unlearning import PLAIN, Conditions, Examples, method
-from fedunlearn.unlearning.random_label import random_labels
+from fedunlearn.unlearning import PLAIN, Conditions, method
 from fedunlearn.unlearning.salun import SalUn, saliency_mask
 from tests.oracles import unlearning as oracle
 from tests.unlearning import tiny
@@ -44,26 +46,7 @@ def test_in_legacy_mode_weight_decay_moves_them():
     assert (run(model, settings).vector != model.vector)[~mask].any()
 
 
-@pytest.mark.parametrize("exclude", [False, True])
-def test_two_epochs_are_those_of_the_oracle(exclude):
-    settings = SalUn(epochs=2, batch_size=4, lr=0.1, weight_decay=0.01, exclude_true_label=exclude)
-    model, forget, retain = tiny.flat(), tiny.examples(6, 1), tiny.examples(9, 2)
-    module = tiny.plain_copy(model)
-    mask = oracle.salient(module, forget.images, forget.labels, settings.saliency)
-    shuffling = torch.Generator().manual_seed(3)
-    drawing = drawn_for_labels(3)
-    batches = []
-    for _ in range(2):
-        wrong = random_labels(forget.labels, tiny.CLASSES, drawing, exclude=exclude)
-        for part in (Examples(forget.images, wrong), retain):
-            order = torch.randperm(part.size, generator=shuffling).tolist()
-            batches += [(part.images[rows], part.labels[rows]) for rows in oracle.cut(order, 4)]
-    oracle.masked_fine_tune(module, batches, settings, mask)
-    found = run(model, settings)
-    torch.testing.assert_close(found.vector, tiny.weights(module), rtol=0, atol=1e-12)
-
-
-def drawn_for_labels(seed):
-    from fedunlearn.randomness import torch_generator
-
-    return torch_generator(seed, "labels")
+def test_but_for_weight_decay_both_masks_do_the_same():
+    model, settings = tiny.flat(), {"epochs": 2, "batch_size": 4, "lr": 0.1, "weight_decay": 0.0}
+    held, legacy = (run(model, SalUn(**settings, legacy_mask=legacy)).vector for legacy in (False, True))
+    assert torch.equal(held, legacy) and not torch.equal(held, model.vector)
