@@ -137,15 +137,19 @@ class Routine(ABC):
     def tally(self, client: int, config: Config | None = None) -> Tally | Withheld:
         """Count and sum what the model, as it is, makes of the client's own training data; it stays as it is.
 
-        With an assignment in the config, of the data that it names.
+        With an assignment in the config, of the data that it names; `client` may then be the number of a part.
 
         Never raises: nothing that goes wrong in measuring may stand in the way of being forgotten.
         """
+        config = config or {}
+        whose = "a client's part" if ASSIGNMENT in config else f"client {client}"
         try:
-            images, targets = self._examples(client, config or {})
+            if ASSIGNMENT in config:
+                whose = str(Assignment.loads(config[ASSIGNMENT]))
+            images, targets = self._examples(client, config)
             return tally_of(self._outputs(images, targets)) if len(targets) >= FEWEST else TOO_FEW
         except Exception as error:
-            log(WARNING, "client %d: no tally of its data", client, exc_info=True)
+            log(WARNING, "%s: no tally of its data", whose, exc_info=True)
             return Withheld(f"the measurement failed: {type(error).__name__}")
 
     def _examples(self, client: int, config: Config) -> tuple[Tensor, Tensor]:

@@ -233,6 +233,7 @@ def _intake(folder: Path) -> Iterator[Intake]:
     """Open the run directory of a live federation to whoever asks in it."""
     from fedunlearn import config
     from fedunlearn.requests import Intake
+    from fedunlearn.runs.classes import classes_of_run
 
     if not (folder / "experiment.toml").is_file():
         raise UserError(
@@ -245,7 +246,12 @@ def _intake(folder: Path) -> Iterator[Intake]:
             "[requests] table is"
         )
     with _ledger(folder, must_exist=False) as ledger:
-        yield Intake(ledger, num_clients=experiment.federation.num_clients, task=experiment.data.task)
+        yield Intake(
+            ledger,
+            num_clients=experiment.federation.num_clients,
+            task=experiment.data.task,
+            num_classes=lambda: classes_of_run(folder, experiment),
+        )
 
 
 @contextmanager

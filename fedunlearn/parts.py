@@ -46,32 +46,44 @@ class Part:
     def rows(self, labels: npt.NDArray[np.integer[Any]], seed: int) -> Rows:
         """Return which of the client's rows belong to it, ascending, int64.
 
+        Rows and classes that the client does not have are simply not there: a live request may name some, for nobody
+        but the client can tell, and that must not keep it from training. Where the data are, `check` finds them.
+
         Parameters
         ----------
         labels : ndarray of int, shape (n,)
             Of the client's own rows.
         seed
             The experiment's; a share is drawn at the address (seed, "part", 0, number).
-
-        Raises
-        ------
-        ConfigError
-            A single row is named that the client does not have.
         """
         chosen = np.arange(len(labels))
         if self.classes is not None:
             chosen = chosen[np.isin(labels, self.classes)]
         if isinstance(self.samples, tuple):
-            if max(self.samples) >= len(labels):
-                raise ConfigError(
-                    f"samples: client {self.client} has {len(labels)} rows, counted from 0; there is no row "
-                    f"{max(self.samples)}"
-                )
             return chosen[np.isin(chosen, self.samples)].astype(np.int64)
         if self.samples is not None:
             order = numpy_generator(seed, "part", 0, self.number).permutation(len(chosen))
             chosen = np.sort(chosen[order[: round(self.samples * len(chosen))]])
         return chosen.astype(np.int64)
+
+    def check(self, num_rows: int, num_classes: int) -> None:
+        """Hold it against data that have so many rows of its client, and so many classes.
+
+        Raises
+        ------
+        ConfigError
+            It names a single row that the client does not have, or a class that there is not.
+        """
+        if isinstance(self.samples, tuple) and max(self.samples) >= num_rows:
+            raise ConfigError(
+                f"samples: client {self.client} has {num_rows} rows, counted from 0; there is no row "
+                f"{max(self.samples)}"
+            )
+        if self.classes is not None and max(self.classes) >= num_classes:
+            raise ConfigError(
+                f"classes: the data have {num_classes} classes, counted from 0; there is no class "
+                f"{max(self.classes)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -134,6 +146,10 @@ class Assignment:
         if self.part is None:
             return Assignment(self.client, Part(-1, self.client, classes=()))
         return Assignment(self.client, None, (*self.without, self.part))
+
+    def __str__(self) -> str:
+        """Say whose and what it is: ``client 3, class 2``; of what is left out nothing."""
+        return f"client {self.client}" + ("" if self.part is None else f", {self.part}")
 
     def dumps(self) -> str:
         """Return one line of JSON, as a message carries it."""

@@ -29,6 +29,7 @@ from fedunlearn.requests.clerk import Clerk
 from fedunlearn.requests.keys import find_key
 from fedunlearn.roster import Roster
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.runs.classes import note_classes
 from fedunlearn.runs.metrics_log import MetricsLog
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.simulation.branches import branches
@@ -92,6 +93,8 @@ def _serve_live(
             "no signing key: trail and certificates are not signed; make one with `fedunlearn keys new`",
         )
     data = server_data(experiment, settings)
+    if settings.validation is not None:
+        note_classes(folder, data.class_names)
     with Ledger(folder / "requests.sqlite") as ledger:
         requests = serve_live(
             grid,

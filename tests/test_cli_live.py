@@ -463,8 +463,13 @@ def test_a_share_single_samples_or_classes(
         refused = [
             (say("forget", where), "--client: is missing"),
             (say("forget", where, "--samples", "0.5"), "--client: is missing"),
-            (say("forget", where, "--client", 3, "--samples", "7"), "a single row a comma (7,)"),
+            (say("forget", where, "--client", 3, "--samples", "7"), "written with a comma: 7,"),
             (say("forget", where, "--client", 3, "--samples", "2.5"), "samples: "),
+            (
+                say("forget", where, "--client", 3, "--samples", "abc"),
+                "--samples abc: must be a share such as",
+            ),
+            (say("forget", where, "--client", 3, "--class", 12), "classes: 12 is no class"),
             (say("forget", where, "--client", 3, "--samples", "nowhere.json"), "cannot be read"),
         ]
     assert all(shown in table for _, shown in asked), table

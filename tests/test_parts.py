@@ -45,9 +45,26 @@ def test_a_share_of_classes_is_a_share_of_their_rows():
     assert set(rows(samples=0.5, classes=(0,))) <= {0, 3, 6, 9}
 
 
-def test_a_row_that_the_client_does_not_have_is_named():
-    with pytest.raises(ConfigError, match="client 3 has 10 rows, counted from 0; there is no row 10"):
-        rows(samples=(4, 10))
+def test_rows_and_classes_that_the_client_does_not_have_are_not_there():
+    assert rows(samples=(4, 10, 999_999)) == [4] and rows(samples=(10,)) == []
+    assert rows(classes=(2, 3)) == [2, 5, 8] and rows(classes=(3,)) == rows(classes=(3,), samples=0.5) == []
+    missing = Part(10, 3, samples=(4, 10)), Part(11, 3, classes=(3,))
+    assert Assignment(3, missing[0]).rows(LABELS, 1).tolist() == [4]
+    assert Assignment(3, None, missing).rows(LABELS, 1).tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
+def test_held_against_the_data_a_row_or_class_that_is_not_there_is_named():
+    for part in (Part(10, 3, (4, 9)), Part(10, 3, 0.5, (0, 2)), Part(10, 3)):
+        part.check(10, 3)
+    with pytest.raises(ConfigError, match=r"client 3 has 10 rows, counted from 0; there is no row 10$"):
+        Part(10, 3, samples=(4, 10)).check(10, 3)
+    with pytest.raises(ConfigError, match=r"the data have 3 classes, counted from 0; there is no class 3$"):
+        Part(10, 3, classes=(0, 3)).check(10, 3)
+
+
+def test_an_assignment_is_named_by_its_client_and_part():
+    assert str(Assignment(3)) == "client 3"
+    assert str(Assignment(3, Part(10, 3, 0.5, (2,)))) == "client 3, 50 % of the samples of class 2"
 
 
 parts = st.builds(

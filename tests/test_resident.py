@@ -9,9 +9,10 @@ import torch
 from fedunlearn import config, resident
 from fedunlearn.data.augmentation import Rot90Flip
 from fedunlearn.errors import ConfigError
+from fedunlearn.parts import Part, Parts
 from fedunlearn.training import CLASSIFY, Recipe, dice_cross_entropy
 from tests.clients import sites
-from tests.e2e.tiny import tiny
+from tests.e2e.tiny import TINY, tiny
 
 EXPERIMENT = tiny()
 
@@ -161,3 +162,23 @@ def test_a_workplace_is_whole_and_stays_until_another_is_asked_for(path, tmp_pat
     assert third.experiment.model.hidden == (9,)
     assert third.model.num_parameters > first.model.num_parameters
     assert resident.workplace(path, 1).experiment == EXPERIMENT
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        ("samples = [0, 99999]", "samples: client 1 has .* there is no row 99999"),
+        ("classes = [1]\nsamples = [99999]", "samples: client 1 has .* there is no row 99999"),
+    ],
+)
+def test_a_scripted_request_for_rows_that_there_are_not_is_refused_when_the_data_are_loaded(wanted, says):
+    text = TINY.replace("targets = [[1]]\n", "") + f"[[target]]\nclients = [1]\n{wanted}\n"
+    with pytest.raises(ConfigError, match=says):
+        resident.data_of(config.loads(text), 1)
+
+
+def test_and_so_is_one_for_classes_that_the_data_turn_out_not_to_have():
+    """Of a source, say, whose number of classes its settings do not tell."""
+    data = resident.data_of(EXPERIMENT, 1)
+    with pytest.raises(ConfigError, match="the data have 4 classes, counted from 0; there is no class 4"):
+        data.with_parts(Parts([Part(4, 0, classes=(4,))]), 1)

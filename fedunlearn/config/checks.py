@@ -10,13 +10,16 @@ from fedunlearn.config.augmentation import contradictions_of
 from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
-    from fedunlearn.config import Experiment
+    from fedunlearn.config import DataConfig, Experiment
 
 Contradiction = tuple[str, Any, str]
 """Path of the value, the value (None: absent, or too long to show), what would be right."""
 
 IN_A_DIRECTORY = ("cifar10", "cifar100", "prostate-mri")
 """Sources that are read from ``data.directory``."""
+
+CLASSES = {"mnist5k": 10, "digits": 10, "cifar10": 10, "cifar100": 100}
+"""Classes of the sources that always have as many."""
 
 _NOBODY_LEFT = "nobody would be left to learn from; leave at least one client"
 
@@ -33,6 +36,11 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _recovery(experiment)
     yield from _engine(experiment)
     yield from _measures(experiment)
+
+
+def num_classes(data: DataConfig) -> int | None:
+    """Return how many classes the data have, where their settings tell; masks have none that could be forgotten."""
+    return data.num_classes if data.source == "synthetic-images" else CLASSES.get(data.source)
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
@@ -129,6 +137,13 @@ def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contr
         yield f"{path}.clients", wanted.clients, message
     if not whole and experiment.data.task == "segmentation" and wanted.classes is not None:
         yield f"{path}.classes", wanted.classes, "has no meaning for masks, which have every class in them"
+    known = num_classes(experiment.data)
+    if wanted.classes is not None and known is not None and max(wanted.classes) >= known:
+        message = (
+            f'there is no class {max(wanted.classes)}; data.source = "{experiment.data.source}" has {known} classes, '
+            "counted from 0"
+        )
+        yield f"{path}.classes", wanted.classes, message
     if isinstance(wanted.samples, tuple) and (wanted.clients is None or len(wanted.clients) != 1):
         right = "single rows are one client's; name it, or give a file of rows by client"
         yield f"{path}.samples", wanted.samples, right

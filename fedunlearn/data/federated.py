@@ -107,7 +107,16 @@ class FederatedData:
         return self.train_images.shape[-1]
 
     def with_parts(self, parts: Parts, seed: int) -> FederatedData:
-        """Return the same data, of whose clients these parts have numbers; `seed` draws their rows."""
+        """Return the same data, of whose clients these parts have numbers; `seed` draws their rows.
+
+        Raises
+        ------
+        ConfigError
+            A part names a row that its client does not have, or a class that there is not.
+        """
+        sizes = self.clients.sizes if parts else ()
+        for number in parts:
+            parts[number].check(int(sizes[parts.owner(number)]), self.num_classes)
         return replace(self, parts=parts, seed=seed)
 
     def without_test(self) -> FederatedData:

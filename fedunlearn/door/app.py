@@ -30,6 +30,7 @@ from fedunlearn.door.page import page
 from fedunlearn.door.schemas import Ask, Health, Problem, ReceiptAnswer, RequestAnswer, RequestList, State
 from fedunlearn.door.watch import Watch
 from fedunlearn.requests import LIVE_BRANCH, RequestRecord, UnknownRequestError
+from fedunlearn.requests.wanted import NOBODY
 from fedunlearn.roster import Actor
 from fedunlearn.roster_file import RosterFile
 
@@ -168,7 +169,7 @@ def _requests(app: FastAPI, door: Door) -> None:
         202 says that the request is on the disk and will be served; Location leads to what becomes of it.
         """
         if wanted.clients is None and wanted.classes is None:
-            raise HTTPException(422, "clients: is missing")
+            raise HTTPException(422, NOBODY)
         may_ask(actor, wanted.clients)
         receipt, served = await door.writer.do(
             lambda opened: (

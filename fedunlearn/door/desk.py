@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from fedunlearn import config
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests import Intake, Ledger
+from fedunlearn.runs.classes import classes_of_run
 
 Answer = TypeVar("Answer")
 
@@ -233,8 +234,13 @@ def open_ledger(folder: Path) -> OpenLedger:
             f"{folder}: is the run of an experiment with targets; the door needs one with [requests]"
         )
     ledger = Ledger(folder / "requests.sqlite")
-    num_clients, task = experiment.federation.num_clients, experiment.data.task
-    return OpenLedger(folder, ledger, Intake(ledger, num_clients=num_clients, task=task))
+    intake = Intake(
+        ledger,
+        num_clients=experiment.federation.num_clients,
+        task=experiment.data.task,
+        num_classes=lambda: classes_of_run(folder, experiment),
+    )
+    return OpenLedger(folder, ledger, intake)
 
 
 def _from_sqlite(error: BaseException) -> bool:

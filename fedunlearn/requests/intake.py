@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fedunlearn.errors import UserError
@@ -93,6 +93,8 @@ class Intake:
         Clients are numbered from 0 up to this, exclusively.
     task
         Of the federation: masks have no classes that could be forgotten.
+    num_classes
+        Asked each time that classes are named; None: it is not known here, and every number may be one.
     """
 
     def __init__(
@@ -102,11 +104,13 @@ class Intake:
         *,
         num_clients: int,
         task: str = "classification",
+        num_classes: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.ledger = ledger
         self.branch = branch
         self.num_clients = num_clients
         self.task = task
+        self._num_classes = num_classes
         self._store = ledger.store
 
     def ask(
@@ -224,7 +228,8 @@ class Intake:
 
     def _valid(self, wanted: Wanted, actor: str) -> tuple[int, ...]:
         """Return whom a request is about; raise as `ask` does."""
-        if (why := wanted.problem(self.num_clients, self.task)) is not None:
+        known = None if wanted.classes is None else self._num_classes()
+        if (why := wanted.problem(self.num_clients, self.task, known)) is not None:
             raise InvalidRequestError(why)
         owners = wanted.owners(self.num_clients)
         own = _own(actor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedunlearn.errors import UserError
 from fedunlearn.parts import Part
@@ -17,6 +18,10 @@ Samples = float | Sequence[int] | Mapping[int, Sequence[int]] | None
 
 HIGHEST = 2**31
 """No row and no class has this number or a higher one."""
+
+
+NOBODY = "clients: is missing; say whose data, or name classes to forget everyone's"
+"""What is wrong where neither clients nor classes are named."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,12 @@ class Wanted:
         """Whether all data of its clients are to be forgotten."""
         return self.samples is None and self.classes is None
 
-    def problem(self, num_clients: int, task: str) -> str | None:
-        """Say in one line what is wrong with it, or return None."""
+    def problem(self, num_clients: int, task: str, num_classes: int | None = None) -> str | None:
+        """Say in one line what is wrong with it, or return None; without `num_classes` a class may be any."""
         return (
             self._problem_of_clients(num_clients)
             or self._problem_of_samples()
-            or self._problem_of_classes(task)
+            or self._problem_of_classes(task, num_classes)
         )
 
     def owners(self, num_clients: int) -> tuple[int, ...]:
@@ -82,7 +87,7 @@ class Wanted:
     def _problem_of_clients(self, num_clients: int) -> str | None:
         if self.clients is None:
             if self.classes is None:
-                return "clients: is missing; say whose data, or name classes to forget everyone's"
+                return NOBODY
             return None
         if not self.clients:
             return "clients: names none; name at least one client"
@@ -111,7 +116,7 @@ class Wanted:
             return "samples: 1 is all there is; leave it out to forget whole clients"
         return None
 
-    def _problem_of_classes(self, task: str) -> str | None:
+    def _problem_of_classes(self, task: str, num_classes: int | None) -> str | None:
         if self.classes is None:
             return None
         if not self.classes:
@@ -121,6 +126,11 @@ class Wanted:
             return f"classes: {wrong[0]!r} is no class; must be a whole number from 0 on"
         if task == "segmentation":
             return "classes: have no meaning for masks, which have every class in them"
+        if num_classes is not None and max(self.classes) >= num_classes:
+            return (
+                f"classes: {max(self.classes)} is no class of this federation's data; must be from 0 to "
+                f"{num_classes - 1}"
+            )
         return None
 
 
@@ -134,21 +144,38 @@ def samples_in(text: str | None, clients: Sequence[int] | None) -> Samples:
     """
     if text is None:
         return None
-    if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
+    if re.fullmatch(r"[0-9]+(,[0-9]+)*,?", text) and "," in text:
         return [int(row) for row in text.rstrip(",").split(",")]
     try:
         share = float(text)
     except ValueError:
-        from fedunlearn.config.targets import read_samples
-
-        if not clients:
-            raise UserError(f"--samples {text}: say whose rows the file names, with --client") from None
-        return dict(read_samples(text, sorted(set(clients))))
-    if text.isdigit():
+        return _samples_in_file(text, clients)
+    if re.fullmatch(r"[0-9]+", text):
         raise UserError(
-            f"--samples {text}: a share has a point ({share:.1f}), a single row a comma ({text},)"
+            f"--samples {text}: a share is between 0 and 1, such as 0.5; a single row is written with a comma: "
+            f"{text},"
         )
     return share
+
+
+def _samples_in_file(text: str, clients: Sequence[int] | None) -> Samples:
+    from fedunlearn.config.targets import read_samples
+
+    if not _exists(text) and not text.endswith(".json"):  # else it is a file that was meant
+        raise UserError(
+            f"--samples {text}: must be a share such as 0.5, rows such as 3,17,42 (a single one: 3,), or a JSON file "
+            "of rows"
+        )
+    if not clients:
+        raise UserError(f"--samples {text}: say whose rows the file names, with --client")
+    return dict(read_samples(text, sorted(set(clients))))
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).exists()
+    except OSError:  # of a list of very many rows, too long for a name
+        return False
 
 
 def asked_samples(parts: Sequence[Part]) -> float | list[int] | dict[str, list[int]] | None:

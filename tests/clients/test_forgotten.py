@@ -1,5 +1,6 @@
 """A client that is forgotten: what it tells of the model, how its node learns of it, and what it refuses then."""
 
+import logging
 import math
 from collections import Counter
 
@@ -10,13 +11,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from clients.app import app
 from clients.classification import Classification
+from clients.tasks import routine_on
 from fedunlearn import resident
 from fedunlearn.evaluation.histograms import BINS, Tally, Withheld
-from fedunlearn.federation.answers import FORGET, TALLY, RoundWork
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET, TALLY, RoundWork
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.tallies import EVALUATE, FORGOTTEN, tally_in
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.parts import Assignment, Part
 from tests.clients import sites
 from tests.clients.experiment import write
 from tests.federation.contributions import bits
@@ -110,6 +113,24 @@ def test_a_measurement_that_fails_does_not_stand_in_the_way_of_forgetting(asked,
     content = asked(2, FORGET, tally=True).content
     assert bits(unpack(content["arrays"]).vector) == expected
     assert tally_in(content) == Withheld("the measurement failed: RuntimeError")
+
+
+def test_the_log_names_the_client_whose_part_was_not_measured_not_the_part_s_number(
+    asked, monkeypatch, caplog
+):
+    def broken(self, images, targets):
+        raise RuntimeError
+
+    monkeypatch.setattr(Classification, "_outputs", broken)
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    routine = routine_on(asked.experiment, asked.data)
+    told = {ASSIGNMENT: Assignment(2, Part(6, 2, samples=0.9)).dumps()}
+    assert routine.tally(6, told) == Withheld("the measurement failed: RuntimeError")
+    routine.tally(3)
+    assert [r.getMessage() for r in caplog.records] == [
+        "client 2, 90 % of the samples: no tally of its data",
+        "client 3: no tally of its data",
+    ]
 
 
 # -- what its node learns ---------------------------------------------------------------------------------

@@ -61,7 +61,10 @@ SAMPLES = "samples: must be a share above 0 and at most 1, such as 0.5; or diffe
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"samples": 0.5}, "clients: is missing"),
+        ({"samples": 0.5}, "clients: is missing; say whose data, or name classes to forget everyone's"),
+        ({}, "clients: is missing; say whose data, or name classes to forget everyone's"),
+        ({"classes": [55]}, "classes: 55 is no class of this federation's data; must be from 0 to 9"),
+        ({"clients": [3], "classes": [3, 13]}, "classes: 13 is no class of this federation's data"),
         ({"clients": [3], "samples": 0}, SAMPLES),
         ({"clients": [3], "samples": 1.5}, SAMPLES),
         ({"clients": [3], "samples": "half"}, SAMPLES),

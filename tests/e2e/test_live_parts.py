@@ -250,3 +250,36 @@ def test_a_certificate_that_names_other_data_is_found(lived, tmp_path, edit):
         document["request"]["parts"][0] |= {"client": 3} if edit == "clients" else {"classes": [3]}
     path.write_text(json.dumps(document))
     assert any("names other" in finding.text for finding in verify(copy) if finding.holds is False)
+
+
+NONE = 1e-6
+"""A share that is no row of anybody's."""
+
+
+@pytest.mark.parametrize("label", list(METHODS))
+@pytest.mark.parametrize(
+    ("named", "there", "end"),
+    [
+        ({"samples": [999_999]}, {"samples": NONE}, "excluded"),
+        ({"classes": [77]}, {"samples": NONE}, "excluded"),
+        ({"samples": [3, 1, 999_999]}, {"samples": [1, 3]}, "forgotten"),
+        ({"classes": [2, 77]}, {"classes": [2]}, "forgotten"),
+    ],
+    ids=["row", "class", "rows", "classes"],
+)
+def test_of_rows_and_classes_that_a_client_does_not_have_it_forgets_what_it_has(
+    label, named, there, end, tmp_path
+):
+    """As if nothing else had been named; it trains on with the rest, and the run ends."""
+    one, other = (
+        live(live_experiment(label), tmp_path / what, {1: ({"clients": [0], **wanted},)})
+        for what, wanted in (("named", named), ("there", there))
+    )
+    (asked,) = requests_of(one)
+    assert asked.state == ("excluded" if label == "natural" else end)
+    with Ledger(one / "requests.sqlite") as ledger:
+        rounds = ledger.plans(LIVE_BRANCH)
+        assert not any(record.failed for record in rounds) and 0 in rounds[-1].plan["train"]
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[round].vector, theirs[round].vector) for round in ours)

@@ -299,6 +299,17 @@ def test_masks_have_no_classes_to_forget(ledger):
         ask(Intake(ledger, num_clients=5, task="segmentation"), [1], classes=[0])
 
 
+def test_a_class_that_the_data_do_not_have_is_refused_where_their_number_is_known(ledger):
+    intake = Intake(ledger, num_clients=5, num_classes=lambda: 10)
+    for clients in (None, [1]):
+        with pytest.raises(InvalidRequestError) as error:
+            ask(intake, clients, classes=[3, 13])
+        assert str(error.value) == "classes: 13 is no class of this federation's data; must be from 0 to 9"
+    assert ledger.requests(B) == []
+    assert ask(intake, [1], classes=[9]).state == "received"
+    assert ask(Intake(ledger, num_clients=5), [1], classes=[13]).state == "received", "not known: any may be"
+
+
 def test_samples_on_a_command_line(tmp_path):
     rows = tmp_path / "rows.json"
     rows.write_text('{"3": [4, 1], "5": [0]}')
@@ -307,11 +318,18 @@ def test_samples_on_a_command_line(tmp_path):
     assert samples_in("4,17,33", [1]) == [4, 17, 33] and samples_in("7,", [1]) == [7]
     assert samples_in(str(rows), [5, 3]) == {3: (4, 1), 5: (0,)}
     for text, says in (
-        ("7", "a single row a comma"),
-        ("1", "a share has a point"),
+        ("7", "between 0 and 1, such as 0.5; a single row is written with a comma: 7,$"),
+        ("0", "between 0 and 1, such as 0.5; a single row is written with a comma: 0,$"),
         (str(rows), "whose rows"),
     ):
         with pytest.raises(UserError, match=says):
             samples_in(text, None)
     with pytest.raises(UserError, match="cannot be read"):
         samples_in("nowhere.json", [1])
+    for text in ("abc", "3,3,x", "-1,", "", ",", "3, 17", "1," * 3000 + "x"):
+        with pytest.raises(UserError) as error:
+            samples_in(text, [1])
+        assert str(error.value) == (
+            f"--samples {text}: must be a share such as 0.5, rows such as 3,17,42 (a single one: 3,), or a JSON file "
+            "of rows"
+        )

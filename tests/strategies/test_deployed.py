@@ -9,12 +9,13 @@ from flwr.app import Context, RecordDict
 
 from clients.app import app as client_app
 from fedunlearn import config, resident
-from fedunlearn.data.export import export
+from fedunlearn.data.export import DataPart, export, write_part
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.requests.keys import SigningKey, new_key
 from fedunlearn.requests.verification import verify
+from fedunlearn.runs.classes import classes_of_run
 from fedunlearn.runs.metrics_log import MetricsLog
 from strategies import deployed
 from strategies.deployed import await_nodes
@@ -157,6 +158,34 @@ def test_a_live_federation_forgets_signs_and_certifies(tmp_path):
     assert (folder / "certificates" / f"{asked.request_id}.json").is_file()
     findings = verify(folder, public_keys=[SigningKey.load(key).public])
     assert [finding.text for finding in findings if finding.holds is not True] == []
+
+
+def test_data_of_one_s_own_may_have_other_classes_than_the_experiment_s_source(tmp_path):
+    """The names of the server's validation file count then: nobody is refused one of them."""
+    experiment, folder = config.loads(tiny.LIVE), tmp_path / "run"
+    data = resident.data_of(experiment, 1)
+    part = DataPart(data.validation_images, data.validation_labels, data.task, tuple("abcdefghijkl"))
+    write_part(tmp_path / "validation.safetensors", part)
+    (tmp_path / "live.toml").write_text(tiny.LIVE)
+    with pytest.raises(StoppedError), LocalGrid(client_app, 3) as nodes:
+        nodes.send_and_receive = stop
+        deployed.run(
+            nodes,
+            told(tmp_path / "live.toml", folder=folder, validation=tmp_path / "validation.safetensors"),
+        )
+    assert classes_of_run(folder, experiment) == 12
+    (folder / "classes.json").write_text("{")
+    assert classes_of_run(folder, experiment) is None
+    (folder / "classes.json").unlink()
+    assert classes_of_run(folder, experiment) == 10
+
+
+class StoppedError(Exception):
+    """Raised where a server would first ask somebody."""
+
+
+def stop(*_, **__):
+    raise StoppedError
 
 
 # -- waiting for nodes -------------------------------------------------------------------------------------
