@@ -106,7 +106,7 @@ def withdraw(
     token_file: TokenFile = None,
     tls_ca: Authority = None,
 ) -> None:
-    """Take a request back that no round has been planned with yet."""
+    """Take a request back while it is received or waiting."""
     if _is_url(place):
         record = _door(place, token_file, tls_ca).withdraw(request)
     else:

@@ -221,7 +221,7 @@ def _requests(app: FastAPI, door: Door) -> None:
         response_model_exclude_unset=True,
     )
     async def withdraw(request_id: str, actor: Caller) -> RequestAnswer:
-        """Withdraw a request that no round has been planned with; 409 says which state it is in already."""
+        """Withdraw a request that is received or waiting; 409 says which state it is in already."""
         require(actor, "operator", "client")
         await door.own(request_id, actor)
         record = await door.writer.do(lambda opened: opened.intake.withdraw(request_id, actor=str(actor)))

@@ -37,7 +37,6 @@ LEGEND = (
 )
 
 _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
-_WIDTHS = dict(zip(HEADINGS, (*[10] * len(TERMS), 9, 5, 6, 6, 7), strict=True))
 
 
 class Line(NamedTuple):
@@ -172,13 +171,11 @@ def comparison(every: Sequence[Scores], names: Sequence[Text]) -> Group:
 
 
 def _of_one(scores: Scores, name: Text) -> Table:
-    table = Table(title=name, title_justify="left", title_style="", **_LAYOUT)
+    table = Table(title=name, title_justify="left", title_style="", **(_LAYOUT | {"padding": 0}))
     headings = [heading for heading in HEADINGS if heading != "recovery"]
-    table.add_column("method", min_width=14, max_width=14, overflow="fold")
+    table.add_column("method", max_width=14, overflow="fold")
     for heading in headings:
-        table.add_column(
-            "time" if heading == "unlearning" else heading, justify="right", min_width=_WIDTHS[heading]
-        )
+        table.add_column("time" if heading == "unlearning" else heading, justify="right")
     for line in lines(scores, spreads=False):
         cells = dict(zip(HEADINGS, line.cells, strict=True))
         table.add_row(line.label, *(cells[heading] for heading in headings))
