@@ -50,6 +50,8 @@ def _entries(what: Kind) -> Iterator[tuple[str, str]]:
 
         for name, method in unlearning.methods().items():
             yield name, f"{method.summary}; {method.source}"
+        for name, why in unlearning.discover().broken.items():
+            yield name, f"broken: {why}"
     else:
         from fedunlearn.registry import load_object
 

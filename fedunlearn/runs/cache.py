@@ -2,8 +2,8 @@
 
 The key of a branch covers everything that its bits depend on: the data and their partition, the initial weights,
 training settings, what is forgotten and when, the method, what it forks from, the recovery rule, numerics
-(threads, dtype, device class, torch version, processor type) and the source of the modules that compute it. What
-changes no bit (workers, engine, output folder) is not in it.
+(threads, dtype, device class, torch version, processor type) and the source of the modules that compute it, also of
+a routine that another package provides. What changes no bit (workers, engine, output folder) is not in it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
 from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.runs.foreign_source import UNKNOWN, foreign_source
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch
 
@@ -119,6 +120,10 @@ def _processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+NEVER = "never-"
+"""How the key of a branch begins that is not cached, because nobody knows what computed it."""
+
+
 def branch_key(
     experiment: Experiment, branch: Branch, keys: Mapping[str, str], *, data_hash: str, weights_hash: str
 ) -> str:
@@ -134,8 +139,10 @@ def branch_key(
         Hash of the initial weights.
     """
     method_source: tuple[str, ...] = (strategy_source(branch.method.name),) if branch.method else ()
+    foreign: str | None = None
     if branch.method and branch.method.routine is not None:
         method_source += ("fedunlearn/unlearning", "fedunlearn/federation/local_methods.py")
+        foreign = foreign_source(branch.method.routine)
     # The label is a name for the reader; two labels of the same settings are one computation.
     method = replace(branch.method, given_label=None) if branch.method else None
     named = {
@@ -153,9 +160,12 @@ def branch_key(
     # The stored data are the same, whatever becomes of them in training; without any, a key is what it was.
     augmented = experiment.data.augmentation
     of_augmentation = {} if augmented == "none" else {"augmentation": augmented}
-    return digest_of(
+    # Of our own routines the source is there already, and a key is what it was.
+    of_routine = {} if foreign is None else {"routine": foreign}
+    key = digest_of(
         of_parts
         | of_augmentation
+        | of_routine
         | {
             "data": data_hash,
             "model": asdict(experiment.model),
@@ -177,6 +187,7 @@ def branch_key(
             "source": source_hash(COMMON_SOURCES + method_source),
         }
     )
+    return f"{NEVER}{key}" if (foreign or "").startswith(UNKNOWN) else key
 
 
 class Cache:
@@ -201,7 +212,7 @@ class Cache:
     def store_branch(self, key: str, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
         """Copy a finished branch and its outcome from a run; nobody ever sees half of it."""
         entry = self._entry("branches", key)
-        if entry.exists():
+        if entry.exists() or key.startswith(NEVER):
             return
         entry.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))

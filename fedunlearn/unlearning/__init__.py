@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
+from typing import NamedTuple
 
-from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.errors import ConfigError
 from fedunlearn.unlearning.contract import PLAIN as PLAIN
 from fedunlearn.unlearning.contract import Conditions as Conditions
 from fedunlearn.unlearning.contract import Examples as Examples
@@ -42,30 +43,51 @@ _FILES = (
 )
 
 
-@cache
-def methods() -> dict[str, Method]:
-    """Return all methods by name: ours in the order of the docs, then those of other packages.
+class Discovered(NamedTuple):
+    """What there is.
 
-    Raises
-    ------
-    UserError
-        An entry point cannot be loaded, is no method, or takes a name that is taken.
+    Attributes
+    ----------
+    methods : dict of str to Method
+        Ours in the order of the docs, then those of other packages.
+    modules : dict of str to str
+        By the name of another package's method: the module that its entry point names.
+    broken : dict of str to str
+        By the name of an entry point that gives no method: why. Whoever does not ask for it need not know.
     """
-    found = {}
+
+    methods: dict[str, Method]
+    modules: dict[str, str]
+    broken: dict[str, str]
+
+
+@cache
+def discover() -> Discovered:
+    """Find all methods."""
+    found = Discovered({}, {}, {})
     for file in _FILES:
-        method: Method = importlib.import_module(f"{__name__}.{file}").METHOD
-        found[method.name] = method
+        ours: Method = importlib.import_module(f"{__name__}.{file}").METHOD
+        found.methods[ours.name] = ours
     for point in entry_points(group=GROUP):
         try:
             other = point.load()
         except Exception as error:
-            raise UserError(f"routine {point.name!r} ({point.value}): cannot be loaded: {error}") from error
+            words = " ".join(str(error).split()) or "no reason given"
+            found.broken[point.name] = f"{point.value} cannot be loaded: {type(error).__name__}: {words}"
+            continue
         if not isinstance(other, Method):
-            raise UserError(f"routine {point.name!r} ({point.value}): is no fedunlearn.unlearning.Method")
-        if other.name in found:
-            raise UserError(f"routine {point.name!r} ({point.value}): there is a {other.name!r} already")
-        found[other.name] = other
+            found.broken[point.name] = f"{point.value} is no fedunlearn.unlearning.Method"
+        elif other.name in found.methods:
+            found.broken[point.name] = f"{point.value}: there is a {other.name!r} already"
+        else:
+            found.methods[other.name] = other
+            found.modules[other.name] = point.value.partition(":")[0].strip()
     return found
+
+
+def methods() -> dict[str, Method]:
+    """Return all methods by name: ours in the order of the docs, then those of other packages."""
+    return discover().methods
 
 
 def method(name: str) -> Method:
@@ -74,8 +96,13 @@ def method(name: str) -> Method:
     Raises
     ------
     ConfigError
-        There is none of that name.
+        There is none of that name, or what another package provides under it is broken.
     """
-    if name not in methods():
-        raise ConfigError(f"routine = {name!r}: must be one of {', '.join(methods())}")
-    return methods()[name]
+    if name in methods():
+        return methods()[name]
+    broken = discover().broken
+    if name in broken:
+        raise ConfigError(f"routine = {name!r}: is broken: {broken[name]}")
+    # A package may have given its entry point another name than its method.
+    others = "".join(f"; {point!r} is broken: {why}" for point, why in broken.items())
+    raise ConfigError(f"routine = {name!r}: must be one of {', '.join(methods())}{others}")

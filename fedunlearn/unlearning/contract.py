@@ -207,6 +207,8 @@ class Method:
         ------
         UserError
             The method cannot do what is asked, by name.
+        TypeError
+            The settings are another method's, or what the method's function returned is no model.
         """
         settings = self.settings() if settings is None else settings
         if not isinstance(settings, self.settings):
@@ -220,9 +222,15 @@ class Method:
         if self.forgets == ("class",) and torch.isin(forget.labels, retain.labels).any():
             raise UserError(f"{self.name}: forgets classes, and examples to retain are of the same classes")
         conditions = replace(conditions, least_batch=least_batch(model, forget.images))
-        return self.unlearn(
+        found = self.unlearn(
             model, forget, retain, settings=settings, generator=generator, conditions=conditions
         )
+        if not isinstance(found, FlatModel):
+            raise TypeError(
+                f"{self.name}: returned a {type(found).__name__}, and must return a "
+                "fedunlearn.models.flat.FlatModel: model.copy(), changed"
+            )
+        return found
 
     @property
     def summary(self) -> str:

@@ -1,5 +1,6 @@
 """What every method keeps to, whoever wrote it."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -7,12 +8,17 @@ import pytest
 import torch
 
 from fedunlearn import unlearning
+from fedunlearn.catalogue import catalogue
 from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.unlearning import Conditions, Examples
 from fedunlearn.unlearning.steps import clip
+from tests.e2e.tiny import TINY
+from tests.e2e.tiny import tiny as tiny_experiment
 from tests.unlearning import tiny
 
 METHODS = unlearning.methods()
+ROUTINE = '[[method]]\nname = "local-routine"\nroutine = "fine-tune"\n'
 EMPTY = Examples(torch.empty(0, 1, 2, 3, dtype=torch.float64), torch.empty(0, dtype=torch.int64))
 
 
@@ -206,11 +212,11 @@ def installed(monkeypatch):
 
     def install(*loads):
         monkeypatch.setattr(unlearning, "entry_points", lambda group: [Point(load) for load in loads])
-        unlearning.methods.cache_clear()
+        unlearning.discover.cache_clear()
 
     yield install
     monkeypatch.undo()
-    unlearning.methods.cache_clear()
+    unlearning.discover.cache_clear()
 
 
 def test_methods_of_other_packages_are_found(installed):
@@ -220,17 +226,46 @@ def test_methods_of_other_packages_are_found(installed):
     assert list(unlearning.methods()) == [*METHODS, "theirs"]
 
 
-def test_what_is_no_method_is_named(installed):
-    installed(lambda: print)
-    with pytest.raises(UserError, match="'theirs' \\(theirs:METHOD\\): is no"):
-        unlearning.methods()
-    installed(lambda: METHODS["salun"])
-    with pytest.raises(UserError, match="there is a 'salun' already"):
-        unlearning.methods()
+def raising(error):
+    def load():
+        raise error
 
-    def broken():
-        raise ImportError("no module named torchvision2")
+    return load
 
-    installed(broken)
-    with pytest.raises(UserError, match="cannot be loaded: no module named torchvision2"):
-        unlearning.methods()
+
+@pytest.mark.parametrize(
+    ("load", "why"),
+    [
+        (lambda: print, "theirs:METHOD is no fedunlearn.unlearning.Method"),
+        (lambda: METHODS["salun"], "theirs:METHOD: there is a 'salun' already"),
+        (
+            raising(ImportError("no module\nnamed torchvision2")),
+            "theirs:METHOD cannot be loaded: ImportError: no module named torchvision2",
+        ),
+        (raising(SyntaxError("invalid syntax")), "theirs:METHOD cannot be loaded: SyntaxError: invalid syntax"),
+    ],
+    ids=["no method", "a taken name", "import error", "syntax error"],
+)
+def test_what_is_broken_is_in_nobodys_way_who_does_not_name_it(installed, load, why):
+    installed(load)
+    assert unlearning.methods() == METHODS
+    assert unlearning.method("salun") is METHODS["salun"]
+    with pytest.raises(ConfigError) as refused:
+        unlearning.method("theirs")
+    assert str(refused.value) == f"routine = 'theirs': is broken: {why}"
+    with pytest.raises(ConfigError, match=f"must be one of .*'theirs' is broken: {re.escape(why)}$"):
+        unlearning.method("its-own-name")
+    assert dict(catalogue("routines"))["theirs"] == f"broken: {why}"
+
+
+def test_an_experiment_that_names_a_broken_routine_is_refused_and_another_runs(installed):
+    installed(raising(ImportError("no module named torchvision2")))
+    check_routines(tiny_experiment(text=TINY + ROUTINE))
+    with pytest.raises(ConfigError, match=r"^method\[3\]\.routine = 'theirs': is broken: .*torchvision2$"):
+        check_routines(tiny_experiment(text=TINY + ROUTINE.replace("fine-tune", "theirs")))
+
+
+def test_what_is_returned_must_be_a_flat_model():
+    wrong = replace(METHODS["fine-tune"], name="theirs", unlearn=lambda model, *_, **__: model.module)
+    with pytest.raises(TypeError, match=r"^theirs: returned a \w+, and must return a .*FlatModel"):
+        run(wrong, tiny.flat())
