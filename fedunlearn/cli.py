@@ -116,8 +116,8 @@ def run(
         progress.close()
     if experiment.live:
         console.print(f"run: {folder}", highlight=False, markup=False, soft_wrap=True)
-    else:
-        _show(folder, console)
+    elif _show(folder, console):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -230,10 +230,11 @@ def augmentations(
     terminal.console().print(f"picture: {out}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _show(folder: Path, console: Console) -> None:
-    """Write what people read of a finished run, and show the scorecard."""
+def _show(folder: Path, console: Console) -> bool:
+    """Write what people read of a finished run, and show the scorecard; return whether any forgetting failed."""
     from fedunlearn.report.html import write_report
     from fedunlearn.report.run_files import with_setting
+    from fedunlearn.report.scores import Scores
     from fedunlearn.report.tables import markdown, scorecard_table
     from fedunlearn.simulation.runner import read_scorecard
 
@@ -241,7 +242,12 @@ def _show(folder: Path, console: Console) -> None:
     (folder / "scorecard.md").write_text(markdown(card))
     page = write_report(folder)
     console.print(scorecard_table(card))
+    failures = Scores(card).failures()
+    for label, reasons in failures.items():
+        for why in reasons:
+            console.print(f"{label}: forgetting {why}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    return bool(failures)
 
 
 def _finished(folder: Path) -> Path:

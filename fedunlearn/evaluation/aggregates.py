@@ -61,8 +61,8 @@ def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        "label", "at", "n" (rows), "censored" (rows that did not recover), "diverged" (rows without a model, which
-        no statistic is about; left out where there are none), then by name a ``summary`` of
+        "label", "at", "n" (rows), "censored" (rows that did not recover), "diverged" and "failed" (rows without
+        a model, or whose forgetting failed, which no statistic is about; left out where there are none), then by name a ``summary`` of
         "metrics", "gap", "abs_gap" (of |gap|: the authors' figure), "floor" and "cost"; and of
         "recovery_rounds" and "recovery_rounds_authors", with a "median" in which a censored row counts as
         later than every other (null when the median itself is censored), for the mean is over the
@@ -77,11 +77,11 @@ def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _line(label: str, at: str, rows: Sequence[Row]) -> dict[str, Any]:
     awaited = [row for row in rows if row.recovered is not None]
     gaps = [row.gap for row in rows]
-    diverged = sum(row.diverged for row in rows)
+    lost = {"diverged": sum(row.diverged for row in rows), "failed": sum(row.failed for row in rows)}
     return {
         "label": label,
         "at": at,
-        **({"diverged": diverged} if diverged else {}),
+        **{how: count for how, count in lost.items() if count},
         "n": len(rows),
         "censored": sum(not row.recovered for row in awaited),
         "metrics": _by_name([row.metrics for row in rows]),

@@ -123,6 +123,8 @@ class Row:
         Why something above is None.
     diverged : bool
         Whether the model's weights were no numbers by then: nothing could be measured.
+    failed : bool
+        Whether the forgetting failed with an error: nothing was measured.
     per_client, per_class : list of float or None
         Training quality on each client's data, test quality on each class (%), where the experiment asks.
     """
@@ -145,6 +147,7 @@ class Row:
     scale: Scale | None = None
     reason: str | None = field(default=None)
     diverged: bool = False
+    failed: bool = False
     per_client: list[float | None] | None = None
     per_class: list[float | None] | None = None
 
@@ -155,11 +158,11 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """Return the row as it stands in ``scorecard.json``.
 
-        A breakdown that nobody asked for is left out, ``diverged`` where it is false, and of whole clients what is
-        there to tell parts of them.
+        A breakdown that nobody asked for is left out, ``diverged`` and ``failed`` where they are false, and of
+        whole clients what is there to tell parts of them.
         """
         unasked = [name for name in ("per_client", "per_class") if getattr(self, name) is None]
-        unasked += ["diverged"] * (not self.diverged)
+        unasked += [name for name in ("diverged", "failed") if not getattr(self, name)]
         found = {name: value for name, value in asdict(self).items() if name not in unasked}
         if not self.forget.parts:
             found["forget"] = {"clients": self.forget.clients, "samples": None, "classes": None}

@@ -130,6 +130,24 @@ class Scores:
         """Return the fairest moment at which the label had no model in some of the cases, if there is any."""
         return next((at for at in JUDGED if self.diverged(label, at)), None)
 
+    def failed(self, label: str, at: str) -> int:
+        """Return how many of them have no numbers, because the forgetting failed."""
+        return int(self._aggregates.get((label, at), {}).get("failed") or 0)
+
+    def failures(self) -> dict[str, list[str]]:
+        """Return by label why its forgetting failed, each reason once, of those where it did."""
+        found: dict[str, list[str]] = {}
+        for row in self.rows:
+            if row.get("failed"):
+                why = str(row.get("reason") or "failed").partition("; recovery: ")[0]
+                reasons = found.setdefault(row["label"], [])
+                reasons += [why] * (why not in reasons)
+        return found
+
+    def failed_at(self, label: str) -> str | None:
+        """Return the fairest moment at which the label's forgetting had failed in some of the cases, if any."""
+        return next((at for at in JUDGED if self.failed(label, at)), None)
+
     def cost(self, label: str, at: str, name: str) -> float | None:
         """Return the mean cost over the rows that recorded it."""
         recorded = [(row.get("cost") or {}).get(name) for row in self.rows_at(label, at)]

@@ -109,13 +109,14 @@ def compact(stat: Stat) -> str:
 def recovery_cell(scores: Scores, label: str, at: str) -> str:
     """Return ``mean rounds (recovered/awaited)``: what never recovered is counted, not dropped.
 
-    What diverged is: all of it, or how many of how many.
+    What diverged or failed is: all of it, or how many of how many.
     """
     if not scores.is_method(label):
         return ""
-    if diverged := scores.diverged(label, at):
+    lost = {"diverged": scores.diverged(label, at), "failed": scores.failed(label, at)}
+    if any(lost.values()):
         count = scores.count(label, at)
-        return "diverged" if diverged == count else f"{diverged}/{count} diverged"
+        return ", ".join(how if n == count else f"{n}/{count} {how}" for how, n in lost.items() if n)
     stat, never = scores.stat(label, at, "recovery_rounds"), scores.censored(label, at)
     if stat.n + never == 0:
         return NOTHING

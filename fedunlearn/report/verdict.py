@@ -59,7 +59,9 @@ def findings(scores: Scores) -> list[Finding]:
 
 
 def _finding(scores: Scores, label: str) -> Finding:
-    at, lost = scores.judged_at(label), scores.diverged_at(label)
+    at, lost, failed = scores.judged_at(label), scores.diverged_at(label), scores.failed_at(label)
+    if at is None and failed is not None:
+        return Finding(label, failed, "poor", "; ".join(scores.failures()[label]))
     if at is None and lost is not None:
         return Finding(label, lost, "poor", "diverged: its weights are no numbers any more")
     if at is None:
@@ -83,6 +85,8 @@ def _finding(scores: Scores, label: str) -> Finding:
         level, words = _judge(gap, floor, original, natural, too_far=too_far, word=scores.quality.word)
     if lost is not None:
         words += f"; diverged in {scores.diverged(label, lost)} of {scores.count(label, lost)}"
+    if failed is not None:
+        words += f"; failed in {scores.failed(label, failed)} of {scores.count(label, failed)}"
     spent_at = "recovered" if scores.cost(label, "recovered", "client_epochs") is not None else at
     spent = scores.cost(label, spent_at, "client_epochs")
     retraining = scores.cost("retrain", "request", "client_epochs")

@@ -32,6 +32,7 @@ from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.foreign_source import UNKNOWN, foreign_source
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch
+from fedunlearn.simulation.schedule import never_forgot
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMON_SOURCES = (
@@ -210,9 +211,12 @@ class Cache:
         return self._entry("branches", key).is_dir()
 
     def store_branch(self, key: str, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
-        """Copy a finished branch and its outcome from a run; nobody ever sees half of it."""
+        """Copy a finished branch and its outcome from a run; nobody ever sees half of it.
+
+        One whose forgetting failed is left out: what it failed for may be gone the next time.
+        """
         entry = self._entry("branches", key)
-        if entry.exists() or key.startswith(NEVER):
+        if entry.exists() or key.startswith(NEVER) or any(map(never_forgot, outcome["requests"])):
             return
         entry.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))

@@ -60,7 +60,7 @@ def scenes(rows: Sequence[Row], retrained: Callable[[int], int] = lambda round: 
     The original when it was asked; of each method the unlearned and the recovered model, or where it did not
     recover that at the cap; after each method retraining in the round that ``retrained`` has for its last.
     """
-    at = {(row.label, row.at): row.round for row in rows if not row.diverged}
+    at = {(row.label, row.at): row.round for row in rows if not (row.diverged or row.failed)}
     found = [Scene("original", "request", at["original", "request"])]
     for label in dict.fromkeys(row.label for row in rows if row.label not in ("original", "retrain")):
         own = [Scene(label, moment, at[label, moment]) for moment in ("unlearned", "recovered", "cap")

@@ -23,6 +23,7 @@ class Appointment(NamedTuple):
     """One row to come: a branch's model of a round, measured for a request (None: for all of a timeline).
 
     ``diverged``: by that round the branch had no model any more; there is nothing to measure, and the row says so.
+    ``failed``: the forgetting failed, and what model there is has not been asked to forget; the row says so, too.
     """
 
     branch: Branch
@@ -31,6 +32,13 @@ class Appointment(NamedTuple):
     at: str
     round: int
     diverged: bool = False
+    failed: bool = False
+
+
+def never_forgot(progress: Record) -> bool:
+    """Whether the forgetting of a request was tried and failed, until it was given up or the branch ended."""
+    tried = progress["unlearned_round"] is None and progress.get("attempts", 0) > 0
+    return tried and progress["outcome"] in (None, "failed")
 
 
 class Schedule:
@@ -59,8 +67,8 @@ class Schedule:
                 for at, round in self._retrain_rounds(moment, request):
                     yield Appointment(self.retrain(moment), moment, request, at, round)
                 for branch in self._methods(moment):
-                    for at, round, diverged in self._method_rounds(branch, moment, request):
-                        yield Appointment(branch, moment, request, at, round, diverged)
+                    for at, round, diverged, failed in self._method_rounds(branch, moment, request):
+                        yield Appointment(branch, moment, request, at, round, diverged, failed)
         if not self._experiment.branching:
             last = self._moments[-1]
             for branch in self._methods(last):
@@ -69,7 +77,9 @@ class Schedule:
                 round = (
                     self._records[branch.name]["last_round"] if end is None else max(end, last.at_round + 1)
                 )
-                yield Appointment(branch, last, None, "final", round, end is not None)
+                # What has not forgotten all that it was to is not measured as if it had.
+                failed = end is None and any(map(never_forgot, self._records[branch.name]["requests"]))
+                yield Appointment(branch, last, None, "final", round, end is not None, failed)
 
     def retrain(self, moment: Moment) -> Branch:
         """Return the retrained model that a moment's rows are held against."""
@@ -119,13 +129,15 @@ class Schedule:
 
     def _method_rounds(
         self, branch: Branch, moment: Moment, request: ForgetRequest
-    ) -> Iterator[tuple[str, int, bool]]:
+    ) -> Iterator[tuple[str, int, bool, bool]]:
         unlearned: int | None = self.progress(branch, request)["unlearned_round"]
-        diverged = self.diverged_round(branch)
-        if unlearned is None and diverged is None:
+        failed = never_forgot(self.progress(branch, request))
+        diverged = None if failed else self.diverged_round(branch)
+        if unlearned is None and diverged is None and not failed:
             return
-        # A diverged branch has rows for all moments that it would have come to.
-        end = self._records[branch.name]["last_round"] if diverged is None else branch.last_round
+        # A branch that diverged or failed has rows for all moments that it would have come to.
+        lost = failed or diverged is not None
+        end = branch.last_round if lost else self._records[branch.name]["last_round"]
         later = self._moments[moment.index + 1 :] if not self._experiment.branching else ()
         if later:  # from the next request on, the branch is about more than this one
             end = min(end, later[0].at_round)
@@ -137,7 +149,7 @@ class Schedule:
         }
         for at, round in rounds.items():
             if round is not None and (round <= end or at == "unlearned"):
-                yield at, round, diverged is not None and round >= diverged
+                yield at, round, diverged is not None and round >= diverged, failed
 
     def _compare_round(self, moment: Moment, request: ForgetRequest) -> int | None:
         """Return the round at which the experiment's first PUF recovered, where all methods are compared."""

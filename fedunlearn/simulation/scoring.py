@@ -27,12 +27,17 @@ from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, retrained_round
-from fedunlearn.simulation.schedule import Schedule
+from fedunlearn.simulation.schedule import Schedule, never_forgot
 
 Values = dict[str, float | None]
 
 OUTPUT_BYTES = 512 * 2**20
 """Memory for the outputs of models that several rows are about."""
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a traceback that is not empty: the error and what it says."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
 
 
 class SeedScoring:
@@ -75,6 +80,7 @@ class SeedScoring:
         at: str,
         round: int,
         diverged: bool,
+        failed: bool,
     ) -> Row:
         clients = moment.forgotten if request is None else request.clients
         retrain, floor = self._schedule.retrain(moment), self._schedule.floor(moment)
@@ -85,6 +91,8 @@ class SeedScoring:
             since = f"diverged in round {self._schedule.diverged_round(branch)}"
             mine: Values = dict.fromkeys(oracle)
             reasons: str | None = f"{since}: {self._why_diverged(branch)}"
+        elif failed:
+            mine, reasons = dict.fromkeys(oracle), self._why_failed(branch, request)
         else:
             mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         task = self._data.task
@@ -104,7 +112,8 @@ class SeedScoring:
             "cost": self._cost(branch, moment, at, round),
             "reason": reasons,
             "diverged": diverged,
-            **({} if diverged else self._breakdown(branch, round)),
+            "failed": failed,
+            **({} if diverged or failed else self._breakdown(branch, round)),
         }
         if branch.kind == "method" and request is not None:
             recovery = self._recovery(branch, request)
@@ -114,6 +123,21 @@ class SeedScoring:
     def _why_diverged(self, branch: Branch) -> str:
         requests = self._records[branch.name]["requests"]
         return next(str(r["reason"]) for r in requests if r["outcome"] == "diverged")
+
+    def _why_failed(self, branch: Branch, request: ForgetRequest | None) -> str:
+        """Say why a request's forgetting failed the last time (None: any request's), and in which round."""
+        ids = {
+            r["id"]
+            for r in self._records[branch.name]["requests"]
+            if never_forgot(r) and (request is None or r["id"] == request.id)
+        }
+        why = {
+            record.round: record.failed[client]
+            for record in self._plans(branch.name)
+            if ids.intersection(record.plan["requests"])
+            for client in sorted(record.failed.keys() & set(record.plan["forget"]), reverse=True)
+        }
+        return f"failed: {last_line(why[max(why)])} (round {max(why)})"
 
     def _recovery(self, branch: Branch, request: ForgetRequest) -> dict[str, Any]:
         progress = self._schedule.progress(branch, request)
@@ -134,6 +158,8 @@ class SeedScoring:
             found["reason"] = 'recovery: not judged, recover.until = "max-rounds"'
         elif outcome == "diverged":
             found["reason"] = "recovery: censored, it diverged"
+        elif never_forgot(progress):
+            found["reason"] = "recovery: censored, its forgetting failed"
         elif recovered is None:
             found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
         return found

@@ -78,7 +78,13 @@ def read_trials(
         reasons = [row.get("reason") for row in mine if row["metrics"].get(by) is None]
         missing = expected - len(scores)
         if missing:
-            reasons.append(f"no row at {at}: the routine failed or was refused, and the run's log says why")
+            # A row at another moment may know why.
+            reasons += [
+                row.get("reason")
+                for row in scorecard["rows"]
+                if row["label"] == trial.method.label and (row.get("failed") or row.get("diverged"))
+            ]
+            reasons.append(f"no row at {at}: the run's log says why")
         found.append(
             Tried(
                 trial,

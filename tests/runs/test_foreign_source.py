@@ -14,7 +14,7 @@ from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import TINY, tiny
 from tests.runs.test_cache_key import ROUTINE, keys
 
-SOURCE = '''
+SOURCE = """
 from dataclasses import dataclass
 
 from fedunlearn.unlearning import Method, Passes
@@ -34,7 +34,7 @@ def shrink(model, forget, retain, *, settings, generator, conditions=None):
 
 
 METHOD = Method("shrink", Shrink, shrink, "ours", lambda settings: Passes(0, 0), needs_retain=False)
-'''
+"""
 STEPS = "FACTOR = 1.0\n"
 TEXT = TINY + ROUTINE + ROUTINE.replace('"random-label"', '"shrink"').replace("settings = {epochs = 1}\n", "")
 
@@ -78,7 +78,11 @@ def edited(path, text):
 
 @pytest.mark.parametrize(
     ("file", "old", "new"),
-    [("shrink.py", "by: float = 0.5", "by: float = 0.25"), ("steps.py", "1.0", "2.0"), ("new.py", "", "A = 1\n")],
+    [
+        ("shrink.py", "by: float = 0.5", "by: float = 0.25"),
+        ("steps.py", "1.0", "2.0"),
+        ("new.py", "", "A = 1\n"),
+    ],
 )
 def test_a_change_of_its_package_is_in_the_key_of_its_branch_alone(theirs, file, old, new):
     before = keys(tiny(text=TEXT))

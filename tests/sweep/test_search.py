@@ -173,4 +173,14 @@ def test_a_trial_without_a_row_has_no_score_and_says_so(tmp_path):
     first, second = read_trials(trials, {"rows": [row]}, by="average_gap", at="unlearned", expected=1)
     assert (first.scores, first.score, first.seconds, first.reason) == ((2.0,), 2.0, 3.0, None)
     assert (second.scores, second.score) == ((None,), None)
-    assert second.reason.startswith("no row at unlearned: the routine failed or was refused")
+    assert second.reason.startswith("no row at unlearned: ")
+    failed = {
+        **row,
+        "label": trials[1].method.label,
+        "at": "cap",
+        "failed": True,
+        "reason": "failed: boom (round 6)",
+    }
+    failed["metrics"] = {"average_gap": None}
+    _, second = read_trials(trials, {"rows": [row, failed]}, by="average_gap", at="unlearned", expected=1)
+    assert (second.scores, second.reason) == ((None,), "failed: boom (round 6)")

@@ -242,7 +242,10 @@ def raising(error):
             raising(ImportError("no module\nnamed torchvision2")),
             "theirs:METHOD cannot be loaded: ImportError: no module named torchvision2",
         ),
-        (raising(SyntaxError("invalid syntax")), "theirs:METHOD cannot be loaded: SyntaxError: invalid syntax"),
+        (
+            raising(SyntaxError("invalid syntax")),
+            "theirs:METHOD cannot be loaded: SyntaxError: invalid syntax",
+        ),
     ],
     ids=["no method", "a taken name", "import error", "syntax error"],
 )
