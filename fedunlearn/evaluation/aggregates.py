@@ -62,7 +62,8 @@ def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:
     -------
     list of dict
         "label", "at", "n" (rows), "censored" (rows that did not recover), "diverged" and "failed" (rows without
-        a model, or whose forgetting failed, which no statistic is about; left out where there are none), then by name a ``summary`` of
+        a model, or whose forgetting failed, which no statistic is about; left out where there are
+        none), then by name a ``summary`` of
         "metrics", "gap", "abs_gap" (of |gap|: the authors' figure), "floor" and "cost"; and of
         "recovery_rounds" and "recovery_rounds_authors", with a "median" in which a censored row counts as
         later than every other (null when the median itself is censored), for the mean is over the

@@ -216,7 +216,7 @@ class Cache:
         One whose forgetting failed is left out: what it failed for may be gone the next time.
         """
         entry = self._entry("branches", key)
-        if entry.exists() or key.startswith(NEVER) or any(map(never_forgot, outcome["requests"])):
+        if entry.exists() or key.startswith(NEVER) or any(map(never_forgot, outcome.get("requests", ()))):
             return
         entry.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))

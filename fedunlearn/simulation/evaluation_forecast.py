@@ -73,7 +73,7 @@ def models_measured(experiment: Experiment, seed: int) -> int:
     }
     schedule = Schedule(experiment, seed, records)
     found = set()
-    for branch, moment, _, _, round, _ in schedule:
+    for branch, moment, _, _, round, *_ in schedule:
         beside = retrained_round(experiment, round)
         found.add((branch.name, round))
         found |= {(each.name, beside) for each in (schedule.retrain(moment), schedule.floor(moment))}

@@ -37,7 +37,7 @@ class Appointment(NamedTuple):
 
 def never_forgot(progress: Record) -> bool:
     """Whether the forgetting of a request was tried and failed, until it was given up or the branch ended."""
-    tried = progress["unlearned_round"] is None and progress.get("attempts", 0) > 0
+    tried = progress.get("attempts", 0) > 0 and progress["unlearned_round"] is None
     return tried and progress["outcome"] in (None, "failed")
 
 

@@ -32,7 +32,8 @@ In the round after the request the clients concerned run the routine on the glob
 forgotten and R what else they have, and the server takes the result as the routine says (last column). Recovery
 follows as with every method. With `federation.num-clients = 1` this is the centralised setting: the retrained model
 then has as many epochs as the original. A client has no data but its own, so that nobody gives a routine held-out
-examples: SCRUB's rewinding takes a part of R. A routine that diverges has rows that say so; the others go on.
+examples: SCRUB's rewinding takes a part of R. A routine that diverges or raises an error has rows that say so; the
+others go on. After an error `fedunlearn run` ends with exit code 1, and that branch is computed anew the next time.
 
 | experiments | |
 |---|---|
@@ -56,11 +57,79 @@ forgotten = salun(
 )
 ```
 
-`model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module`, and stays as it is. A method of
-your own is one file with a frozen dataclass of hyper-parameters, one function and one `Method`; a package that
-names it under the entry point group `fedunlearn.routines` is found by its name. Beside the papers' code, run on
-the same model and batches: [fidelity.md](fidelity.md). On tables and trees:
+`model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module`, and stays as it is. Beside
+the papers' code, run on the same model and batches: [fidelity.md](fidelity.md). On tables and trees:
 [unlearning-tabular.md](unlearning-tabular.md).
+
+## A method of your own
+
+It is one file with a frozen dataclass of hyper-parameters, one function and one `Method`. Say `noise_repair.py`:
+
+"""
+OWN_METHOD = '''"""Noise-repair: noise on all weights, then training on the retained examples."""
+
+from dataclasses import dataclass
+
+import torch
+
+from fedunlearn.unlearning import PLAIN, Method, Passes
+from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
+
+
+@dataclass(frozen=True)
+class NoiseRepair:
+    noise: float = 0.01
+    epochs: int = 2
+    batch_size: int = 64
+    lr: float = 0.05
+
+
+def unlearn(model, forget, retain, *, settings, generator, conditions=PLAIN):
+    student = model.copy()  # the model that is given must stay as it is
+    noise = torch.randn(student.num_parameters, generator=generator)
+    student.vector.add_(settings.noise * noise.to(student.vector))
+    total = settings.epochs * num_batches(retain, settings.batch_size, conditions.least_batch)
+    steps = Steps(student, sgd(student, settings.lr), conditions, total)
+    draws = Draws(generator, conditions)
+    for _ in range(settings.epochs):
+        for images, labels in draws.batches(retain, settings.batch_size):
+            steps.take(conditions.loss(student.forward(images), labels))
+    return student
+
+
+METHOD = Method(
+    name="noise-repair",
+    settings=NoiseRepair,
+    unlearn=unlearn,
+    source="my paper",
+    passes=lambda settings: Passes(forget=0, retain=settings.epochs),
+)
+'''
+OWN_PROJECT = """[project]
+name = "noise-repair"
+version = "1.0"
+
+[project.entry-points."fedunlearn.routines"]
+noise-repair = "noise_repair:METHOD"
+
+[build-system]
+requires = ["setuptools>=64"]
+build-backend = "setuptools.build_meta"
+
+[tool.setuptools]
+py-modules = ["noise_repair"]
+"""
+AFTER = """The model that `unlearn` is given must not be changed in place: change `model.copy()`, a `FlatModel`, and
+return that. All its weights are one tensor, `vector`. A `pyproject.toml` beside the file names the method under the
+entry point group `fedunlearn.routines`:
+
+"""
+MEASURES = """After `pip install -e .` it is found by its name, `routine = "noise-repair"`; `fedunlearn list routines`
+shows it, or why it cannot be loaded. The cache of branches knows its source, the module's file and all Python files
+of its package, and computes its branches anew when any of these has changed, but not when something else has that
+they import.
+
+## What is measured
 
 Of the literature's measures a scorecard has UA (100 − `forget_accuracy`), RA (`retain_accuracy`), TA
 (`test_accuracy`), MIA-efficacy (100 − `mia_svc`), Average Gap (`average_gap`), ToW (`tug_of_war`) and seconds,
@@ -84,7 +153,9 @@ def page() -> str:
         "statistics. What `neggrad-plus` sees of F beside R is counted as passes over R; `fisher-noise`: of ten\n"
         "classes.\n\n"
     )
-    return INTRODUCTION + "\n".join(rows) + "\n\n" + note + "\n".join(map(_section, methods().values()))
+    own = f"```python\n{OWN_METHOD}```\n\n{AFTER}```toml\n{OWN_PROJECT}```\n\n"
+    table = "\n".join(rows) + "\n\n" + note
+    return INTRODUCTION + own + MEASURES + table + "\n".join(map(_section, methods().values()))
 
 
 def _row(cells: Any) -> str:

@@ -54,7 +54,7 @@ def test_a_run_measures_about_so_many(run):
     records = {b["branch"]: b for b in json.loads((folder / "branches.json").read_text())}
     schedule = Schedule(experiment, 1, records)
     found = set()
-    for branch, moment, _, _, round, _ in schedule:
+    for branch, moment, _, _, round, *_ in schedule:
         found |= {(b.name, round) for b in (branch, schedule.retrain(moment), schedule.floor(moment))}
     assert models_measured(experiment, 1) == pytest.approx(len(found), rel=0.25)
 

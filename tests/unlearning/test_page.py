@@ -1,9 +1,18 @@
 """docs/unlearning.md is what the methods say of themselves."""
 
+import re
+import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from fedunlearn import unlearning
+from fedunlearn.runs.foreign_source import foreign_source
+from fedunlearn.simulation.runner import simulate
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.page import page
+from tests.e2e.tiny import tiny
+from tests.simulation.test_diverged import POOLED, rows_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "unlearning.md"
 
@@ -13,9 +22,36 @@ def test_the_page_is_up_to_date():
 
 
 def test_every_method_says_formula_source_and_deviations():
-    sections = page().split("\n## ")[1:]
+    sections = page().split("\n## ")[3:]  # a method of your own, what is measured
     assert [section.partition("\n")[0] for section in sections] == list(methods())
     for section in sections:
         for heading in ("**Formula", "**Source", "**Deviations"):
             assert heading in section, (section.partition("\n")[0], heading)
         assert "Defaults: `" in section
+
+
+def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):
+    section = page().split("\n## A method of your own\n")[1].split("\n## ")[0]
+    code, project = (
+        re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1] for language in ("python", "toml")
+    )
+    told = tomllib.loads(project)
+    ((name, value),) = told["project"]["entry-points"][unlearning.GROUP].items()
+    (module,) = told["tool"]["setuptools"]["py-modules"]
+    assert f"`{module}.py`" in section
+    assert f'`routine = "{name}"`' in section
+    (tmp_path / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint(name, value, unlearning.GROUP)
+    monkeypatch.setattr(unlearning, "entry_points", lambda group: [point])
+    unlearning.discover.cache_clear()
+    try:
+        assert foreign_source(name)
+        text = POOLED.replace("gradient-ascent", name).replace("settings = {lr = 1e30, batch-size = 8}\n", "")
+        rows = rows_of(simulate(tiny(text=text), out=tmp_path / "runs"), name)
+        assert rows[0]["at"] == "unlearned"
+        assert all(row["metrics"]["forget_accuracy"] is not None for row in rows)
+    finally:
+        monkeypatch.undo()
+        unlearning.discover.cache_clear()
+        sys.modules.pop(module, None)
