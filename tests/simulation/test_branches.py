@@ -268,9 +268,11 @@ class Asked(SeedScoring):
         self._schedule = Schedule(experiment, 1, records)
         self.asked = []
 
-    def _row(self, branch, moment, request, at, round, diverged):
+    def _row(self, branch, moment, request, at, round, diverged, failed):
         oracles = [self._schedule.retrain(moment), self._schedule.floor(moment)]
-        self.asked += [(branch, at, round)] * (not diverged) + [(oracle, at, round) for oracle in oracles]
+        self.asked += [(branch, at, round)] * (not (diverged or failed)) + [
+            (oracle, at, round) for oracle in oracles
+        ]
         return SimpleNamespace(at=at)
 
 
@@ -313,6 +315,10 @@ def finished(draw):
                     request |= {"outcome": "diverged", "ended_round": diverged}
                 if request["unlearned_round"] >= diverged:
                     request["unlearned_round"] = None
+        for request in requests:
+            if draw(st.integers(0, 9)) == 0:
+                end = draw(st.sampled_from([("failed", branch.last_round), (None, None)]))
+                request |= {"unlearned_round": None, "outcome": end[0], "ended_round": end[1], "attempts": 3}
         records[branch.name] = {"requests": requests, "last_round": last}
     return experiment, records
 
