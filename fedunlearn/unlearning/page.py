@@ -138,7 +138,8 @@ accuracy on the classes that remain (`retain_test_accuracy`) and on the forgotte
 TA is then the former, in Average Gap and ToW as well, as is usual in class unlearning.
 `fedunlearn compare --centralised RUN…` shows them in these terms, and so do `report.html` and `scorecard.md`. What
 data augmentation does to them: [augmentation.md](augmentation.md). Defaults are the papers' or their code's. They
-were chosen for other models and data, and untuned ones often forget little; `fedunlearn sweep` searches others.
+were chosen for other models and data, and untuned ones often forget little; `fedunlearn sweep` searches others. Both
+are side by side in [unlearning-mnist5k.md](unlearning-mnist5k.md).
 
 """
 HEADINGS = ("method", "from", "forgets", "needs", "passes over F, R", "result is taken as")

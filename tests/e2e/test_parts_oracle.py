@@ -123,7 +123,7 @@ def test_forget_quality_is_of_the_parts_and_retain_quality_of_the_rest(world):
     for row in read_scorecard(folder)["rows"]:
         if row["label"] != "original":
             continue
-        forgotten, kept = forget_and_keep(clients, row["forget"]["clients"])
+        forgotten, kept = forget_and_keep(clients, row["forget"].get("parts") or row["forget"]["clients"])
         model = copy.deepcopy(module).eval()
         unflatten(Checkpoints(folder / "checkpoints", "original-s1").load(ROUNDS).vector, model)
         for name, groups in (("forget", forgotten), ("retain", kept)):

@@ -38,7 +38,9 @@ def test_the_whole_protocol_runs(path: Path, tmp_path: Path) -> None:
         sets = experiment.target_sets(experiment.seeds[0])
         for target, clients in enumerate(sets):
             of_set = [row for row in rows if row["target"] == target]
-            assert {tuple(row["forget"]["clients"]) for row in of_set} == {clients}
+            assert {tuple(row["forget"].get("parts") or row["forget"]["clients"]) for row in of_set} == {
+                clients
+            }
             for label in labels:
                 moments = {row["at"] for row in of_set if row["label"] == label}
                 assert moments >= ALWAYS.get(label, {"unlearned", "cap"})

@@ -296,6 +296,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/runs/__init__.py": "empty",
     "fedunlearn/runs/cache.py": "makes the key",
     "fedunlearn/runs/directory.py": "where files lie",
+    "fedunlearn/runs/classes.py": "what a live federation may be asked, told to whoever asks",
     "fedunlearn/runs/foreign_source.py": "makes the key",
     "fedunlearn/federation/local_methods.py": "in the key of branches whose method is a local routine",
     "fedunlearn/unlearning": "in the key of branches whose method is a local routine",
