@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.centralised                  # searches, runs, and prints the tables: some 45 minutes
+    python -m benchmarks.centralised                  # searches, runs, and prints the tables: more than an hour
     python -m benchmarks.centralised --write-docs     # and puts them and a picture into docs/unlearning-mnist5k.md
 
 It does what ``fedunlearn sweep sweeps/mnist5k-random.toml`` and ``fedunlearn run`` on its tuned.toml do, the same

@@ -161,7 +161,7 @@ def test_what_is_malformed_is_refused_in_one_line_and_not_recorded(knock, at, bo
     ("body", "line"),
     [
         ({"clients": []}, "clients: must name at least 1 client"),
-        ({}, "clients: is missing"),
+        ({}, "clients: is missing; say whose data, or name classes to forget everyone's"),
         ({"clients": 3}, "clients: must be a list of client numbers, such as [3]"),
         ({"clients": ["3"]}, "clients[0]: must be a whole number"),
         ({"clients": [3.5]}, "clients[0]: must be a whole number"),
