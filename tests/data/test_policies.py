@@ -186,7 +186,8 @@ def test_data_of_a_node_say_what_they_were_normalised_by_or_are_refused(tmp_path
     export(data, tmp_path / "out")
     part = read_part(tmp_path / "out" / "client-1" / CLIENT_FILE, task="classification", dtype=torch.float32)
     held = part.of_client(4, torch.device("cpu"))
-    assert held.pixels == data.pixels != None  # noqa: E711
+    assert data.pixels is not None
+    assert held.pixels == data.pixels
     assert resident.recipe_of(experiment, held) == resident.recipe_of(experiment, data)
     silent = DataPart(part.images, part.labels, part.task, part.class_names, 1).of_client(
         4, torch.device("cpu")

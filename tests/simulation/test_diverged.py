@@ -34,6 +34,15 @@ settings = {epochs = 1}
 """Gradient ascent that overflows at once, between a method that does nothing and one that works."""
 SOUND = POOLED.replace("lr = 1e30", "lr = 1e-4")
 
+IN_TURN = """
+[[forget]]
+clients = [0]
+at-round = 1
+[[forget]]
+clients = [2]
+at-round = 3
+"""
+"""A timeline of two requests."""
 LATER = """
 [[method]]
 name = "puf"
@@ -168,14 +177,7 @@ def test_a_method_that_diverges_when_others_train_on_it_has_its_unlearned_row(tm
 
 
 def test_a_timeline_ends_with_its_method_and_every_open_request(tmp_path, overflowing):
-    text = TINY.replace("targets = [[1]]\n", "") + LATER + """
-[[forget]]
-clients = [0]
-at-round = 1
-[[forget]]
-clients = [2]
-at-round = 3
-"""  # fmt: skip
+    text = TINY.replace("targets = [[1]]\n", "") + LATER + IN_TURN
     folder = simulate(tiny(text=text), out=tmp_path)
     rows = rows_of(folder, "later")
     assert rows[-1]["at"] == "final"

@@ -13,7 +13,7 @@ from fedunlearn.report.tables import markdown, scorecard_table
 from fedunlearn.report.verdict import findings
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import TINY, tiny
-from tests.simulation.test_diverged import POOLED, rows_of
+from tests.simulation.test_diverged import IN_TURN, POOLED, rows_of
 
 BOOM = POOLED.replace("settings = {lr = 1e30, batch-size = 8}\n", "")
 WHY = "failed: RuntimeError: boom (round 6)"
@@ -80,17 +80,8 @@ def test_a_branch_that_ends_before_its_last_attempt_has_failed_as_well(breaks, r
 
 
 def test_a_timeline_has_rows_of_every_request_and_no_end_that_is_measured(breaks, tmp_path):
-    text = TINY.replace("targets = [[1]]\n", "") + """
-[[method]]
-name = "local-routine"
-routine = "gradient-ascent"
-[[forget]]
-clients = [0]
-at-round = 1
-[[forget]]
-clients = [2]
-at-round = 3
-"""  # fmt: skip
+    ascent = '[[method]]\nname = "local-routine"\nroutine = "gradient-ascent"\n'
+    text = TINY.replace("targets = [[1]]\n", "") + ascent + IN_TURN
     rows = rows_of(simulate(tiny(text=text), out=tmp_path), "gradient-ascent")
     assert {row["request"] for row in rows} == {"request-1", "request-2", None}
     assert rows[-1]["at"] == "final"
