@@ -24,6 +24,7 @@ import argparse
 import datetime
 import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -42,6 +43,9 @@ CERTIFICATE_DAYS = 365
 RENEW_DAYS = 60
 SECRET_BYTES = 32
 OPERATOR = "operator"
+HOST_NAME = re.compile(
+    r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
 
 
 def main() -> None:
@@ -53,21 +57,43 @@ def main() -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     server = parts.add_parser("server")
     server.add_argument(
-        "--name", action="append", default=[], help="host name or address that clients and askers use"
+        "--name",
+        action="append",
+        type=host_names,
+        default=[],
+        help="host names or addresses that clients and askers use, separated by commas",
     )
     server.add_argument(
         "--roster", type=Path, default=Path("/roster/roster.toml"), help="who may use the door"
     )
     client = parts.add_parser("client")
     client.add_argument(
-        "--number", type=int, required=True, help="the client's number in the federation, from 0"
+        "--number", type=client_number, required=True, help="the client's number in the federation, from 0"
     )
     asked = parser.parse_args()
     if asked.part == "server":
-        make_server(asked.folder, [name for names in asked.name for name in names.split(",") if name])
+        make_server(asked.folder, [name for names in asked.name for name in names])
         make_roster(asked.roster, asked.folder / "operator")
     else:
         make_client(asked.folder, asked.number)
+
+
+def client_number(text: str) -> int:
+    """Return a client's number; argparse says what is wrong with one that is none."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 (FEDUNLEARN_CLIENT)")
+    return int(text)
+
+
+def host_names(text: str) -> list[str]:
+    """Return host names and addresses separated by commas: no certificate can be for anything else."""
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if isinstance(_general_name(name), x509.DNSName) and not HOST_NAME.fullmatch(name):
+            raise argparse.ArgumentTypeError(
+                f"{name!r} must be a host name or an address, without scheme or port (FEDUNLEARN_NAMES)"
+            )
+    return names
 
 
 def make_server(folder: Path, names: list[str]) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import os
 import ssl
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,3 +173,46 @@ def test_only_what_is_public_can_be_read_by_others(folder: Path) -> None:
     }
     assert readable == {".crt", ".pub"}
     assert not [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mode & stat.S_IWOTH]
+
+
+class TestCommand:
+    """What a compose file hands over from its variables, and nobody has looked at before."""
+
+    @staticmethod
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        root = Path(__file__).parents[2]
+        return subprocess.run(
+            [sys.executable, str(root / "deploy" / "keys.py"), *words],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @pytest.mark.parametrize("number", ["", "-1", "two", "1.0", "٣", str(2**31)])
+    def test_a_client_without_a_number_is_refused_before_it_has_a_key(
+        self, folder: Path, number: str
+    ) -> None:
+        done = self.run("--folder", str(folder), "client", f"--number={number}")
+        assert done.returncode == 2
+        assert f"{number!r} must be a whole number from 0 (FEDUNLEARN_CLIENT)" in done.stderr
+        assert not snapshot(folder)
+
+    @pytest.mark.parametrize(
+        "name", ["https://fl.example.org", "fl.example.org:8443", "fl example", "a..b", "[::1]"]
+    )
+    def test_a_name_no_certificate_can_be_for_is_refused_before_there_is_one(
+        self, folder: Path, name: str
+    ) -> None:
+        done = self.run("--folder", str(folder), "server", "--name", f"fl.example.org,{name}")
+        assert done.returncode == 2
+        assert f"{name!r} must be a host name or an address" in done.stderr
+        assert not snapshot(folder)
+
+    def test_several_names_stand_in_one_variable(self, folder: Path) -> None:
+        roster = folder / "roster.toml"
+        names = "fl.example.org,192.0.2.1,,2001:db8::1"
+        done = self.run("--folder", str(folder), "server", "--roster", str(roster), "--name", names)
+        assert done.returncode == 0, done.stderr
+        for name in ("fl.example.org", "192.0.2.1", "2001:db8::1"):
+            handshake(folder / "proxy", folder / "trust" / "ca.crt", name)

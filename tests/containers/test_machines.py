@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,31 @@ from tests.containers.stack import stack, wait_for
 @pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("images")
 def test_a_client_joins_from_elsewhere(tmp_path: Path) -> None:
-    # The machine's address as containers of any network see it.
-    form = "{{(index .IPAM.Config 0).Gateway}}"
-    words = ["docker", "network", "inspect", "bridge", "--format", form]
-    here = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    with address_of_this_machine() as here:
+        join_from_elsewhere(tmp_path, here)
+
+
+@contextmanager
+def address_of_this_machine() -> Iterator[str]:
+    """Make a network, whose gateway is an address of this machine that containers of any network reach.
+
+    The engine's own bridge has none to show before the engine's first restart.
+    """
+    name = f"fedunlearn-test-machines-{os.getpid()}"
+    docker("network", "create", name)
+    try:
+        here = docker("network", "inspect", name, "--format", "{{(index .IPAM.Config 0).Gateway}}")
+        assert here, docker("network", "inspect", name)
+        yield here
+    finally:
+        docker("network", "rm", name)
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def join_from_elsewhere(tmp_path: Path, here: str) -> None:
     keys, data = tmp_path / "keys", tmp_path / "data"
     for folder in (keys, data):
         folder.mkdir()

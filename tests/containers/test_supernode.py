@@ -9,7 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "deploy" / "supernode.py"
+
+REFUSED = (
+    *(
+        "",
+        ":8443",
+        "server",
+        "server:",
+        "server:http",
+        "server:0",
+        "server:65536",
+        "server:٣",
+        "https://server:8443",
+    ),
+    *("ser ver:8443", "server..org:8443", "-server:8443", "[::1:8443", "[server]:8443", f"{'a' * 64}:8443"),
+)
+ALLOWED = (
+    "server:1",
+    "hospital.example.org:65535",
+    "hospital.example.org.:8443",
+    "192.0.2.1:8443",
+    "[2001:db8::1]:8443",
+)
 
 
 @contextmanager
@@ -61,3 +85,50 @@ def test_stopped_while_it_waits_it_ends_at_once(tmp_path: Path) -> None:
         assert line(process).endswith("started again in 600 s")
         process.terminate()
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [["--superlink", ""], ["--superlink="], ["--root-certificates", "x", "--superlink"]]
+)
+@pytest.mark.parametrize("check", [[], ["--check"]], ids=["run", "check"])
+def test_a_server_without_an_address_is_said_once_and_nothing_is_started(
+    tmp_path: Path, check: list[str], options: list[str]
+) -> None:
+    done = run_once(tmp_path, *check, *options)
+    assert done.returncode == 2
+    assert done.stdout == ""  # the stand-in has not been run
+    assert done.stderr == (
+        "SuperNode: the server's address '' (FEDUNLEARN_SERVER) has no host; it must be HOST:PORT\n"
+    )
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_an_address_that_cannot_be_one_is_refused_in_one_line(tmp_path: Path, address: str) -> None:
+    done = run_once(tmp_path, "--check", "--superlink", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = done.stderr.splitlines()
+    assert repr(address) in said and "FEDUNLEARN_SERVER" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("address", ALLOWED)
+def test_an_address_that_can_be_one_is_tried(tmp_path: Path, address: str) -> None:
+    done = run_once(tmp_path, "--check", "--superlink", address)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_flowers_own_default_is_no_fault(tmp_path: Path) -> None:
+    assert run_once(tmp_path, "--check").returncode == 0
+
+
+def run_once(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the script to its end, with a program in the place of Flower's that would say that it was run."""
+    stand_in = folder / "flower-supernode"
+    stand_in.write_text("#!/bin/sh\necho started\n")
+    stand_in.chmod(0o755)
+    return subprocess.run(
+        [sys.executable, "-IS", str(SCRIPT), *options],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SUPERNODE_PAUSE": "600"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
