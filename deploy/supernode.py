@@ -1,7 +1,7 @@
 """Runs a SuperNode, and runs it again when it has failed: ``supernode.py OPTIONS-OF-FLOWER-SUPERNODE``.
 
-An address that cannot be one would be tried for ever: it is refused in one line, with exit code 2. ``--check`` first among
-the options does no more than that.
+An address that cannot be one would be tried for ever: it is refused in one line, with exit code 2.
+``supernode.py --check OPTIONS`` does no more than that.
 
 One that died without saying so counts as online for another minute at most, and until then a new one is turned away.
 So it is started again when that minute is surely over. Not sooner: back before the server has seen that it was gone,
