@@ -63,6 +63,14 @@ def join_from_elsewhere(tmp_path: Path, here: str) -> None:
             "FEDUNLEARN_CA": str(authority),
             "FEDUNLEARN_DATA": str(data),
         }
+        nowhere = {**client_side, "FEDUNLEARN_SERVER": f":{port}"}  # as when a variable in it was empty
+        with stack("lost", "deploy/compose.client.yml", **nowhere) as client:
+            client.compose("up", "--detach", "--no-build", check=False)
+            assert f"the server's address ':{port}' (FEDUNLEARN_SERVER) has no host" in client.logs(
+                "settings"
+            )
+            assert client.states()["supernode"] == "created"  # and never started
+
         with stack("client", "deploy/compose.client.yml", **client_side) as client:
             said = client.compose("run", "--rm", "keys")
             (public,) = [line for line in said.splitlines() if line.startswith("ecdsa-")]
