@@ -1,0 +1,75 @@
+"""Which tests are run for a mutant: those that run its line, the nearest and quickest first, while there is time."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import coverage
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run of the tests has shown.
+
+    Attributes
+    ----------
+    lines : dict
+        File, from the root → line → tests that run it.
+    seconds : dict
+        Test that passed → how long it takes.
+    """
+
+    lines: dict[str, dict[int, frozenset[str]]]
+    seconds: dict[str, float]
+
+    @classmethod
+    def read(cls, folder: Path, root: Path) -> Trace:
+        """Read what the plugin in ``trace.py`` has written."""
+        lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+        seconds: dict[str, float] = {}
+        for path in sorted(folder.glob("*.json")):
+            seconds |= json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.coverage")):
+            data = coverage.CoverageData(str(path))
+            data.read()
+            for file in data.measured_files():
+                name = Path(file).relative_to(root).as_posix()
+                for line, tests in data.contexts_by_lineno(file).items():
+                    lines[name][line].update(tests)
+        return cls(
+            {
+                file: {n: frozenset(t for t in tests if t in seconds) for n, tests in of.items()}
+                for file, of in lines.items()
+            },
+            seconds,
+        )
+
+    def chosen(self, file: str, line: int, budget: float) -> list[str]:
+        """Return the tests for a change in a line, those of the folder that mirrors its own first.
+
+        A line that is run when its file is imported is every test's of that file; one that no test runs in its own
+        process is the mirroring folder's.
+        """
+        of = self.lines.get(file, {})
+        tests: Iterable[str] = of.get(line, ()) or set().union(*of.values())
+        near = _mirror(file)
+        if not tests:
+            tests = [test for test in self.seconds if test.startswith(near)]
+        ordered = sorted(tests, key=lambda test: (not test.startswith(near), self.seconds[test], test))
+        taken, spent = [], 0.0
+        for test in ordered:
+            spent += self.seconds[test] + 0.005  # what pytest itself takes
+            if spent > budget:
+                break
+            taken.append(test)
+        return taken
+
+
+def _mirror(file: str) -> str:
+    parts = PurePosixPath(file).parts
+    folder = parts[1:-1] if parts[0] == "fedunlearn" else parts[:-1]
+    return "/".join(("tests", *folder)) + "/"
