@@ -2,8 +2,8 @@
 
 Each hash covers the one before it, so that the last one, the *head*, stands for all entries up to it: whoever kept a
 head can tell later whether anything at or before it was edited, removed or inserted. Inside the chain there are only
-request ids, client numbers, hashes of what parts of their data are named, states, rounds and times; remarks of people
-(`AuditEntry.detail`) stay outside.
+request ids, client numbers, states, rounds, times, and a hash of who asked for which parts of the data; remarks of
+people (`AuditEntry.detail`) stay outside.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedunlearn.errors import UserError
-from fedunlearn.requests.records import AuditEntry, RequestRecord, parts_digest
+from fedunlearn.requests.records import AuditEntry, RequestRecord
 from fedunlearn.requests.transitions import ENDS, INITIAL, is_legal
 
 GENESIS = "0" * 64
@@ -91,13 +91,13 @@ def entry_hash(
     round: int | None,
     at: float,
     clients: Iterable[int] | None,
-    parts: str | None = None,
+    asked: str | None = None,
 ) -> str:
     """Return the hash of one entry.
 
     SHA-256, in hexadecimal, of `previous` (the hash of the entry before, `GENESIS` for the first) followed by the
     JSON array ``[branch, entry, request_id, from_state, to_state, round, at, clients]``, written without spaces and
-    in ASCII; where there are `parts`, these follow as its last item.
+    in ASCII; where there is `asked`, it follows as the last item.
 
     Parameters
     ----------
@@ -105,12 +105,12 @@ def entry_hash(
         Unix seconds.
     clients
         What was asked for, in the entry that records a request's arrival; None in all others.
-    parts
-        There, of a request for parts of clients' data: the SHA-256 of what they are.
+    asked
+        There, too: the SHA-256 of who asked, how, and for which parts of clients' data (`records.asked_digest`).
     """
-    asked = None if clients is None else list(clients)
-    content = [branch, entry, request_id, from_state, to_state, round, at, asked]
-    content += [] if parts is None else [parts]
+    whom = None if clients is None else list(clients)
+    content = [branch, entry, request_id, from_state, to_state, round, at, whom]
+    content += [] if asked is None else [asked]
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256((previous + text).encode()).hexdigest()
 
@@ -161,7 +161,7 @@ def _hash_of(entry: AuditEntry, previous: str) -> str:
         round=entry.round,
         at=entry.at,
         clients=entry.clients,
-        parts=entry.parts,
+        asked=entry.asked,
     )
 
 
@@ -172,7 +172,7 @@ class _Life:
     clients: tuple[int, ...] | None
     at_round: int | None
     arrived_at: float
-    parts: str | None
+    asked: str | None
     state: str = INITIAL
     state_round: int | None = None
     unlearned_round: int | None = None
@@ -189,7 +189,7 @@ def _life_problems(entries: Sequence[AuditEntry], records: dict[str, RequestReco
         if life is None:
             if (entry.from_state, entry.to_state) != (None, INITIAL):
                 yield f"{_name(entry)}: the trail lacks this request's arrival"
-            life = lives[entry.request_id] = _Life(entry.clients, entry.round, entry.at, entry.parts)
+            life = lives[entry.request_id] = _Life(entry.clients, entry.round, entry.at, entry.asked)
             if entry.from_state is None and entry.to_state == INITIAL:
                 continue
         elif entry.from_state != life.state or not is_legal(life.state, entry.to_state):
@@ -214,8 +214,9 @@ def _life_problems(entries: Sequence[AuditEntry], records: dict[str, RequestReco
             says, stands = getattr(life, name), getattr(record, name)
             if says != stands:
                 yield f"request {request_id}: its {name} is {stands!r}, the trail says {says!r}"
-        if life.parts != parts_digest(record.parts):
-            yield f"request {request_id}: asks for other parts of clients' data than the trail says"
+        if life.asked != record.asked:
+            what = "who asked, how, for which parts of clients' data or as the same as which request"
+            yield f"request {request_id}: {what} is not what the trail says"
     for request_id in records.keys() - lives.keys():
         yield f"request {request_id}: is among the requests, but the trail knows nothing of it"
 

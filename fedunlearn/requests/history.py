@@ -31,7 +31,7 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
         "same_as",
     ),
     "plans": ("round", "plan", "failed"),
-    "audit": ("request_id", "from_state", "to_state", "round", "at", "clients", "detail", "parts"),
+    "audit": ("request_id", "from_state", "to_state", "round", "at", "clients", "detail", "asked"),
 }
 _KEYS = {"requests": "id", "plans": "round", "audit": "entry"}
 _ORDER = "at_round IS NULL, coalesce(at_round, arrival), id"

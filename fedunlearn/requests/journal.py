@@ -8,7 +8,7 @@ from fedunlearn.parts import Part
 from fedunlearn.requests import kept_parts, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.history import request_record
-from fedunlearn.requests.records import Move, RequestRecord, canonical_json, parts_digest
+from fedunlearn.requests.records import Move, RequestRecord, asked_digest, canonical_json
 from fedunlearn.requests.schema import APPLIED, OVER, STILL_OPEN
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError, UnknownRequestError, is_legal
@@ -80,7 +80,7 @@ def arrive(
         at=at,
         detail=source,
         clients=clients,
-        parts=parts_digest(parts),
+        asked=asked_digest(actor=actor, source=source, same_as=same_as, parts=parts),
     )
 
 

@@ -36,7 +36,7 @@ class Ledger:
     Raises
     ------
     LedgerError
-        The file cannot be opened, is no ledger, or comes from a newer version. Every method raises it when
+        The file cannot be opened, is no ledger, or is of another version. Every method raises it when
         the file cannot be read or written.
     """
 

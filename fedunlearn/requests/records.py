@@ -76,6 +76,11 @@ class RequestRecord:
         return tuple(sorted({of_parts.get(number, number) for number in self.clients}))
 
     @property
+    def asked(self) -> str:
+        """What the entry of its arrival stands for beside the clients: see `asked_digest`."""
+        return asked_digest(actor=self.actor, source=self.source, same_as=self.same_as, parts=self.parts)
+
+    @property
     def ended(self) -> bool:
         """Whether nothing can happen to this request any more."""
         return self.state in ENDS
@@ -124,8 +129,8 @@ class AuditEntry:
         A remark. The only thing here that the hash does not cover.
     hash
         Of this entry and of all before it (see `fedunlearn.requests.chain`).
-    parts
-        SHA-256 of what parts of clients' data the request asks for, in the entry of its arrival, if it does.
+    asked
+        SHA-256 of what else was asked, in the entry of a request's arrival: see `asked_digest`.
     """
 
     seq: int
@@ -139,7 +144,7 @@ class AuditEntry:
     clients: tuple[int, ...] | None
     detail: str
     hash: str
-    parts: str | None = None
+    asked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,15 +157,15 @@ class Move:
     detail: str = ""
 
 
-def parts_digest(parts: Iterable[Part]) -> str | None:
-    """Return the SHA-256 (hex) of what a request's parts are, as the trail has it; None of none.
+def asked_digest(*, actor: str, source: str, same_as: str | None, parts: Iterable[Part] = ()) -> str:
+    """Return the SHA-256 (hex) of what the entry of a request's arrival stands for beside the clients.
 
-    Of the canonical JSON of the list, by number, of ``{"classes", "client", "number", "samples"}``.
+    Of the canonical JSON of ``{"actor", "parts", "same_as", "source"}``, where the parts are a list, by number, of
+    ``{"classes", "client", "number", "samples"}``. So the trail holds to who asked without naming anybody.
     """
     ordered = sorted(parts, key=lambda part: part.number)
-    if not ordered:
-        return None
-    return hashlib.sha256(canonical_json([p.to_dict() for p in ordered], "parts").encode()).hexdigest()
+    asked = {"actor": actor, "parts": [p.to_dict() for p in ordered], "same_as": same_as, "source": source}
+    return hashlib.sha256(canonical_json(asked, "asked").encode()).hexdigest()
 
 
 def canonical_json(value: object, name: str = "plan") -> str:

@@ -1,16 +1,11 @@
-"""The ledger's tables, and how a file of an earlier version becomes one of this version.
-
-`create` and `upgrade` run inside the caller's transaction: a file is of one version or of the other.
-"""
+"""The ledger's tables. `create` runs inside the caller's transaction: a file has all of them or none."""
 
 import json
-import re
 
-from fedunlearn.requests import trail
 from fedunlearn.requests.trail import Run
 from fedunlearn.requests.transitions import ENDS
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 STILL_OPEN, APPLIED, OVER = range(3)
 """How a request stands for a client it names: nothing decided, forgotten with it, ended with nothing unlearned."""
@@ -79,7 +74,7 @@ CREATE TABLE audit (
     clients TEXT,
     detail TEXT NOT NULL,
     hash TEXT NOT NULL,
-    parts TEXT
+    asked TEXT
 );
 CREATE UNIQUE INDEX audit_of_branch ON audit (branch, entry);
 CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
@@ -91,6 +86,14 @@ CREATE TABLE heads (
     at REAL NOT NULL,
     signature TEXT NOT NULL,
     PRIMARY KEY (branch, entry, key_id)
+) WITHOUT ROWID;
+CREATE TABLE seals (
+    branch TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    document TEXT NOT NULL,
+    key_id TEXT,
+    signature TEXT,
+    PRIMARY KEY (branch, round)
 ) WITHOUT ROWID;
 CREATE TABLE leases (
     branch TEXT NOT NULL PRIMARY KEY,
@@ -116,66 +119,11 @@ CREATE TABLE measures (
 ) WITHOUT ROWID;
 """
 
-# Version 2 knew whole clients only: a statement for each of what it lacks, as `_TABLES` has it.
-_PARTS = re.search(r"CREATE TABLE parts .*?;\n.*?;", _TABLES, re.DOTALL)[0]  # type: ignore[index]
-_ADD_PARTS = f"{_PARTS} ALTER TABLE audit ADD COLUMN parts TEXT;"
-
-# Version 1: three tables, no chain, and requests that did not know when they came.
-_SET_ASIDE = """
-DROP INDEX audit_of_request;
-ALTER TABLE requests RENAME TO requests_1;
-ALTER TABLE plans RENAME TO plans_1;
-ALTER TABLE audit RENAME TO audit_1;
-"""
-_TAKE_OVER = """
-INSERT INTO requests (branch, id, clients, at_round, source, arrival, state, state_round, unlearned_round,
-                      ended_round, arrived_at, actor)
-    SELECT branch, id, clients, at_round, source, arrival, state, state_round, unlearned_round, ended_round,
-           coalesce((SELECT min(at) FROM audit_1 AS a WHERE a.branch = r.branch AND a.request_id = r.id), 0), ''
-    FROM requests_1 AS r;
-INSERT INTO plans SELECT * FROM plans_1;
-"""
-_SWEEP = """
-DROP TABLE requests_1;
-DROP TABLE plans_1;
-DROP TABLE audit_1;
-"""
-
 
 def create(run: Run) -> None:
     """Make all tables in an empty file."""
     _run_all(run, _TABLES)
     run(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def upgrade(run: Run, version: int) -> None:
-    """Make a file of an earlier version one of this version."""
-    if version == 1:
-        _upgrade_first(run)
-    else:
-        _run_all(run, _ADD_PARTS)
-        run(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _upgrade_first(run: Run) -> None:
-    """Make a file of version 1 one of this version; its entries are chained as they are found."""
-    (sequence,) = run("SELECT coalesce(max(seq), 0) AS last FROM sqlite_sequence WHERE name = 'audit'")
-    _run_all(run, _SET_ASIDE)
-    create(run)
-    _run_all(run, _TAKE_OVER)
-    index_clients(run)
-    asked = {
-        (row["branch"], row["id"]): json.loads(row["clients"]) for row in run("SELECT * FROM requests_1")
-    }
-    for row in run("SELECT * FROM audit_1 ORDER BY seq"):
-        first = row["from_state"] is None
-        clients = asked.get((row["branch"], row["request_id"])) if first else None
-        columns = ("branch", "request_id", "from_state", "to_state", "round", "at", "detail")
-        trail.append(run, **{column: row[column] for column in columns}, clients=clients, seq=row["seq"])
-    # Numbers of entries deleted from the end stay used up.
-    run("DELETE FROM sqlite_sequence WHERE name = 'audit'")
-    run("INSERT INTO sqlite_sequence (name, seq) VALUES ('audit', ?)", sequence["last"])
-    _run_all(run, _SWEEP)
 
 
 def index_clients(run: Run, branch: str | None = None) -> None:

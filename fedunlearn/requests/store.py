@@ -40,7 +40,7 @@ class Store:
     Raises
     ------
     LedgerError
-        The file cannot be opened, is no ledger, or comes from a newer version.
+        The file cannot be opened, is no ledger, or is of another version.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -76,12 +76,10 @@ class Store:
             version = self._version()
             if version == 0:
                 schema.create(self.rows)
-            elif 0 < version < schema.SCHEMA_VERSION:
-                schema.upgrade(self.rows, version)
             elif version != schema.SCHEMA_VERSION:
                 raise LedgerError(
                     f"{self.place}: ledger version {version}; this fedunlearn reads version "
-                    f"{schema.SCHEMA_VERSION} and before"
+                    f"{schema.SCHEMA_VERSION}"
                 )
 
     def _switch_to_wal(self) -> None:

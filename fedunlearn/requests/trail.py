@@ -31,8 +31,7 @@ def append(
     at: float,
     detail: str,
     clients: Iterable[int] | None = None,
-    parts: str | None = None,
-    seq: int | None = None,
+    asked: str | None = None,
 ) -> Head:
     """Write one entry at the end of its branch, inside the caller's transaction; return the new head.
 
@@ -40,14 +39,12 @@ def append(
     ----------
     clients
         What the request asks for, in the entry of its arrival; None in others.
-    parts
-        There, of a request for parts of clients' data: the SHA-256 of what they are.
-    seq
-        The entry's number in the file; None: the next one.
+    asked
+        There, too: see `records.asked_digest`.
     """
     last = head(run, branch)
     entry, before = (last.entry + 1, last.hash) if last is not None else (1, GENESIS)
-    asked = None if clients is None else list(clients)
+    whom = None if clients is None else list(clients)
     at = float(at)
     digest = entry_hash(
         before,
@@ -58,14 +55,14 @@ def append(
         to_state=to_state,
         round=round,
         at=at,
-        clients=asked,
-        parts=parts,
+        clients=whom,
+        asked=asked,
     )
     run(
-        "INSERT INTO audit (seq, branch, entry, request_id, from_state, to_state, round, at, clients, detail, hash, "
-        "parts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        *(seq, branch, entry, request_id, from_state, to_state, round, at),
-        *(None if asked is None else json.dumps(asked, separators=(",", ":")), detail, digest, parts),
+        "INSERT INTO audit (branch, entry, request_id, from_state, to_state, round, at, clients, detail, hash, "
+        "asked) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        *(branch, entry, request_id, from_state, to_state, round, at),
+        *(None if whom is None else json.dumps(whom, separators=(",", ":")), detail, digest, asked),
     )
     return Head(entry, digest)
 

@@ -18,7 +18,6 @@ from fedunlearn.requests.clerk import signed_head_document
 from fedunlearn.requests.findings import LEDGER, Book, Finding, books
 from fedunlearn.requests.keys import PublicKey
 from fedunlearn.requests.missing import missing_certificates, missing_checkpoints, missing_entries
-from fedunlearn.requests.records import parts_digest
 from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS
 from fedunlearn.requests.signing import CERTIFICATE, HEAD, digest, verifies
 from fedunlearn.requests.transitions import LedgerError
@@ -222,7 +221,7 @@ def _against_trail(document: Mapping[str, Any], books: Mapping[str, Book], name:
         return Finding(False, f"{name}: tells of request {request['id']} otherwise than the trail")
     if list(entries[0].clients or ()) != numbers_of(document):
         return Finding(False, f"{name}: names other clients than request {request['id']}")
-    if entries[0].parts != parts_digest(parts_of(document)):
+    if tuple(book.records[request["id"]].parts) != parts_of(document):
         return Finding(False, f"{name}: names other parts of clients' data than request {request['id']}")
     return Finding(True, f"{name}: {state}, as the trail has it (head {head['entry']})")
 

@@ -1,14 +1,12 @@
 """Calls on a ledger, killed before their N-th SQL statement, for every N.
 
-``killed_server.py FOLDER SCRIPT`` leaves ``N.sqlite`` and ``N.log`` there, a line for each call that returned. Where
-there is an ``old.sqlite``, each begins with a copy of it. The tests import the scripts from here, to know what each
-of the calls leaves behind.
+``killed_server.py FOLDER SCRIPT`` leaves ``N.sqlite`` and ``N.log`` there, a line for each call that returned. The
+tests import the scripts from here, to know what each of the calls leaves behind.
 """
 
 import itertools
 import json
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -83,7 +81,7 @@ def snapshot(ledger: Ledger) -> dict[str, Any]:
     branches = {branch: ledger.export(branch) for branch in ledger.branches()}
     for exported in branches.values():
         for entry in exported["audit"]:
-            del entry["at"]
+            del entry["at"], entry["asked"]  # of random ids
         for request in exported["requests"]:
             del request["arrived_at"]
     for branch in branches:
@@ -104,8 +102,6 @@ def snapshot(ledger: Ledger) -> dict[str, Any]:
 def serve(folder: Path, deadly: int, script: str) -> None:
     """Make all calls, noting each one that returned; kill the process before statement `deadly`."""
     place = folder / f"{deadly}.sqlite"
-    if (old := folder / "old.sqlite").exists():
-        shutil.copy(old, place)
     execute, count = Store.rows, 0
 
     def counted(self: Store, sql: str, *values: Any) -> Any:

@@ -15,7 +15,18 @@ from fedunlearn.errors import UserError
 from fedunlearn.requests import Head, Ledger, LedgerError, Move, SignedHead
 from fedunlearn.requests.chain import GENESIS
 
-CHAINED = ("branch", "entry", "request_id", "from_state", "to_state", "round", "at", "clients", "hash")
+CHAINED = (
+    "branch",
+    "entry",
+    "request_id",
+    "from_state",
+    "to_state",
+    "round",
+    "at",
+    "clients",
+    "asked",
+    "hash",
+)
 OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "branch": ("other", ""),
     "entry": (0, 3, 99),
@@ -25,6 +36,7 @@ OTHER_VALUES: dict[str, tuple[Any, ...]] = {
     "round": (None, 0, 2, 77),
     "at": (0.0, 1e9, "soon"),
     "clients": (None, "[1]", "[1,2,4]", "3", "nonsense"),
+    "asked": (None, "", GENESIS),
     "hash": (GENESIS, "", "f" * 64),
 }
 
@@ -69,8 +81,9 @@ def rehash(ledger: Ledger, branch: str) -> None:
     ):
         clients = None if row["clients"] is None else json.loads(row["clients"])
         states = row["from_state"], row["to_state"]
+        asked = [] if row["asked"] is None else [row["asked"]]
         text = json.dumps(
-            [branch, entry, row["request_id"], *states, row["round"], row["at"], clients],
+            [branch, entry, row["request_id"], *states, row["round"], row["at"], clients, *asked],
             separators=(",", ":"),
         )
         previous = hashlib.sha256((previous + text).encode()).hexdigest()
@@ -131,7 +144,7 @@ def test_every_removal_is_found(ledger: Ledger) -> None:
 
 def test_every_insertion_is_found(ledger: Ledger) -> None:
     entries = ledger.audit("b")
-    columns = "branch, request_id, from_state, to_state, round, at, clients, detail, hash"
+    columns = "branch, request_id, from_state, to_state, round, at, clients, detail, hash, asked"
     for place, copied in itertools.product(range(1, len(entries) + 2), entries):
         shift = ("UPDATE audit SET entry = entry + 1 WHERE branch = 'b' AND entry >= ?", place)
         make_room = ("UPDATE audit SET seq = seq + 1000 WHERE seq > ?", copied.seq)
@@ -208,6 +221,9 @@ REQUEST_EDITS = {
     "unlearned_round": (None, 9),
     "ended_round": (None, 9),
     "arrived_at": (0.5,),
+    "actor": ("operator:y", "client:1"),
+    "source": ("cli", ""),
+    "same_as": ("r1", "r9"),
 }
 
 

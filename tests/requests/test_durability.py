@@ -14,6 +14,7 @@ import pytest
 
 import fedunlearn
 from fedunlearn.requests import Ledger, LedgerError
+from fedunlearn.requests.schema import SCHEMA_VERSION
 from fedunlearn.requests.store import Store
 from tests.requests.killed_server import SCRIPTS, open_quickly, snapshot
 
@@ -52,7 +53,7 @@ def test_killed_while_a_new_file_is_made_the_next_one_makes_it(tmp_path: Path) -
     for place, _ in left:
         with Ledger(place) as ledger:
             assert ledger.branches() == []
-            assert ledger.store.rows("PRAGMA user_version")[0][0] == 3
+            assert ledger.store.rows("PRAGMA user_version")[0][0] == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("script", ["server", "intake"])

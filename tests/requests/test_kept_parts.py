@@ -1,7 +1,6 @@
-"""Parts of clients' data in the ledger: numbered once, covered by the trail, in older files, too."""
+"""Parts of clients' data in the ledger: numbered once, covered by the trail."""
 
 import json
-import sqlite3
 
 import pytest
 
@@ -19,101 +18,6 @@ from fedunlearn.requests.wanted import samples_in
 
 B = "federation"
 ANNA = "operator:anna"
-
-# As version 2 wrote it, and one request.
-VERSION_2 = """
-CREATE TABLE requests (
-    branch TEXT NOT NULL,
-    id TEXT NOT NULL,
-    clients TEXT NOT NULL,
-    at_round INTEGER,
-    source TEXT NOT NULL,
-    arrival INTEGER NOT NULL,
-    state TEXT NOT NULL,
-    state_round INTEGER,
-    unlearned_round INTEGER,
-    ended_round INTEGER,
-    arrived_at REAL NOT NULL,
-    actor TEXT NOT NULL,
-    same_as TEXT,
-    PRIMARY KEY (branch, id)
-) WITHOUT ROWID;
-CREATE INDEX requests_by_arrival ON requests (branch, arrival);
-CREATE INDEX requests_by_state ON requests (branch, state);
-CREATE TABLE named (
-    branch TEXT NOT NULL,
-    client INTEGER NOT NULL,
-    standing INTEGER NOT NULL,
-    arrival INTEGER NOT NULL,
-    id TEXT NOT NULL,
-    PRIMARY KEY (branch, client, standing, arrival)
-) WITHOUT ROWID;
-CREATE TABLE keys (
-    branch TEXT NOT NULL,
-    actor TEXT NOT NULL,
-    key_hash TEXT NOT NULL,
-    id TEXT NOT NULL,
-    PRIMARY KEY (branch, actor, key_hash)
-) WITHOUT ROWID;
-CREATE TABLE plans (
-    branch TEXT NOT NULL,
-    round INTEGER NOT NULL,
-    plan TEXT NOT NULL,
-    failed TEXT,
-    PRIMARY KEY (branch, round)
-) WITHOUT ROWID;
-CREATE TABLE audit (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    branch TEXT NOT NULL,
-    entry INTEGER NOT NULL,
-    request_id TEXT NOT NULL,
-    from_state TEXT,
-    to_state TEXT NOT NULL,
-    round INTEGER,
-    at REAL NOT NULL,
-    clients TEXT,
-    detail TEXT NOT NULL,
-    hash TEXT NOT NULL
-);
-CREATE UNIQUE INDEX audit_of_branch ON audit (branch, entry);
-CREATE INDEX audit_of_request ON audit (branch, request_id, to_state, round);
-CREATE TABLE heads (
-    branch TEXT NOT NULL,
-    entry INTEGER NOT NULL,
-    key_id TEXT NOT NULL,
-    hash TEXT NOT NULL,
-    at REAL NOT NULL,
-    signature TEXT NOT NULL,
-    PRIMARY KEY (branch, entry, key_id)
-) WITHOUT ROWID;
-CREATE TABLE leases (
-    branch TEXT NOT NULL PRIMARY KEY,
-    token INTEGER NOT NULL,
-    holder TEXT NOT NULL,
-    taken_at REAL NOT NULL,
-    renewed_at REAL NOT NULL,
-    seconds REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE servers (
-    branch TEXT NOT NULL,
-    token INTEGER NOT NULL,
-    holder TEXT NOT NULL,
-    taken_at REAL NOT NULL,
-    PRIMARY KEY (branch, token)
-) WITHOUT ROWID;
-CREATE TABLE measures (
-    branch TEXT NOT NULL,
-    request_id TEXT NOT NULL,
-    stage TEXT NOT NULL,
-    document TEXT NOT NULL,
-    PRIMARY KEY (branch, request_id, stage)
-) WITHOUT ROWID;
-PRAGMA user_version = 2;
-INSERT INTO requests
-VALUES ('federation', 'r1', '[3]', NULL, 'cli', 1, 'received', NULL, NULL, NULL, 10.5, 'operator:x', NULL);
-INSERT INTO named VALUES ('federation', 3, 0, 1, 'r1');
-INSERT INTO audit VALUES (1, 'federation', 1, 'r1', NULL, 'received', NULL, 10.5, '[3]', 'cli', 'HASH');
-"""
 
 
 @pytest.fixture
@@ -138,30 +42,6 @@ def record(ledger, receipt):
 def unlearn(ledger, receipt, round=4):
     for state in ("scheduled", "unlearning", "recovering"):
         ledger.transition_many(B, [Move(receipt.request_id, state, round)])
-
-
-def test_a_file_of_version_2_becomes_one_of_this_version(tmp_path):
-    place = tmp_path / "requests.sqlite"
-    connection = sqlite3.connect(place)
-    # What version 2 wrote for this entry; of the chain nothing has changed for whole clients.
-    digest = "29fcbd0976d330786ba083f0dc5879b71f3f54bd6514b36b311e4114715b6f06"
-    connection.executescript(VERSION_2.replace("HASH", digest))
-    connection.close()
-    with Ledger(place) as ledger:
-        assert ledger.check_trail(B) == [] and ledger.head(B).hash == digest
-        (known,) = ledger.requests(B)
-        assert (known.clients, known.owners, known.parts) == ((3,), (3,), ())
-        made = ask(Intake(ledger, num_clients=5), [2], samples=0.5)
-        with Ledger(":memory:") as new:
-            for table in ("audit", "parts", "requests"):
-                columns = (
-                    f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{table}') ORDER BY name"
-                )
-                assert [tuple(r) for r in ledger.store.rows(columns)] == [
-                    tuple(r) for r in new.store.rows(columns)
-                ]
-    with Ledger(place) as ledger:
-        assert record(ledger, made).parts == (Part(5, 2, 0.5),) and ledger.check_trail(B) == []
 
 
 def test_a_description_has_one_number_for_good(tmp_path):
@@ -194,8 +74,8 @@ def test_a_description_has_one_number_for_good(tmp_path):
         "UPDATE parts SET client = 2 WHERE number = 5",
         "DELETE FROM parts WHERE number = 5",
         "UPDATE parts SET number = 9 WHERE number = 5",
-        "UPDATE audit SET parts = NULL WHERE entry = 1",
-        "UPDATE audit SET parts = (SELECT parts FROM audit WHERE entry = 2) WHERE entry = 1",
+        "UPDATE audit SET asked = NULL WHERE entry = 1",
+        "UPDATE audit SET asked = (SELECT asked FROM audit WHERE entry = 2) WHERE entry = 1",
         "UPDATE requests SET clients = '[6]' WHERE arrival = 1",
     ],
 )

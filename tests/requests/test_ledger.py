@@ -280,8 +280,8 @@ def test_files_that_are_no_ledger_are_refused_by_name(tmp_path: Path) -> None:
         Ledger(tmp_path / "absent" / "requests.sqlite")
     newer = tmp_path / "newer.sqlite"
     with sqlite3.connect(newer) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    with pytest.raises(LedgerError, match="ledger version 4; this fedunlearn reads version 3"):
+        connection.execute("PRAGMA user_version = 5")
+    with pytest.raises(LedgerError, match="ledger version 5; this fedunlearn reads version 4"):
         Ledger(newer)
 
 
