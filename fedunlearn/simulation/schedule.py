@@ -101,9 +101,18 @@ class Schedule:
         return progress["ended_round"] if judged and progress["outcome"] == "recovered" else None
 
     def diverged_round(self, branch: Branch) -> int | None:
-        """Return the round in which a branch's weights became no numbers; None: they are numbers."""
-        requests: list[Record] = self._records[branch.name]["requests"]
-        return next((r["ended_round"] for r in requests if r["outcome"] == "diverged"), None)
+        """Return the round in which a branch's weights became no numbers; None: they are numbers.
+
+        Where that was after its requests had ended, no request tells, but the branch ended before its time.
+        """
+        record = self._records[branch.name]
+        for request in record["requests"]:
+            if request["outcome"] == "diverged":
+                ended: int = request["ended_round"]
+                return ended
+        last: int = record["last_round"]
+        due = self._experiment.train.rounds if branch.stop_when_recovered else branch.last_round
+        return last + 1 if last < due else None
 
     def _methods(self, moment: Moment) -> list[Branch]:
         # A timeline's methods go through all moments, each in one branch without a target.
@@ -141,11 +150,14 @@ class Schedule:
         later = self._moments[moment.index + 1 :] if not self._experiment.branching else ()
         if later:  # from the next request on, the branch is about more than this one
             end = min(end, later[0].at_round)
+        cap = moment.at_round + self._experiment.recover.max_rounds
+        # What was never unlearned stands beside a retrained model, which may end before the branch diverges.
+        kept = max(cap, self.retrain(moment).last_round)
         rounds = {
-            "unlearned": unlearned or max(diverged or 0, moment.at_round + 1),
+            "unlearned": unlearned or min(max(diverged or 0, moment.at_round + 1), kept),
             "recovered": self.recovered_round(branch, request),
             "compare": self._compare_round(moment, request),
-            "cap": moment.at_round + self._experiment.recover.max_rounds,
+            "cap": cap,
         }
         for at, round in rounds.items():
             if round is not None and (round <= end or at == "unlearned"):

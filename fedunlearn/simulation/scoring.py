@@ -122,7 +122,8 @@ class SeedScoring:
 
     def _why_diverged(self, branch: Branch) -> str:
         requests = self._records[branch.name]["requests"]
-        return next(str(r["reason"]) for r in requests if r["outcome"] == "diverged")
+        reasons = (str(r["reason"]) for r in requests if r["outcome"] == "diverged")
+        return next(reasons, "the weights hold NaN or Inf, after its requests had ended")
 
     def _why_failed(self, branch: Branch, request: ForgetRequest | None) -> str:
         """Say why a request's forgetting failed the last time (None: any request's), and in which round."""

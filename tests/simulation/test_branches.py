@@ -273,54 +273,79 @@ class Asked(SeedScoring):
         self.asked += [(branch, at, round)] * (not (diverged or failed)) + [
             (oracle, at, round) for oracle in oracles
         ]
-        return SimpleNamespace(at=at)
+        return SimpleNamespace(at=at, kind=branch.kind)
+
+
+ATTEMPTS = 3
+"""Rounds in which a forgetting client fails before its request is given up."""
 
 
 @st.composite
 def finished(draw):
     """Draw an experiment and how its requests may have ended."""
     experiment = draw(experiments())
-    cap, timeline = experiment.recover.max_rounds, experiment.targets is None
     records = {}
     for branch in branches(experiment, 1):
-        requests, last = [], branch.last_round
-        ends = sorted({r.at_round for r in branch.requests})
-        for at_round in ends:
-            later = [t for t in ends if t > at_round]
-            horizon = min([at_round + cap, *later])  # the next request's round is still this one's
-            recovered = draw(st.none() | st.integers(at_round + 1, horizon))
-            if recovered is not None:
-                outcome = "recovered", recovered
-            else:
-                outcome = (
-                    ("capped", at_round + cap) if horizon == at_round + cap else ("superseded", horizon + 1)
+        asked = sorted({r.at_round for r in branch.requests})
+        # Once one has failed, no oracle fits what is forgotten later: a run that goes on has only failures to come.
+        fine = draw(st.integers(0, len(asked))) if asked and draw(st.integers(0, 4)) == 0 else len(asked)
+        ends = {}
+        for place, at_round in enumerate(asked):
+            if place < fine:
+                ends[at_round] = draw(
+                    forgets(at_round, asked[place + 1 : fine], experiment.recover.max_rounds)
                 )
-            requests += [
-                {
-                    "id": r.id,
-                    "unlearned_round": at_round + 1,
-                    "outcome": outcome[0],
-                    "ended_round": outcome[1],
-                }
-                for r in branch.requests
-                if r.at_round == at_round
-            ]
-            if timeline:
-                last = max(experiment.train.rounds, outcome[1])
+            else:
+                ends[at_round] = fails(at_round, branch.last_round)
+        requests = [{"id": r.id, **ends[r.at_round]} for r in branch.requests]
+        last = branch.last_round
+        if branch.stop_when_recovered and all(r["ended_round"] is not None for r in requests):
+            last = max([experiment.train.rounds, *(r["ended_round"] for r in requests)])
         if requests and draw(st.booleans()):
             diverged = draw(st.integers(branch.first_round + 1, last))
-            last = diverged - 1
-            for request in requests:
-                if request["ended_round"] >= diverged:
-                    request |= {"outcome": "diverged", "ended_round": diverged}
-                if request["unlearned_round"] >= diverged:
-                    request["unlearned_round"] = None
-        for request in requests:
-            if draw(st.integers(0, 9)) == 0:
-                end = draw(st.sampled_from([("failed", branch.last_round), (None, None)]))
-                request |= {"unlearned_round": None, "outcome": end[0], "ended_round": end[1], "attempts": 3}
+            requests, last = [diverges(r, diverged) for r in requests], diverged - 1
         records[branch.name] = {"requests": requests, "last_round": last}
     return experiment, records
+
+
+def forgets(at_round, later, cap):
+    """Return ends of a request that is unlearned at once, of later ones that are unlearned as well."""
+
+    def end(recovered):
+        if recovered is not None:
+            return ended(at_round + 1, "recovered", recovered)
+        if horizon == at_round + cap:
+            return ended(at_round + 1, "capped", horizon)
+        return ended(at_round + 1, "superseded", horizon + 1)
+
+    horizon = min([at_round + cap, *later])  # the next request's round is still this one's
+    return (st.none() | st.integers(at_round + 1, horizon)).map(end)
+
+
+def fails(at_round, last_round):
+    """Return the end of a request whose clients never answer: given up, or the branch ends before that."""
+    attempts = min(ATTEMPTS, last_round - at_round)
+    if attempts < ATTEMPTS:
+        return ended(None, None, None, attempts)
+    return ended(None, "failed", at_round + ATTEMPTS, attempts)
+
+
+def ended(unlearned, outcome, round, attempts=0):
+    return {"unlearned_round": unlearned, "outcome": outcome, "ended_round": round, "attempts": attempts}
+
+
+def diverges(request, round):
+    """Return a request as a branch leaves it whose weights are no numbers from a round on."""
+    if request["ended_round"] is not None and request["ended_round"] < round:
+        return request
+    unlearned = request["unlearned_round"]
+    lost = unlearned is not None and unlearned >= round
+    return request | {
+        "outcome": "diverged",
+        "ended_round": round,
+        "unlearned_round": None if lost else unlearned,
+        "reason": "NaN or Inf",
+    }
 
 
 @settings(max_examples=200)
@@ -330,6 +355,9 @@ def test_every_model_that_scoring_asks_for_was_computed_and_is_kept(case):
     scoring = Asked(experiment, records)
     rows = list(scoring.rows())
     assert {"request", "unlearned"} <= {row.at for row in rows}
+    if experiment.branching:  # nothing that was asked is left out, whatever became of it
+        lines = [row for row in rows if row.at == "cap" and row.kind == "method"]
+        assert len(lines) == len(experiment.methods) * len(moments(experiment, 1))
     for branch, at, round in scoring.asked:
         where = f"{branch.name}, {at}, round {round}"
         assert branch.keeps(round), where

@@ -205,3 +205,16 @@ def test_the_command_succeeds(tmp_path, capsys, monkeypatch):
     assert not ended.value.code
     shown = capsys.readouterr().out
     assert "gradient-ascent-0-s1: done, 30 % of the samples of client 0: diverged in round 4" in shown
+
+
+def test_one_that_recovers_and_diverges_later_has_its_row_at_the_cap(tmp_path, overflowing):
+    folder = simulate(tiny("recover.epsilon=100", text=TINY + LATER), out=tmp_path)
+    rows = {row["at"]: row for row in rows_of(folder, "later")}
+    assert set(rows) == {"unlearned", "recovered", "compare", "cap"}
+    assert (rows["recovered"]["recovered"], rows["recovered"]["recovery_rounds"]) == (True, 1)
+    assert not any("diverged" in rows[at] for at in ("unlearned", "recovered"))
+    assert rows["cap"]["diverged"]
+    assert (
+        rows["cap"]["reason"]
+        == "diverged in round 5: the weights hold NaN or Inf, after its requests had ended"
+    )
