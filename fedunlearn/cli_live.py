@@ -140,7 +140,7 @@ def requests(
             raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
         console.print(request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
         return
-    with _ledger(Path(place)) as ledger:
+    with _ledger(Path(place), read_only=True) as ledger:
         console.print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
         for line in reasons(ledger.requests(LIVE_BRANCH), ledger.audit(LIVE_BRANCH)):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -255,7 +255,7 @@ def _intake(folder: Path) -> Iterator[Intake]:
 
 
 @contextmanager
-def _ledger(folder: Path, *, must_exist: bool = True) -> Iterator[Ledger]:
+def _ledger(folder: Path, *, must_exist: bool = True, read_only: bool = False) -> Iterator[Ledger]:
     from fedunlearn.requests import Ledger
 
     path = folder / "requests.sqlite"
@@ -263,7 +263,7 @@ def _ledger(folder: Path, *, must_exist: bool = True) -> Iterator[Ledger]:
         raise UserError(
             f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
         )
-    with Ledger(path) as ledger:
+    with Ledger(path, read_only=read_only) as ledger:
         yield ledger
 
 

@@ -67,5 +67,5 @@ class Book:
 
 def books(run: Path) -> dict[str, Book]:
     """Read the ledger of a run directory: federation → what it says of it."""
-    with Ledger(run / LEDGER) as ledger:
+    with Ledger(run / LEDGER, read_only=True) as ledger:
         return {branch: Book(ledger, branch) for branch in ledger.branches()}

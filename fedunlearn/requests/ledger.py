@@ -17,6 +17,7 @@ from fedunlearn.parts import Parts
 from fedunlearn.requests import chain, heads, history, journal, kept_parts, lease, measures, plans, trail
 from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.lease import Lease, LeaseRecord, ServerRecord
+from fedunlearn.requests.read_only import ReadOnlyStore
 from fedunlearn.requests.reconcile import RECONCILED, moves_to
 from fedunlearn.requests.records import AuditEntry, Move, PlanRecord, RequestRecord
 from fedunlearn.requests.store import Store
@@ -32,6 +33,8 @@ class Ledger:
         The SQLite file (made if missing), or ":memory:" for one that ends with the process.
     clock
         Source of the audit trail's times, in Unix seconds.
+    read_only
+        Open a file that is there, to read alone: nothing is written, not even beside it.
 
     Raises
     ------
@@ -40,8 +43,10 @@ class Ledger:
         the file cannot be read or written.
     """
 
-    def __init__(self, path: str | Path, *, clock: Callable[[], float] = time.time) -> None:
-        self.store = Store(path)
+    def __init__(
+        self, path: str | Path, *, clock: Callable[[], float] = time.time, read_only: bool = False
+    ) -> None:
+        self.store = ReadOnlyStore(path) if read_only else Store(path)
         self.clock = clock
         self._leases: dict[str, Lease] = {}
 

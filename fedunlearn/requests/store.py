@@ -50,10 +50,7 @@ class Store:
         self._lock = threading.RLock()
         self._depth = 0
         try:
-            # isolation_level=None: no transaction but the ones `batch` begins.
-            self._connection = sqlite3.connect(
-                self.place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            self._connection = self._connect()
         except sqlite3.Error as error:
             raise LedgerError(f"{self.place}: cannot be opened ({error}); does its folder exist?") from error
         self._identity = _identity(self.file)
@@ -65,6 +62,9 @@ class Store:
         except LedgerError:
             self._connection.close()
             raise
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self.place)
 
     def _prepare(self) -> None:
         self._connection.row_factory = sqlite3.Row
@@ -168,6 +168,13 @@ class Store:
         """Close the file; a second call does nothing."""
         with self._lock:
             self._connection.close()
+
+
+def connect(place: str, *, uri: bool = False) -> sqlite3.Connection:
+    """Return a connection on which no transaction begins but those of `Store.batch`."""
+    return sqlite3.connect(
+        place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
+    )
 
 
 def _identity(file: Path | None) -> tuple[int, int] | None:
