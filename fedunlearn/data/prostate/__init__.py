@@ -1,7 +1,8 @@
 """Prostate MRI of six sites, from NIfTI files to slices with masks.
 
-``layout`` finds the files, ``volumes`` reads one case, ``slices`` cuts it, ``prepared`` keeps what was cut, and
-``case_split`` says which cases train, validate and test.
+``layout`` finds the files, ``nifti`` reads one, ``volumes`` a case of two, ``labels`` says what of it is prostate,
+``slices`` cuts it, ``prepared`` keeps what was cut, ``grey_levels`` knows a scan again, and ``case_split`` says which
+cases train, validate and test.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 
 from fedunlearn.data.prostate.bad_case import BadCaseError
-from fedunlearn.data.prostate.layout import read_layout
+from fedunlearn.data.prostate.grey_levels import identity, padding
+from fedunlearn.data.prostate.layout import CaseFiles, read_layout
 from fedunlearn.data.prostate.prepared import Prepared
 from fedunlearn.data.prostate.slices import CaseSlices
 from fedunlearn.data.slice_index import SliceIndex
@@ -45,13 +47,21 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
     slices: list[CaseSlices] = []
     owners: list[tuple[int, int]] = []
     bad: list[BadCaseError] = []
+    patients: dict[str, CaseFiles] = {}
+    told: list[str] = []
     for site, cases in enumerate(layout.cases.values()):
         for number, case in enumerate(cases):
             try:
                 if isinstance(case, BadCaseError):
                     raise case
-                slices.append(prepared.slices_of(case))
+                made = prepared.slices_of(case)
+                first = patients.setdefault(identity(made.brightness), case)
+                if first is not case:
+                    raise _twin(case, first)
+                slices.append(made)
                 owners.append((site, number))
+                if note := padding(made.brightness, *made.ends.tolist()):
+                    told.append(f"{case.scan}: {note}")
             except BadCaseError as error:
                 bad.append(error)
     if bad and (bad_cases == "refuse" or not slices):
@@ -69,8 +79,19 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
         site_names=tuple(layout.cases),
         other_folders=layout.others,
         origin=layout.origin,
-        notes=(*layout.notes, *(f"left out {case.path}: {case.what}" for case in bad), *prepared.notes),
+        notes=(
+            *layout.notes,
+            *(f"left out {case.path}: {case.what}" for case in bad),
+            *told,
+            *prepared.notes,
+        ),
     )
+
+
+def _twin(case: CaseFiles, first: CaseFiles) -> BadCaseError:
+    """Say that two cases are one patient: trained on here and tested on there, or forgotten at one site alone."""
+    what = f"site {case.site}'s {case.name} is site {first.site}'s {first.name} again, the same scan as {first.scan}"
+    return BadCaseError(case.scan, what, "keep one of the two")
 
 
 def _refusal(bad: list[BadCaseError], *, may_skip: bool) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedunlearn.data.prostate.bad_case import BadCaseError
+from fedunlearn.data.prostate.other_formats import notes_on
 from fedunlearn.errors import ConfigError
 
 SITES = ("BIDMC", "HK", "I2CVB", "ISBI", "ISBI_1.5", "UCL")
@@ -73,26 +74,30 @@ def read_layout(directory: str | None) -> Layout:
     root = Path(directory).expanduser()
     setting = f"data.directory = {directory!r}"
     try:
-        folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+        entries = sorted(entry for entry in root.iterdir() if entry.name[0] != ".")
+        folders = [entry for entry in entries if entry.is_dir()]
     except OSError as error:
         raise ConfigError(
             f"{setting}: cannot be read ({error.strerror}); name the sites' folder, or write phantoms there with "
             "`fedunlearn data phantom`"
         ) from error
     found: dict[str, Path] = {}
-    notes, others = [], []
+    notes, others = notes_on(entries), []
+    if outside := [entry for entry in entries if entry.is_file() and _NIFTI.fullmatch(entry.name)]:
+        notes.append(f"{outside[0]}: lies in no site's folder; {_volumes_are(len(outside))} not used")
     for folder in folders:
         site = site_of(folder.name)
         if site is None:
             others.append(folder.name)
             if volumes := _volumes(folder):
-                notes.append(f"{folder}: is none of the six sites; its {len(volumes)} volumes are not used")
+                notes.append(f"{folder}: is none of the six sites; its {_volumes_are(len(volumes))} not used")
         elif site in found:
             raise ConfigError(
                 f"{setting}: {found[site].name} and {folder.name} are both site {site}; keep one of the folders"
             )
         else:
             found[site] = folder
+            notes += _unread(folder)
     if not found:
         raise ConfigError(f"{setting}: holds no site's folder ({', '.join(SITES)}){_hint(folders)}")
     return Layout(
@@ -121,6 +126,24 @@ def _volumes(folder: Path) -> list[tuple[Path, str, bool]]:
         if match is not None and not path.name.startswith("."):
             found.append((path, match["case"], match["mask"] is not None))
     return found
+
+
+def _unread(folder: Path) -> list[str]:
+    """Return a line for all that looks like volumes in a site's folder and is not read."""
+    entries = sorted(folder.iterdir())
+    notes = notes_on(entry for entry in entries if entry.is_file())
+    for entry in entries:
+        if entry.is_dir() and entry.name[0] != "." and not _NIFTI.fullmatch(entry.name):
+            files = sum(1 for path in entry.iterdir() if path.is_file() and path.name[0] != ".")
+            if files:
+                notes.append(
+                    f"{entry}: is a folder inside a site's; its {files} files are not used, put them beside it"
+                )
+    return notes
+
+
+def _volumes_are(number: int) -> str:
+    return "1 volume is" if number == 1 else f"{number} volumes are"
 
 
 def _cases(site: str, folder: Path) -> list[CaseFiles | BadCaseError]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+
 from fedunlearn.data.array_cache import ArrayCache, arrays_folder
 from fedunlearn.data.prostate.bad_case import BadCaseError
+from fedunlearn.data.prostate.grey_levels import FEWEST
 from fedunlearn.data.prostate.layout import CaseFiles
 from fedunlearn.data.prostate.slices import FORMAT, CaseSlices, FeaturelessError, cut
 from fedunlearn.data.prostate.volumes import read_volume
@@ -39,7 +42,7 @@ class Prepared:
         """
         scan, mask = _bytes(case.scan), _bytes(case.mask)
         key = self._key(scan, mask)
-        arrays = self.cache.load(key)
+        arrays = self.cache.load(key)  # of a case that passed all that follows
         if arrays is not None:
             return CaseSlices(**arrays)
         try:
@@ -48,6 +51,10 @@ class Prepared:
             raise BadCaseError(
                 case.scan, f"shows nothing: {error}", "fetch it again, or remove the case"
             ) from error
+        if (filled := np.count_nonzero(made.brightness)) < FEWEST:
+            low, high = made.ends
+            what = f"shows {filled} shades between {low:g} and {high:g}: a mask, or one extreme value"
+            raise BadCaseError(case.scan, what, "put the scan in its place, without padding")
         if not len(made.slices):
             what = f"has no pixel left of its mask at data.resize = {self.size}"
             raise BadCaseError(case.mask, what, "raise data.resize")
@@ -76,6 +83,8 @@ class Prepared:
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except IsADirectoryError as error:
+        raise BadCaseError(path, "is a folder", "put the file of that name in its place") from error
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise BadCaseError(path, f"cannot be read ({reason})", "let this user read it") from error

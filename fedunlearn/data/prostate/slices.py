@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from fedunlearn.data.prostate.grey_levels import tally
 from fedunlearn.data.prostate.volumes import Volume
 from fedunlearn.data.slice_source import WHITE
 from fedunlearn.data.source import Indices
 
-FORMAT = 1
+FORMAT = 2
 """Raised by one whenever the same volume would be cut into other numbers: arrays in caches are then made again."""
 
 CLIP = 0.99
@@ -41,6 +42,10 @@ class CaseSlices:
         int64, (n,): heights in the volume, ascending.
     spacing : ndarray
         float32, (2,): millimetres per pixel, down a column and along a row.
+    brightness : ndarray
+        int64: how many voxels of the whole scan there are of each step of brightness, see ``grey_levels``.
+    ends : ndarray
+        float64, (2,): the intensities between which these steps lie.
     """
 
     planes: Bytes
@@ -48,6 +53,8 @@ class CaseSlices:
     masks: Bytes
     slices: Indices
     spacing: npt.NDArray[np.float32]
+    brightness: Indices
+    ends: npt.NDArray[np.float64]
 
 
 class FeaturelessError(ValueError):
@@ -65,7 +72,8 @@ def cut(volume: Volume, size: int) -> CaseSlices:
     FeaturelessError
         There is nothing to scale to [0, 1].
     """
-    levels = scaled(volume.intensities)
+    low, high = ends(volume.intensities)
+    levels = scaled(volume.intensities, low, high)
     masks = nearest(volume.mask, size)
     shown = np.flatnonzero(masks.any(axis=(1, 2)))
     heights = np.clip(shown[:, None] + np.array([-1, 0, 1]), 0, len(levels) - 1)
@@ -78,14 +86,27 @@ def cut(volume: Volume, size: int) -> CaseSlices:
         masks=masks[shown].astype(np.uint8),
         slices=shown.astype(np.int64),
         spacing=(np.array(volume.spacing) * stretch).astype(np.float32),
+        brightness=tally(levels),
+        ends=np.array([low, high]),
     )
 
 
-def scaled(intensities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return intensities clipped at their 99th percentile, the least as 0 and the largest left as 1."""
+def ends(intensities: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Return the least intensity and the 99th percentile, at which they are clipped.
+
+    Raises
+    ------
+    FeaturelessError
+        The two are the same.
+    """
     low, high = float(intensities.min()), float(np.quantile(intensities, CLIP))
     if not high > low:
         raise FeaturelessError("at least 99 % of the voxels have one and the same intensity")
+    return low, high
+
+
+def scaled(intensities: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.float32]:
+    """Return intensities clipped at their ``ends``, the least as 0 and the largest left as 1."""
     clipped = np.minimum(intensities, np.float32(high)).astype(np.float64)
     return np.clip((clipped - low) / (high - low), 0, 1).astype(np.float32)
 

@@ -87,11 +87,13 @@ def test_nothing_to_use_at_all(tmp_path, own):
     )
 
 
-def test_a_file_that_may_not_be_read_is_a_bad_case(own):
+def test_a_folder_with_the_name_of_a_file_is_a_bad_case(own):
     path = own / "HK" / "Case00.nii.gz"
     path.unlink()
-    path.mkdir()  # of the right name; unreadable also for root
-    assert error(own).startswith("HK/Case00.nii.gz: cannot be read (is a directory)")
+    path.mkdir()
+    assert error(own).startswith(
+        "HK/Case00.nii.gz: is a folder; put the file of that name in its place, or set"
+    )
 
 
 def test_bad_cases_are_not_kept(own, cache):

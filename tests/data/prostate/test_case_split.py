@@ -115,3 +115,17 @@ def test_a_site_without_any_case_is_named():
 def test_a_share_is_at_least_one_case():
     assert [held_out(n, 0.01) for n in (1, 10, 200)] == [1, 1, 2]
     assert held_out(10, 0.0) == 0
+
+
+def test_the_cases_of_every_site_are_pinned():
+    """Which patients test is the same in every experiment, and in every version of this code."""
+    index = index_of([10] * 6)
+    _, validation, test = (cases_of(index, rows) for rows in split_by_case(index, SITES, 0.2, 1))
+    by_site = [
+        [sorted(case for owner, case in side if owner == site) for site in range(6)]
+        for side in (test, validation)
+    ]
+    assert by_site == [
+        [[4, 5], [0, 6], [2, 7], [5, 8], [1, 4], [1, 7]],
+        [[0, 9], [1, 4], [3, 4], [3, 9], [3, 5], [4, 9]],
+    ]

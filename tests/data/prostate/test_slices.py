@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.data.prostate.slices import FeaturelessError, bilinear, cut, nearest, scaled
+from fedunlearn.data.prostate.slices import FeaturelessError, bilinear, cut, ends, nearest, scaled
 from fedunlearn.data.prostate.volumes import Volume, read_volume
 from tests.data.prostate.nifti_sites import SPACING, volume, write
 from tests.oracles import slices_by_loops as oracle
@@ -103,7 +103,8 @@ def test_a_size_that_fits_changes_nothing():
 @given(st.floats(0.1, 1e4), st.floats(-1e4, 1e4))
 def test_scaling_forgets_gain_and_offset_of_the_scanner(gain, offset):
     values = np.random.default_rng(1).random((5, 10, 10), dtype=np.float32)
-    one, other = scaled(values), scaled((values * gain + offset).astype(np.float32))
+    moved = (values * gain + offset).astype(np.float32)
+    one, other = scaled(values, *ends(values)), scaled(moved, *ends(moved))
     assert (one.min(), one.max()) == (0, 1)
     np.testing.assert_allclose(one, other, rtol=0, atol=0.02)  # float32 behind a large offset
     assert 0.005 < (one == 1).mean() < 0.03, "about a hundredth is clipped"
