@@ -2,7 +2,8 @@
 
 Request: ``arrays`` (the global model, see :mod:`fedunlearn.federation.payload`) and ``config`` with ``round``,
 ``lr`` and ``seed``. Reply to training: ``arrays`` holding the pseudo-gradient w_k − w and the buffers after
-training, ``metrics`` with ``num-examples`` and ``train-loss``.
+training, ``work`` which says that this is an ``update`` and what was run for it (``train``, or the routine with its
+settings), ``metrics`` with ``num-examples`` and ``train-loss``.
 
 Where ``config`` has a ``tally``, which only live federations put there, a client to forget adds a ``tally`` of the
 model it received (see :mod:`fedunlearn.evaluation.histograms`). A node that has been told that it is forgotten
@@ -16,7 +17,7 @@ from flwr.clientapp import ClientApp
 from clients.node_data import client_of, routine_for
 from clients.routine import Routine
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, TALLY
+from fedunlearn.federation.answers import ASSIGNMENT, CARRIES, FORGET, NUMBER, RAN, TALLY, UPDATE, WORK
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.tallies import tally_record
 from fedunlearn.parts import Assignment
@@ -98,6 +99,7 @@ def _trained(message: Message, context: Context) -> Message:
     result = routine.train(number, kind, config)
     update = ModelState(routine.model.vector - received.vector, routine.model.buffers())
     content["arrays"] = pack(update)
+    content[WORK] = ConfigRecord({CARRIES: UPDATE, RAN: result.ran})
     metrics: dict[str, int | float] = {"num-examples": result.num_examples, "train-loss": result.loss}
     if NUMBER in config:
         metrics[NUMBER] = number

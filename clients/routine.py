@@ -76,8 +76,9 @@ class Routine(ABC):
         """
         chosen = Chosen.loads(config[ROUTINE])
         forget, retain = self._forget_and_retain(client, config)
+        ran = chosen.dumps()  # as it was understood: the server holds it against what it asked for
         if not forget.size:
-            return LocalResult(0, 0.0)
+            return LocalResult(0, 0.0, ran)
         told: list[float] = []
         found = chosen.method(
             self.model,
@@ -93,7 +94,7 @@ class Routine(ABC):
             ),
         )
         self.model.load(found.vector, found.buffers())
-        return LocalResult(forget.size, told[-1] if told else 0.0)
+        return LocalResult(forget.size, told[-1] if told else 0.0, ran)
 
     def _forget_and_retain(self, client: int, config: Config) -> tuple[Examples, Examples]:
         if ASSIGNMENT not in config:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedunlearn.federation.answers import NOT_FINITE, ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
@@ -100,7 +101,7 @@ class UnlearningStrategy(Strategy):
         self.observe = observe
         self.round = first_round
         self.model: ModelState | None = None
-        self._nodes: Mapping[int, int] = {}
+        self._sent = Correspondence()
         self._current: RoundInProgress | None = None
 
     @property
@@ -150,10 +151,11 @@ class UnlearningStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Plan the round, commit the plan, and return its messages."""
-        self._nodes = self.conduct.nodes(grid)
-        plan, failed, config = self._begin(server_round, unpack(arrays), config)
+        nodes, model = self.conduct.nodes(grid), unpack(arrays)
+        plan, failed, config = self._begin(server_round, model, config)
         assignments = self.assignments(plan)
-        return messages_for(plan, arrays, config, self._nodes, skip=failed, assignments=assignments)
+        self._sent = messages_for(plan, model, arrays, config, nodes, skip=failed, assignments=assignments)
+        return self._sent.messages
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -170,14 +172,13 @@ class UnlearningStrategy(Strategy):
         conduct = self.conduct
         answers = collect(
             replies,
+            self._sent,
             current.plan,
-            self._nodes,
-            model,
             individually=self.needs_individual or conduct.wants_updates,
             norms=conduct.wants_norms,
             tolerant=conduct.tolerant,
-            assignments=self.assignments(current.plan),
         )
+        self._sent = Correspondence()  # it holds the model that the round started from
         self.model = self._combine(current, model, answers)
         return pack(self.model), mean_loss(answers)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from logging import WARNING
 from types import MappingProxyType
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import FORGET, NUMBER, TALLY, TRAIN, Answers, told, unsound
-from fedunlearn.federation.payload import PARAMETERS, ModelState, unpack
+from fedunlearn.federation.answers import FORGET, NUMBER, TALLY, TRAIN, Answers, told, work_of
+from fedunlearn.federation.payload import ModelState
+from fedunlearn.federation.replies import Correspondence, Question, read
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
-from fedunlearn.federation.tallies import tally_in
 from fedunlearn.out_of_memory import stop_if_out_of_memory
 from fedunlearn.parts import Assignment
 from strategies.plan import RoundPlan
@@ -32,17 +34,21 @@ def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
     if hasattr(grid, "client_nodes"):
         nodes: Mapping[int, int] = grid.client_nodes()
         return nodes
-    questions = [Message(RecordDict(), node, MessageType.QUERY) for node in grid.get_node_ids()]
+    asked = Correspondence(
+        (Message(RecordDict(), node, MessageType.QUERY), Question(-1, node, MessageType.QUERY, client=True))
+        for node in grid.get_node_ids()
+    )
     found: dict[int, int] = {}
-    for reply in grid.send_and_receive(questions, timeout=timeout):
-        if reply.has_error():
+    for reply in grid.send_and_receive(asked.messages, timeout=timeout):
+        if (question := asked.question_of(reply)) is None:
             continue
-        metrics = reply.content["metrics"]
-        assert isinstance(metrics, MetricRecord)
-        client = int(metrics["client"])  # type: ignore[arg-type]
+        reading = read(reply, question)
+        if (client := reading.client) is None:
+            log(WARNING, "node %d does not say which client it serves: %s", question.node, reading.why)
+            continue
         if client in found:
             raise RunError(f"two nodes say that they serve client {client}: {found[client]} and another")
-        found[client] = reply.metadata.src_node_id
+        found[client] = question.node
     if not found:
         raise RunError("no node of the federation answered which client it serves")
     return found
@@ -50,17 +56,24 @@ def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
 
 def messages_for(
     plan: RoundPlan,
+    model: ModelState,
     arrays: ArrayRecord,
     config: ConfigRecord,
     nodes: Mapping[int, int],
     *,
     skip: Iterable[int] = (),
     assignments: Mapping[int, Assignment] = MappingProxyType({}),
-) -> list[Message]:
-    """Return the round's messages. They share one content, which no receiver may change, but for assignments."""
+) -> Correspondence:
+    """Return the round's messages. They share one content, which no receiver may change, but for assignments.
+
+    Parameters
+    ----------
+    model, arrays
+        The global model, and what it travels as.
+    """
     content = RecordDict({"arrays": arrays, "config": config})
-    skip = set(skip)
-    messages = []
+    skip, group = set(skip), str(plan.round)
+    sent = []
     for numbers, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET)):
         for number in numbers:
             assignment = assignments.get(number)
@@ -71,63 +84,62 @@ def messages_for(
             if assignment is not None:
                 own_config = ConfigRecord({**told(config, assignment), NUMBER: number})
                 own = RecordDict({"arrays": arrays, "config": own_config})
-            messages.append(Message(own, nodes[client], kind, group_id=str(plan.round)))
-    return messages
+            question = Question(
+                number,
+                nodes[client],
+                kind,
+                group,
+                update_of=model,
+                ran=work_of(kind, config),
+                assigned=assignment is not None,
+                tally=kind == FORGET and bool(config.get(TALLY)),
+            )
+            sent.append((Message(own, nodes[client], kind, group_id=group), question))
+    return Correspondence(sent)
 
 
 def collect(
     replies: Iterable[Message],
+    sent: Correspondence,
     plan: RoundPlan,
-    nodes: Mapping[int, int],
-    like: ModelState,
     *,
     individually: bool,
     norms: bool = False,
     tolerant: bool = False,
-    assignments: Mapping[int, Assignment] = MappingProxyType({}),
 ) -> Answers:
     """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
 
-    A client may take part more than once: retained with one part of its data, forgotten with others. Then it says
-    which of its assignments an answer is to; of somebody else's it cannot.
+    A client may take part more than once: retained with one part of its data, forgotten with others.
 
     Raises
     ------
     OutOfMemoryError
         If a client failed for want of memory, unless ``tolerant``: the others will, too.
     """
-    owners = {number: assignment.client for number, assignment in assignments.items()}
-    everybody = {owners.get(number, number) for number in (*plan.train, *plan.forget)}
-    client_of = {nodes[client]: client for client in everybody if client in nodes}
     ordered = OrderedSum(plan.train)
     single: list[Contribution] = []
     answers = Answers(ordered.sum)
     missing = {TRAIN: set(plan.train), FORGET: set(plan.asked_to_forget)}
     for reply in replies:
-        kind = reply.metadata.message_type
-        client = _answers_for(
-            reply, client_of.get(reply.metadata.src_node_id), owners, missing.get(kind, set())
-        )
-        if client is None:
+        if (question := sent.question_of(reply)) is None:
             continue
+        reading, client, kind = read(reply, question), question.number, question.kind
+        contribution = reading.contribution
         missing[kind].discard(client)
-        if client in assignments and _has_nothing(reply):
-            if kind == TRAIN and not individually:
-                ordered.put(client, None)
-            continue
-        contribution, why = _read(reply, client, like, answers.losses)
-        if contribution is None:
-            answers.failed[client] = why
+        if reading.why:
+            answers.failed[client] = reading.why
             if not tolerant:
-                stop_if_out_of_memory({client: why}, plan.round)
-        elif kind == FORGET:
-            answers.forgetting.append(contribution)
-            if TALLY in reply.content:
-                answers.tallies[client] = tally_in(reply.content)
-        elif individually:
-            single.append(contribution)
-        if norms and kind == TRAIN and contribution is not None:
-            answers.norms[client] = norm_of(contribution.delta)
+                stop_if_out_of_memory({client: reading.why}, plan.round)
+        elif contribution is not None:
+            answers.losses[client] = reading.loss
+            if kind == FORGET:
+                answers.forgetting.append(contribution)
+                if reading.tally is not None:
+                    answers.tallies[client] = reading.tally
+            elif individually:
+                single.append(contribution)
+            if norms and kind == TRAIN:
+                answers.norms[client] = norm_of(contribution.delta)
         if kind == TRAIN and not individually:
             ordered.put(client, contribution)
     for kind, clients in missing.items():
@@ -138,43 +150,3 @@ def collect(
     if individually:
         answers.retained = single
     return answers.sort()
-
-
-def _answers_for(
-    reply: Message, client: int | None, owners: Mapping[int, int], missing: Set[int]
-) -> int | None:
-    """Return the number of those still missing that a client's reply is for, or None if it is for none of them."""
-    if client is None:
-        return None
-    own = [number for number in missing if owners.get(number, number) == client]
-    if len(own) > 1:
-        metrics = reply.content.get("metrics") if not reply.has_error() else None
-        named = metrics.get(NUMBER) if isinstance(metrics, MetricRecord) else None
-        # An error does not say: it stands for the first of them, and the others will be found not to have come.
-        return named if named in own else min(own) if reply.has_error() else None  # type: ignore[return-value]
-    return own[0] if own else None
-
-
-def _has_nothing(reply: Message) -> bool:
-    """Whether a client with an assignment says that it leaves it no data: nothing went wrong."""
-    metrics = None if reply.has_error() else reply.content.get("metrics")
-    return isinstance(metrics, MetricRecord) and metrics.get("num-examples") == 0
-
-
-def _read(
-    reply: Message, client: int, like: ModelState, losses: dict[int, float]
-) -> tuple[Contribution | None, str]:
-    """Return the contribution in a reply, or why it is refused."""
-    if reply.has_error():
-        return None, reply.error.reason or "the node reported an error without a reason"
-    arrays, metrics = reply.content.get("arrays"), reply.content.get("metrics")
-    if not isinstance(arrays, ArrayRecord) or PARAMETERS not in arrays:
-        return None, f"refused: the answer holds no arrays/{PARAMETERS}"
-    num_examples = metrics.get("num-examples") if isinstance(metrics, MetricRecord) else None
-    if not isinstance(metrics, MetricRecord) or not isinstance(num_examples, int):
-        return None, f"refused: num-examples = {num_examples!r}, must be a whole number"
-    update = unpack(arrays)
-    if why := unsound(update, num_examples, like):
-        return None, f"refused: {why}"
-    losses[client] = float(metrics.get("train-loss", float("nan")))  # type: ignore[arg-type]
-    return Contribution(client, num_examples, update.vector, update.buffers), ""

@@ -29,7 +29,8 @@ from fedunlearn.evaluation.scored import Scored
 from fedunlearn.federation.answers import NUMBER
 from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack, unpack
-from fedunlearn.federation.tallies import EVALUATE, tally_in
+from fedunlearn.federation.replies import Correspondence, Question, read
+from fedunlearn.federation.tallies import EVALUATE
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.parts import Assignment
 
@@ -194,20 +195,30 @@ class FederatedEvaluation:
             )
             for k in nodes.keys() & assigned.keys()
         }
-        questions = [
-            Message(own.get(k, content), node, EVALUATE, group_id=str(round)) for k, node in nodes.items()
-        ]
-        client_of = {node: client for client, node in nodes.items()}
+        group = str(round)
+        sent = Correspondence(
+            (
+                Message(own.get(k, content), node, EVALUATE, group_id=group),
+                Question(k, node, EVALUATE, group, assigned=k in own, tally=True),
+            )
+            for k, node in nodes.items()
+        )
         told: dict[int, Tally] = {}
-        for reply in self._grid.send_and_receive(questions, timeout=self._timeout) if questions else ():
-            client = client_of.get(reply.metadata.src_node_id)
-            if client is None:
+        for reply in self._grid.send_and_receive(sent.messages, timeout=self._timeout) if nodes else ():
+            if (question := sent.question_of(reply)) is None:
                 continue
-            if reply.has_error():
-                reason = (reply.error.reason or "no reason given").strip().splitlines()[-1]
-                log(WARNING, "round %d: client %d did not measure the model: %s", round, client, reason)
-            elif isinstance(tally := tally_in(reply.content), Tally):
-                told[client] = tally
+            reading = read(reply, question)
+            if isinstance(reading.tally, Tally):
+                told[question.number] = reading.tally
+            elif reading.why:
+                reason = reading.why.strip().splitlines()[-1]
+                log(
+                    WARNING,
+                    "round %d: client %d did not measure the model: %s",
+                    round,
+                    question.number,
+                    reason,
+                )
         if only is None:
             self._last = _Told(state, told, dict(assigned))
         return told

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from logging import INFO, WARNING
 from types import MappingProxyType
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -19,7 +19,8 @@ from fedunlearn.evaluation.measures import Measures
 from fedunlearn.federation.answers import NUMBER
 from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack
-from fedunlearn.federation.tallies import EVALUATE, FORGOTTEN, tally_in
+from fedunlearn.federation.replies import Correspondence, Question, read
+from fedunlearn.federation.tallies import EVALUATE, FORGOTTEN
 from fedunlearn.parts import Assignment
 
 ANSWER_SECONDS = 120.0
@@ -63,7 +64,7 @@ class Messenger:
     ) -> None:
         self.told: set[int] = set()
         self._clock = clock
-        self._reminders: dict[str, tuple[int, float]] = {}  # message → client, when
+        self._reminders: dict[str, tuple[Question, float]] = {}  # message → what it was, when
         self._task = task
         self._held_out = held_out
         self._timeout = timeout
@@ -105,29 +106,29 @@ class Messenger:
             )
             for client in clients
         }
-        client_of = {nodes[client]: client for client in clients if client in nodes}
         arrays = pack(state)
-        messages = [
-            Message(_asking(arrays, client, assignments.get(client)), node, FORGOTTEN)
-            for node, client in client_of.items()
-        ]
-        for reply in grid.send_and_receive(messages, timeout=self._timeout) if messages else ():
-            client = client_of.get(reply.metadata.src_node_id)
-            if client is None:
+        sent = Correspondence(
+            (
+                Message(_asking(arrays, client, assignments.get(client)), nodes[client], FORGOTTEN),
+                Question(client, nodes[client], FORGOTTEN, tally=True),
+            )
+            for client in clients
+            if client in nodes
+        )
+        for reply in grid.send_and_receive(sent.messages, timeout=self._timeout) if sent.messages else ():
+            if (question := sent.question_of(reply)) is None:
                 continue
-            if reply.has_error():
+            client, reading = question.number, read(reply, question)
+            if reading.tally is None:
                 # A traceback may name files and data. It stays in the log, and out of what is kept of a request.
-                log(
-                    WARNING,
-                    "client %d could not be told that it is forgotten: %s",
-                    client,
-                    reply.error.reason,
+                log(WARNING, "client %d could not be told that it is forgotten: %s", client, reading.why)
+                answers[client] = Withheld(
+                    "its node answered with an error" if reading.error else reading.why
                 )
-                answers[client] = Withheld("its node answered with an error")
             else:
                 log(INFO, "client %d knows that it has been forgotten", client)
                 self.told.add(client)
-                answers[client] = tally_in(reply.content)
+                answers[client] = reading.tally
         return self.measures(answers, state)
 
     def of_parts(
@@ -148,52 +149,56 @@ class Messenger:
             As of :meth:`forgotten`, by part.
         """
         answers: dict[int, Tally | Withheld] = {}
-        messages, arrays = [], pack(state)
+        asked, arrays = [], pack(state)
         for part, assignment in sorted(assignments.items()):
             node = nodes.get(assignment.client)
             if node is None:
                 answers[part] = Withheld("its client's node is gone")
                 continue
             answers[part] = Withheld(f"its client's node did not answer within {self._timeout:g} s")
-            messages.append(Message(_asking(arrays, part, assignment), node, EVALUATE))
-        for reply in grid.send_and_receive(messages, timeout=self._timeout) if messages else ():
-            metrics = None if reply.has_error() else reply.content.get("metrics")
-            named = metrics.get(NUMBER) if isinstance(metrics, MetricRecord) else None
-            asked = assignments.get(named) if isinstance(named, int) else None
-            if asked is not None and nodes.get(asked.client) == reply.metadata.src_node_id:
-                answers[named] = tally_in(reply.content)  # type: ignore[index]
+            message = Message(_asking(arrays, part, assignment), node, EVALUATE)
+            asked.append((message, Question(part, node, EVALUATE, assigned=True, tally=True)))
+        sent = Correspondence(asked)
+        for reply in grid.send_and_receive(sent.messages, timeout=self._timeout) if asked else ():
+            if (question := sent.question_of(reply)) is None:
+                continue
+            reading = read(reply, question)
+            withheld = "its client's node answered with an error" if reading.error else reading.why
+            answers[question.number] = reading.tally or Withheld(withheld)
         return self.measures(answers, state)
 
     @property
     def reminding(self) -> frozenset[int]:
         """The clients whose nodes have been reminded and may still answer."""
-        return frozenset(client for client, _ in self._reminders.values())
+        return frozenset(question.number for question, _ in self._reminders.values())
 
     def remind(self, grid: Grid, nodes: Mapping[int, int]) -> None:
         """Send clients' nodes a reminder; :meth:`collect` reads what they answer."""
         messages = [Message(RecordDict(), node, FORGOTTEN) for node in nodes.values()]
-        for message, client in zip(grid.push_messages(messages) if messages else (), nodes, strict=True):
+        pushed = grid.push_messages(messages) if messages else ()
+        for message, (client, node) in zip(pushed, nodes.items(), strict=True):
             if message is not None:
-                self._reminders[message] = (client, self._clock())
+                self._reminders[message] = (Question(client, node, FORGOTTEN), self._clock())
 
     def collect(self, grid: Grid) -> None:
         """Read what has been answered to reminders by now; what was lost on its way may be sent again."""
         if not self._reminders:
             return
         for reply in grid.pull_messages(list(self._reminders)):
-            client, _ = self._reminders.pop(reply.metadata.reply_to_message_id, (None, 0.0))
-            if client is None:
+            question, _ = self._reminders.get(reply.metadata.reply_to_message_id, (None, 0.0))
+            if question is None or reply.metadata.src_node_id != question.node:
                 continue
-            if reply.has_error():
-                log(WARNING, "client %d could not be reminded: %s", client, reply.error.reason)
+            del self._reminders[reply.metadata.reply_to_message_id]
+            if (reading := read(reply, question)).why:
+                log(WARNING, "client %d could not be reminded: %s", question.number, reading.why)
             else:
-                log(INFO, "client %d knows that it has been forgotten", client)
-                self.told.add(client)
+                log(INFO, "client %d knows that it has been forgotten", question.number)
+                self.told.add(question.number)
         now = self._clock()
         self._reminders = {
-            message: (client, sent)
-            for message, (client, sent) in self._reminders.items()
-            if now - sent < ANSWER_SECONDS and client not in self.told
+            message: (question, sent)
+            for message, (question, sent) in self._reminders.items()
+            if now - sent < ANSWER_SECONDS and question.number not in self.told
         }
 
     def measures(self, tallies: Mapping[int, Tally | Withheld], state: ModelState) -> dict[int, Measures]:

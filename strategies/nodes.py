@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from logging import INFO, WARNING
 from typing import Protocol
 
-from flwr.app import Message, MessageType, MetricRecord, RecordDict
+from flwr.app import Message, MessageType, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
+
+from fedunlearn.federation.replies import Question, read
 
 ANSWER_SECONDS = 120.0
 """After so long a node that was asked whom it serves is asked again."""
@@ -116,24 +118,23 @@ class Nodes:
         if not self._asked:
             return
         for reply in grid.pull_messages(list(self._asked)):
-            node, _ = self._asked.pop(reply.metadata.reply_to_message_id, (None, now))
-            if node is None:
+            message = reply.metadata.reply_to_message_id
+            node, _ = self._asked.get(message, (None, now))
+            if node is None or reply.metadata.src_node_id != node:
                 continue
-            if reply.has_error():
-                self._refuse(node, f"cannot say whom it serves: {reply.error.reason}")
-                continue
-            metrics = reply.content.get("metrics")
-            client = metrics.get("client") if isinstance(metrics, MetricRecord) else None
-            if (why := self._why_not(node, client)) is not None:
+            del self._asked[message]
+            reading = read(reply, Question(-1, node, MessageType.QUERY, client=True))
+            if (client := reading.client) is None:
+                self._refuse(node, f"cannot say whom it serves: {reading.why}")
+            elif (why := self._why_not(node, client)) is not None:
                 self._refuse(node, why)
             else:
-                assert isinstance(client, int)
                 self._client_of[node] = client
                 log(INFO, "client %d is served by node %d", client, node)
 
-    def _why_not(self, node: int, client: object) -> str | None:
-        if type(client) is not int or not 0 <= client < self._num_clients:
-            return f"says that it serves client {client!r}; there are clients 0 to {self._num_clients - 1}"
+    def _why_not(self, node: int, client: int) -> str | None:
+        if not 0 <= client < self._num_clients:
+            return f"says that it serves client {client}; there are clients 0 to {self._num_clients - 1}"
         if self._roster is None:
             return None
         entered = self._roster.client_of_node(node)

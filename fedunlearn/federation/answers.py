@@ -29,6 +29,20 @@ ROUTINE = "routine"
 NUMBER = "number"
 """Beside an assignment, and in the answer to it: the number of the client or part that it is about."""
 
+WORK = "work"
+"""Record of every reply to training: what it carries, and what the client ran for it."""
+
+CARRIES = "carries"
+UPDATE, WEIGHTS = "update", "weights"
+"""In it: whether its arrays are w_k − w, as they must be, or w_k."""
+
+RAN = "ran"
+"""In it: ``train``, or the routine with its settings, as :func:`work_of` has it."""
+
+OTHER_WORK = "not what was asked"
+"""How a reason begins, behind ``refused: ``, for which a reply is refused that is of other work: asking again helps
+little."""
+
 NOT_FINITE = "holds NaN or Inf"
 """How a reason ends for which an update is refused that is no numbers: training has diverged."""
 
@@ -75,6 +89,11 @@ class RoundWork:
 def told(config: Config, assignment: Assignment | None) -> Config:
     """Return what a client is told with an assignment."""
     return config if assignment is None else {**config, ASSIGNMENT: assignment.dumps()}
+
+
+def work_of(kind: str, config: Config) -> str:
+    """Return what a client that is asked for this runs: ``train``, or the round's routine as the config names it."""
+    return str(config[ROUTINE]) if kind == FORGET and ROUTINE in config else TRAIN
 
 
 @dataclass

@@ -12,7 +12,17 @@ from flwr.common.logger import log
 from torch import Tensor
 
 from fedunlearn.errors import UserError
-from fedunlearn.federation.answers import FORGET, NOT_FINITE, TALLY, TRAIN, Answers, RoundWork, unsound
+from fedunlearn.federation.answers import (
+    FORGET,
+    NOT_FINITE,
+    OTHER_WORK,
+    TALLY,
+    TRAIN,
+    Answers,
+    RoundWork,
+    unsound,
+    work_of,
+)
 from fedunlearn.federation.routine import ClientRoutine
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
 from fedunlearn.models.state import ModelState
@@ -152,6 +162,11 @@ class Worker:
         except Exception:
             # The traceback is the user's, not ours to swallow: the strategy reports it by client.
             answers.failed[client] = traceback.format_exc()
+            return None
+        if result.ran != (asked := work_of(kind, work.config)):
+            answers.failed[client] = (
+                f"refused: {OTHER_WORK}: the client ran {result.ran!r}, asked was {asked!r}"
+            )
             return None
         if result.num_examples == 0 and client in work.assignments:
             return None  # nothing is left of its data, or nothing of them is to be forgotten: no failure

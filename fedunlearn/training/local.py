@@ -22,6 +22,8 @@ class LocalResult:
     """Rows of the client's training data (not rows times epochs)."""
     loss: float
     """Mean loss (for cross-entropy in nats) over all rows seen, each at the weights it was seen with."""
+    ran: str = "train"
+    """What was run: training, or a routine with its settings, as the round named it."""
 
 
 def learning_rate(settings: TrainConfig, round: int) -> float:

@@ -81,11 +81,11 @@ def test_the_tally_changes_no_bit_of_the_update(asked):
     with_it, without = asked(2, FORGET, tally=True).content, asked(2, FORGET).content
     assert bits(unpack(with_it["arrays"]).vector) == bits(unpack(without["arrays"]).vector)
     assert dict(with_it["metrics"]) == dict(without["metrics"])
-    assert set(without) == {"arrays", "metrics"}, "simulations ask for none and get none"
+    assert set(without) == {"arrays", "metrics", "work"}, "simulations ask for none and get none"
 
 
 def test_only_a_client_to_forget_tells_more_than_usual(asked):
-    assert set(asked(2, "train", tally=True).content) == {"arrays", "metrics"}
+    assert set(asked(2, "train", tally=True).content) == {"arrays", "metrics", "work"}
 
 
 @pytest.mark.parametrize("weights", [5, 6])

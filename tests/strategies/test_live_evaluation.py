@@ -13,6 +13,7 @@ from fedunlearn.errors import ConfigError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of
 from fedunlearn.evaluation.outputs import SplitOutputs, collect, predict
+from fedunlearn.federation.compat import stamp
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.tallies import EVALUATE, tally_record
@@ -236,7 +237,10 @@ def test_masks_are_measured_by_dice():
 
     class Grid:
         def send_and_receive(self, messages, *, timeout=None):
-            return [Message(RecordDict({"tally": tally_record(told)}), reply_to=m) for m in messages]
+            return [
+                Message(RecordDict({"tally": tally_record(told)}), reply_to=stamp(m, f"sent {number}"))
+                for number, m in enumerate(messages)
+            ]
 
     LocalGrid(app, 1)  # lets this process make messages
     evaluate = FederatedEvaluation("segmentation", timeout=1)

@@ -6,6 +6,7 @@ from flwr.app import Error, Message, RecordDict
 
 from clients.app import app
 from fedunlearn.evaluation.histograms import BINS, Tally, Withheld
+from fedunlearn.federation.compat import stamp
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, unpack
 from fedunlearn.federation.tallies import FORGOTTEN, tally_record
@@ -44,7 +45,7 @@ class Nodes:
         for message in messages:
             assert message.metadata.message_type == FORGOTTEN and "arrays" not in message.content
             name = f"{len(self.reminded)}"
-            message.metadata.__dict__["_message_id"] = name
+            stamp(message, name)
             self.reminded.append(message.metadata.dst_node_id - 100)
             self.pending[name] = message
             yield name
@@ -58,8 +59,9 @@ class Nodes:
                 yield Message(RecordDict(), reply_to=self.pending[name])
 
     def send_and_receive(self, messages, *, timeout=None):
-        for message in messages:
+        for number, message in enumerate(messages):
             assert message.metadata.message_type == FORGOTTEN
+            stamp(message, f"sent {number}")
             client = message.metadata.dst_node_id - 100
             self.messages.append(client)
             self.weights.append(unpack(message.content["arrays"]).vector)

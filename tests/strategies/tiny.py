@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
+from fedunlearn.federation.answers import CARRIES, NUMBER, RAN, UPDATE, WORK, work_of
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.randomness import torch_generator
@@ -114,7 +115,11 @@ class Clients:
         if (spoil := self.fault(round, client, kind)) is not None:
             update, num_examples = spoil(update, num_examples)
         metrics = MetricRecord({"num-examples": num_examples, "train-loss": 1 / (1 + client)})
-        return Message(RecordDict({"arrays": pack(update), "metrics": metrics}), reply_to=message)
+        if NUMBER in config:
+            metrics[NUMBER] = config[NUMBER]
+        work = ConfigRecord({CARRIES: UPDATE, RAN: work_of(kind, config)})
+        content = RecordDict({"arrays": pack(update), "metrics": metrics, WORK: work})
+        return Message(content, reply_to=message)
 
     def _query(self, message: Message, context: Context) -> Message:
         content = RecordDict({"metrics": MetricRecord({"client": self.number(context)})})

@@ -1,0 +1,258 @@
+"""What a server takes from a client's reply: nothing in it is used before :func:`read` has looked at it.
+
+Nobody else opens a reply. A node may send anything in any field, and what it sends is either what its
+:class:`Question` asked for, or refused with one line that goes on record under the client's name.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from logging import WARNING
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.logger import log
+from torch import Tensor
+
+from fedunlearn.evaluation.histograms import Tally, Withheld
+from fedunlearn.federation.answers import (
+    CARRIES,
+    NUMBER,
+    OTHER_WORK,
+    RAN,
+    TALLY,
+    TRAIN,
+    UPDATE,
+    WORK,
+    unsound,
+)
+from fedunlearn.federation.array_bytes import UndecodableError, decoded
+from fedunlearn.federation.payload import BUFFER_PREFIX, PARAMETERS
+from fedunlearn.federation.sums import Contribution
+from fedunlearn.federation.tallies import tally_in
+from fedunlearn.models.state import ModelState
+
+LONGEST_ERROR = 4000
+"""Characters of a node's own account of an error that are kept: of a traceback, its end says most."""
+MOST_EXAMPLES = 2**53
+"""Above this a whole number is not exact in float64 any more, and a weight in a sum no longer means anything."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one message asked of one node.
+
+    Attributes
+    ----------
+    number : int
+        The client that the node serves; or the part of its data that this is about.
+    node : int
+    kind : str
+        The message's type.
+    group : str
+        The message's group, which is the round.
+    update_of : ModelState or None
+        The model that an update is asked for; None: none is.
+    ran : str
+        What the node is to run for it: ``train``, or a routine as the message names it.
+    assigned : bool
+        Whether it is to work with what the message assigns of its data: then the reply says which assignment it is
+        to, and may have nothing to contribute.
+    tally : bool
+        Whether a tally is asked for.
+    client : bool
+        Whether the node is asked which client it serves.
+    """
+
+    number: int
+    node: int
+    kind: str
+    group: str = ""
+    update_of: ModelState | None = None
+    ran: str = TRAIN
+    assigned: bool = False
+    tally: bool = False
+    client: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reply holds of what was asked for; nothing of it where it is refused.
+
+    Attributes
+    ----------
+    why : str
+        Why it counts for nothing: the node's own account of its error, or one line from ``refused:`` on; empty
+        where it is sound.
+    error : bool
+        Whether the node answered with an error.
+    contribution : Contribution or None
+        None where the client says that it has no data for this.
+    loss : float
+        Mean training loss; NaN where the client does not say.
+    tally : Tally or Withheld or None
+        None where the reply has none.
+    client : int or None
+        Which client the node says it serves.
+    """
+
+    why: str = ""
+    error: bool = False
+    contribution: Contribution | None = None
+    loss: float = math.nan
+    tally: Tally | Withheld | None = None
+    client: int | None = None
+
+
+class _RefusedError(ValueError):
+    """What a reply holds cannot be what was asked for; the message says why, in one short line."""
+
+
+def read(reply: Message, question: Question) -> Reading:
+    """Return what a reply holds of what its question asked for, or why it is refused; never raise."""
+    try:
+        if reply.has_error():
+            return Reading(_account_of(reply.error.reason), error=True)
+        if not reply.has_content():
+            raise _RefusedError("the reply is empty")
+        metadata = reply.metadata
+        if (metadata.message_type, metadata.group_id) != (question.kind, question.group):
+            raise _RefusedError(
+                f"a reply to {_short(metadata.message_type)} of round {_short(metadata.group_id)}, asked was "
+                f"{question.kind} of round {question.group!r}"
+            )
+        return _content(reply.content, question)
+    except (_RefusedError, UndecodableError) as error:
+        return Reading(f"refused: {error}")
+    except Exception as error:
+        # Whatever nobody has thought of is that client's failure, and not the federation's.
+        log(WARNING, "client %d: its reply cannot be read", question.number, exc_info=True)
+        return Reading(f"refused: the reply cannot be read ({type(error).__name__})")
+
+
+def _content(content: RecordDict, question: Question) -> Reading:
+    metrics = content.get("metrics")
+    metrics = metrics if isinstance(metrics, MetricRecord) else MetricRecord()
+    if question.client:
+        return Reading(client=_whole(metrics, "client"))
+    tally = tally_in(content) if question.tally and (question.update_of is None or TALLY in content) else None
+    if question.update_of is None:
+        if question.assigned and question.tally:
+            _check_number(metrics, question)
+        return Reading(tally=tally)
+    _check_work(content, question)
+    if question.assigned:
+        _check_number(metrics, question)
+        if metrics.get("num-examples") == 0:
+            return Reading(tally=tally)
+    num_examples = _whole(metrics, "num-examples")
+    loss = _number(metrics, "train-loss", math.nan)
+    update = _update(content.get("arrays"), question.update_of)
+    if why := unsound(update, num_examples, question.update_of):
+        raise _RefusedError(why)
+    contribution = Contribution(question.number, num_examples, update.vector, update.buffers)
+    return Reading(contribution=contribution, loss=loss, tally=tally)
+
+
+def _check_work(content: RecordDict, question: Question) -> None:
+    """Refuse a reply that carries something else than an update, or is of other work than was asked for."""
+    work = content.get(WORK)
+    if not isinstance(work, ConfigRecord):
+        raise _RefusedError(
+            f"{OTHER_WORK}: the reply does not say what it carries and what was run (record {WORK!r})"
+        )
+    if (carries := work.get(CARRIES)) != UPDATE:
+        raise _RefusedError(f"{OTHER_WORK}: the reply carries {_short(carries)}, asked was {UPDATE!r}")
+    if (ran := work.get(RAN)) != question.ran:
+        raise _RefusedError(f"{OTHER_WORK}: the client ran {_short(ran)}, asked was {question.ran!r}")
+
+
+def _check_number(metrics: MetricRecord, question: Question) -> None:
+    if (number := metrics.get(NUMBER)) != question.number:
+        raise _RefusedError(f"metrics/{NUMBER} = {_short(number)}, asked was {question.number}")
+
+
+def _update(arrays: object, like: ModelState) -> ModelState:
+    """Return the update in a record of arrays: those of the model, and no others."""
+    if not isinstance(arrays, ArrayRecord) or PARAMETERS not in arrays:
+        raise _RefusedError(f"the answer holds no arrays/{PARAMETERS}")
+    expected = {PARAMETERS: like.vector} | {BUFFER_PREFIX + name: b for name, b in like.buffers.items()}
+    if arrays.keys() != expected.keys():
+        others = sorted(key.removeprefix(BUFFER_PREFIX) for key in arrays if key != PARAMETERS)
+        raise _RefusedError(f"buffers {_short(others)}, the model's are {sorted(like.buffers)}")
+    tensors: dict[str, Tensor] = {}
+    for key, wanted in expected.items():
+        what = "update" if key == PARAMETERS else f"buffer {key.removeprefix(BUFFER_PREFIX)}"
+        tensors[key] = decoded(arrays[key], wanted, what)
+    vector = tensors.pop(PARAMETERS)
+    return ModelState(vector, {key.removeprefix(BUFFER_PREFIX): tensor for key, tensor in tensors.items()})
+
+
+def _whole(metrics: MetricRecord, name: str) -> int:
+    value = metrics.get(name)
+    if type(value) is not int or not -MOST_EXAMPLES <= value <= MOST_EXAMPLES:
+        raise _RefusedError(f"{name} = {_short(value)}, must be a whole number")
+    return value
+
+
+def _number(metrics: MetricRecord, name: str, default: float) -> float:
+    value = metrics.get(name, default)
+    if type(value) is float:
+        return value
+    if type(value) is not int or abs(value) > MOST_EXAMPLES:
+        raise _RefusedError(f"{name} = {_short(value)}, must be a number")
+    return float(value)
+
+
+def _short(value: object) -> str:
+    """Return a node's value as a message may show it: printable, and short however long it is."""
+    return _printable(_REPR.repr(value))
+
+
+def _account_of(reason: object) -> str:
+    """Return what a node says of its own error."""
+    text = reason if isinstance(reason, str) else ""
+    lines = text[-LONGEST_ERROR:].splitlines() if text.strip() else ()
+    return "\n".join(map(_printable, lines)) or "the node reported an error without a reason"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 120
+_REPR.maxlong = 40
+
+
+class Correspondence:
+    """The messages of one exchange, and which of them a reply belongs to.
+
+    A reply is read if it answers, for the first time, a message that was sent to the node that it comes from.
+    Anybody else's, one to another round's message, and a second one belong to none.
+    """
+
+    def __init__(self, sent: Iterable[tuple[Message, Question]] = ()) -> None:
+        self._sent = list(sent)
+        self._named: dict[str, Question] = {}
+        self._answered: set[str] = set()
+
+    @property
+    def messages(self) -> list[Message]:
+        """The messages to send."""
+        return [message for message, _ in self._sent]
+
+    def question_of(self, reply: Message) -> Question | None:
+        """Return what a reply is to, once; None for one that is to nothing that was sent."""
+        name = reply.metadata.reply_to_message_id
+        if name not in self._named:  # a grid names messages when it sends them
+            self._named = {message.metadata.message_id: question for message, question in self._sent}
+        question = self._named.get(name)
+        if not name or name in self._answered or question is None:
+            return None
+        if reply.metadata.src_node_id != question.node:
+            return None
+        self._answered.add(name)
+        return question
