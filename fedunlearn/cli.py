@@ -44,7 +44,15 @@ def _load(file: Path, overrides: list[str] | None, engine: str | None, smoke: bo
     from fedunlearn import config
 
     sets = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    return config.load(file, overrides=sets, smoke=smoke)
+    experiment = config.load(file, overrides=sets, smoke=smoke)
+    if any(method.routine is not None for method in experiment.methods):
+        from fedunlearn.config.source import origin_of
+        from fedunlearn.federation.local_methods import check_routines
+
+        check_routines(experiment, origin_of(file, sets, smoke=smoke))
+        if experiment.smoke:  # refused now, not on the day somebody needs it
+            check_routines(config.load(file, smoke=True), origin_of(file, smoke=True))
+    return experiment
 
 
 def _version(asked: bool) -> None:

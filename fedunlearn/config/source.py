@@ -75,6 +75,11 @@ def with_overrides(
     )
 
 
+def origin_of(path: str | PathLike[str], assignments: Sequence[str] = (), *, smoke: bool = False) -> Origin:
+    """Return where the values of a file are from, for errors about what only a component knows."""
+    return with_overrides(parse(read_text(path), str(path)), str(path), assignments, smoke=smoke)[1]
+
+
 def _parsed(assignment: str) -> tuple[str, Any]:
     path, _, text = (part.strip() for part in assignment.partition("="))
     if not path or not text or len(assignment.splitlines()) > 1:

@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import functools
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -49,19 +50,65 @@ class Origin:
         """Return the one-line error; a table, too long to show, and an absent value (None) go unshown."""
         items = value if isinstance(value, list | tuple) and value else [value]
         unshown = value is None or any(isinstance(item, Mapping) for item in items)
-        shown = "" if unshown else f" = {_shortened(inline(value))}"
+        shown = "" if unshown else f" = {_shortened(_shown(value))}"
         return ConfigError(f"{path}{shown} ({self.place(path)}): {message}")
 
 
-def read(kind: type[Tree], table: Mapping[str, Any], origin: Origin) -> Tree:
-    """Return the dataclass ``kind`` filled from a parsed TOML document.
+def read(kind: type[Tree], table: Mapping[str, Any], origin: Origin, path: str = "") -> Tree:
+    """Return the dataclass ``kind`` filled from a parsed TOML document, or from its table at ``path``.
 
     Raises
     ------
     ConfigError
         At the first unknown key, missing key, wrong type or impossible value.
     """
-    return typing.cast(Tree, _read_table(kind, table, "", origin))
+    return typing.cast(Tree, _read_table(kind, table, path, origin))
+
+
+def read_setting(kind: type, key: str, value: Any, path: str, origin: Origin) -> Any:
+    """Return the value of one key of the dataclass ``kind``, whose table is at ``path``.
+
+    Raises
+    ------
+    ConfigError
+        The key is unknown, or its value of the wrong type or impossible.
+    """
+    fields = {key_of(field): field for field in dataclasses.fields(kind)}
+    if key not in fields:
+        raise origin.error(_below(path, key), value, _unknown(key, fields, f"{path}." if path else ""))
+    return _read(_kinds(kind)[fields[key].name], value, _below(path, key), origin)
+
+
+def checked(tree: Tree) -> Tree:
+    """Return a dataclass that was made in Python after its values were read as a file's would be.
+
+    Numbers of NumPy and whole numbers where others are due become plain ones, in place.
+
+    Raises
+    ------
+    ConfigError
+        A value of the wrong type, or an impossible one; the place is the name of the class.
+    """
+    assert dataclasses.is_dataclass(tree)
+    cls: Any = type(tree)
+    origin, kinds = Origin(cls.__name__), _kinds(cls)
+    for field in dataclasses.fields(tree):
+        given = getattr(tree, field.name)
+        if given is None and types.NoneType in get_args(kinds[field.name]):
+            continue
+        value = _read(kinds[field.name], plain(_as_python(given)), field.name, origin)
+        if type(value) is not type(given):
+            object.__setattr__(tree, field.name, value)
+    return tree
+
+
+def _as_python(value: Any) -> Any:
+    """Return a NumPy number as the plain one, anything else as it is."""
+    return value.item() if isinstance(value, numbers.Real) and hasattr(value, "item") else value
+
+
+def _below(path: str, key: str) -> str:
+    return f"{path}.{bare(key)}" if path else bare(key)
 
 
 def plain(tree: Any) -> Any:
@@ -85,7 +132,7 @@ def key_of(field: dataclasses.Field[Any]) -> str:
 
 
 @functools.cache
-def _kinds(cls: type) -> dict[str, Any]:
+def _kinds(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
 
 
@@ -117,6 +164,8 @@ def _read_kind(kind: Any, value: Any, path: str, origin: Origin) -> Any:
         if not isinstance(value, Mapping):
             raise origin.error(path, value, f"must be a table, written [{path}]")
         return dict(value)
+    if kind not in SCALARS:
+        raise TypeError(f"{path}: a setting of type {kind} cannot be read from a file")
     if kind is float and type(value) is int:
         value = float(value) if abs(value) < 2**1000 else math.inf
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -209,6 +258,16 @@ def _unknown(key: str, known: Iterable[str], prefix: str) -> str:
         return f"unknown key; did you mean {prefix}{close[0]}?"
     owner = f"{prefix.removesuffix('.')} takes" if prefix else "the keys at the top are"
     return f"unknown key; {owner} {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as it would stand in a file; of what could not, Python's words on one line."""
+    if type(value) is int and abs(value) > 2**1000:
+        return hex(value)  # Python writes no more than 4,300 decimal digits
+    try:
+        return inline(value)
+    except TypeError:
+        return " ".join(repr(value).split())
 
 
 def _shortened(text: str, limit: int = 80) -> str:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fedunlearn import config
+from fedunlearn import config, unlearning
 from fedunlearn.config import Experiment, MethodConfig
 from fedunlearn.config.conditions import Count, at_least, distinct, not_empty
 from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import TargetConfig, Targets
 from fedunlearn.config.toml_text import dumps
-from fedunlearn.config.toml_tree import Origin, plain, read
-from fedunlearn.federation.local_methods import known_settings
-from fedunlearn.sweep.space import Choice, Dimensions, drawn, grid, read_space
+from fedunlearn.config.toml_tree import Origin, key_of, plain, read
+from fedunlearn.sweep.space import Choice, Dimensions, check_space, drawn, grid, read_space
 
 SUFFIX = "-tuned"
+SETTINGS = "settings."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,29 +118,13 @@ class Sweep:
             found.append(Trial(number, settings, _method(own, settings, f"{label}-{number}")))
         return tuple(found)
 
-    def ends(self, label: str) -> tuple[Trial, ...]:
-        """Return a routine's settings with each value that may be drawn for one of them: listed, or a range's end."""
-        own = plain(next(method for method in self.experiment.methods if method.label == label))
-        found: list[Trial] = []
-        for key, dimension in self._space[label].items():
-            for value in dimension.ends if key.startswith("settings.") else ():
-                number = len(found) + 1
-                found.append(Trial(number, {key: value}, _method(own, {key: value}, f"{label}-{number}")))
-        return tuple(found)
-
-    def experiment_of(self, label: str, trials: Sequence[Trial] = ()) -> Experiment:
-        """Return the experiment that runs a method's trials, each as a method of its own, without the test split.
-
-        Parameters
-        ----------
-        trials
-            Instead of all that are to be run.
-        """
+    def experiment_of(self, label: str) -> Experiment:
+        """Return the experiment that runs a method's trials, each as a method of its own, without the test split."""
         return self._derived(
             {
                 "name": f"{self.settings.name}-{label}",
                 "seeds": list(self.settings.seeds),
-                "method": [plain(trial.method) for trial in trials or self.trials(label)],
+                "method": [plain(trial.method) for trial in self.trials(label)],
                 "measures": {**plain(self.experiment.measures), "unseen": "validation"},
                 **self._forgets(),
             },
@@ -170,9 +154,22 @@ class Sweep:
         return config.loads(dumps(tree), place)
 
 
-def _settings_of(method: MethodConfig) -> Collection[str]:
-    """Return what the settings of a method's local routine are called; nothing of a method that runs none."""
-    return known_settings(method.routine) if method.routine is not None else ()
+def _check_values(method: MethodConfig, dimensions: Dimensions, path: str, origin: Origin) -> None:
+    """Refuse what could be drawn for a method and that it, or its local routine, does not take."""
+    own = {key: values for key, values in dimensions.items() if not key.startswith(SETTINGS)}
+    if method.routine is not None:
+        routine = unlearning.method(method.routine)
+        names = {key_of(field) for field in fields(routine.settings)}
+        for key in own:
+            if key in names:
+                raise origin.error(f"{path}.{key}", None, f"write it under [{path}.settings]")
+        settings = {
+            key.removeprefix(SETTINGS): values
+            for key, values in dimensions.items()
+            if key.startswith(SETTINGS)
+        }
+        check_space(settings, routine.settings, f"{path}.settings", origin)
+    check_space(own, MethodConfig, path, origin)
 
 
 def _method(entry: Mapping[str, Any], settings: Mapping[str, Any], label: str) -> MethodConfig:
@@ -229,10 +226,9 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
             )
         if not dimensions:
             raise origin.error(f"space.{label}", None, "must name at least one setting")
-        of_routine = _settings_of(next(m for m in experiment.methods if m.label == label))
+        method = next(m for m in experiment.methods if m.label == label)
+        _check_values(method, dimensions, f"space.{label}", origin)
         for key, dimension in dimensions.items():
-            if key in of_routine:
-                raise origin.error(f"space.{label}.{key}", None, f"write it under [space.{label}.settings]")
             if settings.search == "grid" and not isinstance(dimension, Choice):
                 raise origin.error(
                     f"space.{label}.{key}", None, 'must be a list of values with search = "grid"'

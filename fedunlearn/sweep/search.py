@@ -42,8 +42,6 @@ def checked(sweep: Sweep) -> dict[str, Experiment]:
     experiments = {label: sweep.experiment_of(label) for label in sweep.labels}
     for label, experiment in experiments.items():
         try:
-            if ends := sweep.ends(label):
-                check_routines(sweep.experiment_of(label, ends))
             check_routines(experiment)
         except ConfigError as error:
             _, _, what = str(error).partition(".")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedunlearn.config.toml_text import inline
-from fedunlearn.config.toml_tree import Origin
+from fedunlearn.config.toml_tree import Origin, read_setting
 from fedunlearn.randomness import numpy_generator
 
 Dimensions = Mapping[str, "Choice | Range"]
@@ -112,6 +112,21 @@ def _range(table: Mapping[str, Any], where: str, origin: Origin) -> Range:
     if log and low <= 0:
         raise origin.error(f"{where}.low", low, "must be > 0 with log = true")
     return Range(low, high, log)
+
+
+def check_space(space: Dimensions, kind: type, path: str, origin: Origin) -> None:
+    """Refuse a dimension that could draw a value which the dataclass ``kind`` does not take.
+
+    Conditions on single values are bounds, so that what lies between two that hold holds as well.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names the key, the value and what would be right.
+    """
+    for key, dimension in space.items():
+        for value in dimension.ends:
+            read_setting(kind, key, value, path, origin)
 
 
 def grid(space: Dimensions) -> Iterator[dict[str, Any]]:

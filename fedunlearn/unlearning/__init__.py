@@ -7,6 +7,7 @@ the list with papers, formulas, defaults and costs. Nothing here knows that a fe
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
@@ -105,4 +106,6 @@ def method(name: str) -> Method:
         raise ConfigError(f"routine = {name!r}: is broken: {broken[name]}")
     # A package may have given its entry point another name than its method.
     others = "".join(f"; {point!r} is broken: {why}" for point, why in broken.items())
-    raise ConfigError(f"routine = {name!r}: must be one of {', '.join(methods())}{others}")
+    close = difflib.get_close_matches(name, methods(), n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"routine = {name!r}: must be one of {', '.join(methods())}{hint}{others}")

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, Fraction, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.models.initialise import initialise
@@ -28,14 +30,14 @@ from fedunlearn.unlearning.steps import Draws, Steps, adam, frozen, logits_of, n
 
 
 @dataclass(frozen=True)
-class BadTeacher:
+class BadTeacher(Settings):
     """Hyper-parameters; ``retain_share`` is the part of R that is looked at."""
 
-    epochs: int = 1
-    batch_size: int = 256
-    lr: float = 1e-4
-    retain_share: float = 0.3
-    temperature: float = 1.0
+    epochs: Count = 1
+    batch_size: Count = 256
+    lr: Rate = 1e-4
+    retain_share: Fraction = 0.3
+    temperature: Rate = 1.0
 
 
 def random_network(model: FlatModel, generator: torch.Generator) -> FlatModel:

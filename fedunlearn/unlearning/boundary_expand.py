@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -27,14 +29,14 @@ from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class BoundaryExpand:
+class BoundaryExpand(Settings):
     """Hyper-parameters."""
 
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 1e-5
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    epochs: Count = 10
+    batch_size: Count = 64
+    lr: Rate = 1e-5
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 0.0
 
 
 def widened(model: FlatModel, head: str, generator: torch.Generator) -> FlatModel:

@@ -19,21 +19,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, Fraction, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class BoundaryShrink:
+class BoundaryShrink(Settings):
     """Hyper-parameters; ``epsilon`` is in units of pixels in [0, 1]."""
 
-    epsilon: float = 0.1
-    epochs: int = 10
-    batch_size: int = 64
-    lr: float = 1e-5
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    epsilon: Fraction = 0.1
+    epochs: Count = 10
+    batch_size: Count = 64
+    lr: Rate = 1e-5
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 0.0
     exclude_true_label: bool = True
 
 

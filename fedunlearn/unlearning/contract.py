@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedunlearn.config.toml_tree import checked
 from fedunlearn.data.augmentation import Augmentation
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
@@ -131,7 +132,8 @@ class Method:
     name : str
         As in ``routine = "salun"``.
     settings : type
-        A frozen dataclass; its defaults are the paper's, or its code's.
+        A frozen dataclass, best a :class:`~fedunlearn.config.settings.Settings`; its defaults are the paper's, or its
+        code's, and its annotations say what else may be given.
     unlearn : callable
         See :class:`Unlearn`.
     source : str
@@ -174,6 +176,12 @@ class Method:
     hosted: Literal["replace", "weighted", "negated"] = "replace"
     merge: Merge | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse settings that no experiment file could give, when the method is made and not when it is used."""
+        if not (isinstance(self.settings, type) and is_dataclass(self.settings)):
+            raise TypeError(f"{self.name}: settings must be a frozen dataclass")
+        checked(self.settings())
+
     def __call__(
         self,
         model: FlatModel,
@@ -205,6 +213,8 @@ class Method:
 
         Raises
         ------
+        ConfigError
+            A setting is outside of what its annotation allows.
         UserError
             The method cannot do what is asked, by name.
         TypeError
@@ -213,6 +223,7 @@ class Method:
         settings = self.settings() if settings is None else settings
         if not isinstance(settings, self.settings):
             raise TypeError(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
+        checked(settings)
         if forget.size == 0:
             return model.copy()
         if self.needs_retain and retain.size == 0:

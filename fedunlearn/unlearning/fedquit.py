@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.distillation import divergence
@@ -21,12 +23,12 @@ from fedunlearn.unlearning.steps import Draws, Steps, adam, frozen, logits_of, n
 
 
 @dataclass(frozen=True)
-class FedQuit:
+class FedQuit(Settings):
     """Hyper-parameters."""
 
-    epochs: int = 1
-    batch_size: int = 32
-    lr: float = 1e-4
+    epochs: Count = 1
+    batch_size: Count = 32
+    lr: Rate = 1e-4
 
 
 def virtual_logits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from math import inf
 import torch
 import torch.nn.functional as F
 
+from fedunlearn.config.conditions import Count, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -26,13 +28,13 @@ from fedunlearn.unlearning.steps import Draws, Steps, adam, num_batches, num_cla
 
 
 @dataclass(frozen=True)
-class FedUnran:
+class FedUnran(Settings):
     """Hyper-parameters; ``patience`` is how many epochs may pass without a new lowest loss."""
 
-    epochs: int = 30
-    batch_size: int = 32
-    lr: float = 1e-4
-    patience: int = 3
+    epochs: Count = 30
+    batch_size: Count = 32
+    lr: Rate = 1e-4
+    patience: Count = 3
     exclude_true_label: bool = False
 
 

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class FineTune:
+class FineTune(Settings):
     """Hyper-parameters."""
 
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
 
 
 def unlearn(

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -29,13 +31,13 @@ from fedunlearn.unlearning.steps import frozen, num_batches, num_classes
 
 
 @dataclass(frozen=True)
-class FisherNoise:
+class FisherNoise(Settings):
     """Hyper-parameters: ``sigma`` is σ, ``power`` p and ``largest`` c."""
 
-    sigma: float = 1e-3
-    power: float = 0.5
-    largest: float = 1e3
-    batch_size: int = 1
+    sigma: NonNegative = 1e-3
+    power: NonNegative = 0.5
+    largest: Rate = 1e3
+    batch_size: Count = 1
     as_in_code: bool = False
 
 

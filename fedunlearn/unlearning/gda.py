@@ -16,20 +16,22 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, CountOrZero, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class GDA:
+class GDA(Settings):
     """Hyper-parameters; ``ascent_epochs`` is how many of the epochs, the first ones, go over F as well."""
 
-    epochs: int = 5
-    ascent_epochs: int = 3
-    batch_size: int = 64
-    forget_batch_size: int = 32
-    lr: float = 1e-3
+    epochs: Count = 5
+    ascent_epochs: CountOrZero = 3
+    batch_size: Count = 64
+    forget_batch_size: Count = 32
+    lr: Rate = 1e-3
 
 
 def unlearn(

@@ -14,20 +14,22 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class GradientAscent:
+class GradientAscent(Settings):
     """Hyper-parameters."""
 
-    epochs: int = 5
-    batch_size: int = 256
-    lr: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 5
+    batch_size: Count = 256
+    lr: Rate = 1e-4
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
 
 
 def unlearn(

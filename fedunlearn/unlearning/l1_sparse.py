@@ -15,22 +15,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class L1Sparse:
+class L1Sparse(Settings):
     """Hyper-parameters; ``gamma`` is the penalty's weight at first, ``plain_epochs`` how many come after it."""
 
-    gamma: float = 1e-5
-    plain_epochs: int = 0
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    gamma: NonNegative = 1e-5
+    plain_epochs: CountOrZero = 0
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
 
 
 def penalty_weight(settings: L1Sparse, epoch: int) -> float:

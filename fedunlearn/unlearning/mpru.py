@@ -21,6 +21,8 @@ from typing import Literal
 
 import torch
 
+from fedunlearn.config.conditions import Count
+from fedunlearn.config.settings import Settings
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
@@ -36,12 +38,12 @@ from fedunlearn.unlearning.redistribution import LEARNING_STEPS, VARIANTS, drop
 
 
 @dataclass(frozen=True)
-class MPRU:
+class MPRU(Settings):
     """Hyper-parameters; "learnt" takes so many ``steps`` on at most ``calibration`` retained examples."""
 
     redistribution: Literal["proportional", "uniform", "constant", "learnt"] = "proportional"
-    calibration: int = 500
-    steps: int = LEARNING_STEPS
+    calibration: Count = 500
+    steps: Count = LEARNING_STEPS
 
 
 def unlearn(

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, Fraction, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -24,16 +26,16 @@ from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class NegGradPlus:
+class NegGradPlus(Settings):
     """Hyper-parameters; ``alpha`` is the weight of the loss on R, from 0 to 1."""
 
-    alpha: float = 0.95
-    epochs: int = 10
-    batch_size: int = 32
-    forget_batch_size: int = 64
-    lr: float = 0.01
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    alpha: Fraction = 0.95
+    epochs: Count = 10
+    batch_size: Count = 32
+    forget_batch_size: Count = 64
+    lr: Rate = 0.01
+    momentum: Momentum = 0.0
+    weight_decay: NonNegative = 0.0
 
 
 def unlearn(

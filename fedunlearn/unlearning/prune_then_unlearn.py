@@ -13,26 +13,29 @@ BatchNorm: the student trains in training mode on R, which also fits the statist
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate, at_least, below
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class PruneThenUnlearn:
+class PruneThenUnlearn(Settings):
     """Hyper-parameters; ``sparsity`` is the share of the prunable weights that becomes 0."""
 
-    sparsity: float = 0.95
+    sparsity: Annotated[float, at_least(0), below(1)] = 0.95
     convolutions_only: bool = False
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: CountOrZero = 10
+    batch_size: Count = 256
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
 
 
 def pruned(model: FlatModel, sparsity: float, *, convolutions_only: bool = False) -> Tensor:

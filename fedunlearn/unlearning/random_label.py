@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training.batch_sizes import num_batches
@@ -40,14 +42,14 @@ class Relabelling(Protocol):
 
 
 @dataclass(frozen=True)
-class RandomLabel:
+class RandomLabel(Settings):
     """Hyper-parameters."""
 
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
     order: Order = "forget-then-retain"
     exclude_true_label: bool = False
 

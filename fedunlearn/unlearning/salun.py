@@ -13,11 +13,13 @@ smaller last one counts more. The learning rate is constant. Labels are drawn an
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate, above, at_most
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.random_label import relabelled_epochs, total_steps
@@ -25,15 +27,15 @@ from fedunlearn.unlearning.steps import Steps, sgd
 
 
 @dataclass(frozen=True)
-class SalUn:
+class SalUn(Settings):
     """Hyper-parameters; ``saliency`` is the share of weights that may move."""
 
-    saliency: float = 0.5
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.013
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    saliency: Annotated[float, above(0), at_most(1)] = 0.5
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Rate = 0.013
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
     order: Literal["forget-then-retain", "mixed"] = "forget-then-retain"
     exclude_true_label: bool = False
     legacy_mask: bool = False

@@ -20,9 +20,12 @@ training mode, so the student's running statistics see F; the teacher's never ch
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
+from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate, above, below
+from fedunlearn.config.settings import Settings
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
@@ -33,21 +36,21 @@ from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_bat
 
 
 @dataclass(frozen=True)
-class Scrub:
+class Scrub(Settings):
     """Hyper-parameters; ``msteps`` is the number of epochs with an ascent."""
 
-    epochs: int = 3
-    msteps: int = 2
-    alpha: float = 0.001
-    gamma: float = 0.99
-    temperature: float = 4.0
-    batch_size: int = 128
-    forget_batch_size: int = 32
-    lr: float = 5e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 3
+    msteps: CountOrZero = 2
+    alpha: NonNegative = 0.001
+    gamma: NonNegative = 0.99
+    temperature: Rate = 4.0
+    batch_size: Count = 128
+    forget_batch_size: Count = 32
+    lr: Rate = 5e-4
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
     rewind: bool = False
-    held_out_share: float = 0.1
+    held_out_share: Annotated[float, above(0), below(1)] = 0.1
 
 
 def held_out_of(

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, NonNegative
+from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training.recipe import Loss
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -24,12 +26,12 @@ from fedunlearn.unlearning.steps import frozen, num_batches
 
 
 @dataclass(frozen=True)
-class SSD:
+class SSD(Settings):
     """Hyper-parameters: ``selection`` is α, ``dampening`` λ."""
 
-    selection: float = 10.0
-    dampening: float = 1.0
-    batch_size: int = 64
+    selection: NonNegative = 10.0
+    dampening: NonNegative = 1.0
+    batch_size: Count = 64
 
 
 def importances(model: FlatModel, examples: Examples, batch_size: int, loss: Loss) -> Tensor:

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -31,19 +33,19 @@ from fedunlearn.unlearning.tilting import similarities, tilted_targets
 
 
 @dataclass(frozen=True)
-class TRW:
+class TRW(Settings):
     """Hyper-parameters; ``components = 0`` compares whole rows."""
 
-    epochs: int = 10
-    batch_size: int = 256
-    lr: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    epochs: Count = 10
+    batch_size: Count = 256
+    lr: Rate = 0.01
+    momentum: Momentum = 0.9
+    weight_decay: NonNegative = 5e-4
     order: Literal["mixed", "forget-then-retain"] = "mixed"
-    beta: float = 10.0
+    beta: NonNegative = 10.0
     centre: bool = True
-    components: int = 16
-    temperature: float = 0.1
+    components: CountOrZero = 16
+    temperature: Rate = 0.1
 
 
 def classes_to_forget(model: FlatModel, forget: Examples, settings: TRW) -> tuple[Tensor, Tensor]:

@@ -227,13 +227,15 @@ def test_filters_of_several_clients_in_one_round_drop_what_any_of_them_drops(tmp
     ("routine", "settings", "message"),
     [
         ("amnesia", "{}", "must be one of fine-tune, "),
-        ("salun", "{epoch = 1}", "salun has no such setting; it takes saliency, "),
-        ("salun", '{epochs = "many"}', "settings.epochs = 'many': must be an int"),
+        ("salum", "{}", "did you mean 'salun'"),
+        ("salun", "{epoch = 1}", r"unknown key; did you mean method\[1\]\.settings\.epochs\?$"),
         (
             "salun",
-            '{order = "sorted"}',
-            "settings.order = 'sorted': must be one of 'forget-then-retain', 'mixed'",
+            '{epochs = "many"}',
+            r'settings\.epochs = "many" \(experiment tiny\): must be a whole number$',
         ),
+        ("salun", "{saliency = -0.2}", r"settings\.saliency = -0\.2 \(experiment tiny\): must be > 0$"),
+        ("salun", '{order = "mix"}', r'settings\.order = "mix" \(.*"mixed"; did you mean "mixed"\?$'),
         ("trw", "{}", "forgets classes; give targets such as"),
     ],
 )

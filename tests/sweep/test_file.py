@@ -134,22 +134,31 @@ def test_what_is_refused(tmp_path, old, new, experiment, message):
     assert "\n" not in str(refused.value)
 
 
-def test_settings_that_a_method_does_not_take_are_refused_before_anything_runs(tmp_path):
-    sweep = load(write(tmp_path, SWEEP.replace("epochs = [1, 2, 3]", "epoch = [1, 2, 3]")))
-    with pytest.raises(
-        ConfigError, match=r"^space\.fine-tune\.settings\.epoch = \d: fine-tune has no such setting"
-    ):
-        checked(sweep)
-    # Also what is listed and, of three trials, not drawn.
-    for value, text in (("half", '"half"'), (2.5, "2.5")):
-        text = SWEEP.replace("[1, 2, 3]", f"[{text}, 1, 2, 3, 4, 5]").replace("trials = 3", "trials = 1")
-        listed = load(write(tmp_path, text))
-        assert [t.settings["settings.epochs"] for t in listed.trials("fine-tune")[1:]] != [value]
-        with pytest.raises(ConfigError, match=r"^space\.fine-tune\.settings\.epochs = .*: must be an int"):
-            checked(listed)
-    wrong = load(write(tmp_path, SWEEP.replace("[1, 2, 3]", "[1.5]")))
-    with pytest.raises(ConfigError, match=r"^space\.fine-tune\.settings\.epochs = 1\.5: must be an int"):
-        checked(wrong)
+@pytest.mark.parametrize(
+    ("dimension", "message"),
+    [
+        ("epoch = [1, 2]", "epoch = 1 ({}): unknown key; did you mean space.fine-tune.settings.epochs?"),
+        ("epochs = [1, 2.5]", "epochs = 2.5 ({}): must be a whole number"),
+        ('epochs = ["half", 1]', 'epochs = "half" ({}): must be a whole number'),
+        ("epochs = {low = 1.0, high = 5.0}", "epochs = 1.0 ({}): must be a whole number"),
+        ("epochs = {low = 0, high = 5}", "epochs = 0 ({}): must be >= 1"),
+        ("batch-size = [32, true]", "batch-size = true ({}): must be a whole number"),
+        ("weight-decay = [0.0, -0.1]", "weight-decay = -0.1 ({}): must be >= 0"),
+        ("momentum = {low = 0.5, high = 1.0}", "momentum = 1.0 ({}): must be < 1"),
+        ("momentum = [nan]", "momentum = nan ({}): must be a finite number"),
+    ],
+)
+def test_what_a_routine_does_not_take_is_refused_though_it_may_never_be_drawn(tmp_path, dimension, message):
+    file = write(tmp_path, SWEEP.replace("epochs = [1, 2, 3]", dimension))
+    with pytest.raises(ConfigError) as refused:
+        load(file)
+    assert str(refused.value) == f"space.fine-tune.settings.{message.format(file)}"
+
+
+def test_what_a_strategy_does_not_take_is_refused_as_well(tmp_path):
+    file = write(tmp_path, SWEEP.replace("low = 0.5", "low = -0.5").replace(", log = true}", "}"))
+    with pytest.raises(ConfigError, match=r"^space\.puf-special-2\.scale = -0\.5 \(.*\): must be >= 0$"):
+        load(file)
 
 
 def test_an_experiment_is_no_sweep_and_a_sweep_no_experiment(tmp_path):

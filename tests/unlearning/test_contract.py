@@ -266,7 +266,10 @@ def test_what_is_broken_is_in_nobodys_way_who_does_not_name_it(installed, load, 
 def test_an_experiment_that_names_a_broken_routine_is_refused_and_another_runs(installed):
     installed(raising(ImportError("no module named torchvision2")))
     check_routines(tiny_experiment(text=TINY + ROUTINE))
-    with pytest.raises(ConfigError, match=r"^method\[3\]\.routine = 'theirs': is broken: .*torchvision2$"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^method\[3\]\.routine = \"theirs\" \(experiment tiny\): is broken: .*torchvision2$",
+    ):
         check_routines(tiny_experiment(text=TINY + ROUTINE.replace("fine-tune", "theirs")))
 
 
