@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from logging import WARNING
 
@@ -84,11 +84,11 @@ def make_strategy(
     )
 
 
-def plans(experiment: Experiment, branch: Branch) -> Iterator[RoundPlan]:
-    """Yield a branch's plans, round by round up to its last, as they will be if every client answers."""
+def plans(experiment: Experiment, branch: Branch, rounds: Iterable[int] | None = None) -> Iterator[RoundPlan]:
+    """Yield a branch's plans of these rounds as they will be if every client answers; default: of all, in order."""
     strategy = make_strategy(experiment, branch)
     settings = strategy.settings
-    for round in range(branch.first_round + 1, branch.last_round + 1):
+    for round in range(branch.first_round + 1, branch.last_round + 1) if rounds is None else rounds:
         arrived = [r for r in branch.requests if r.at_round < round]
         gone = frozenset(k for r in arrived for k in r.clients)
         due = {k for r in arrived if r.at_round == round - 1 for k in r.clients}

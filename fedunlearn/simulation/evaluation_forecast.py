@@ -13,6 +13,7 @@ from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.segmentation import segment
 from fedunlearn.simulation.branches import Branch, branches, retrained_round
+from fedunlearn.simulation.planned_rounds import kept_or_multiple
 from fedunlearn.simulation.schedule import Schedule
 
 PROBE_BATCH = 64
@@ -21,16 +22,18 @@ PROBE_BATCH = 64
 
 def evaluated_examples(experiment: Experiment) -> int:
     """Return how many examples models are run over at most: after rounds, and to measure the scorecard's rows."""
-    total = 0
-    for seed in experiment.seeds:
-        data = resident.data_of(experiment, seed)
-        if experiment.requests is not None:
-            total += (experiment.train.rounds + 1) * _measured_live(experiment.requests, data)
-            continue
-        everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
-        total += sum(evaluated_in_rounds(branch, data) for branch in branches(experiment, seed))
-        total += everything * models_measured(experiment, seed)
-    return total
+    return sum(
+        evaluated_with(experiment, seed, resident.data_of(experiment, seed)) for seed in experiment.seeds
+    )
+
+
+def evaluated_with(experiment: Experiment, seed: int, data: FederatedData) -> int:
+    """Return the share of one seed, whose data these are."""
+    if experiment.requests is not None:
+        return (experiment.train.rounds + 1) * _measured_live(experiment.requests, data)
+    everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
+    after_rounds = sum(evaluated_in_rounds(branch, data) for branch in branches(experiment, seed))
+    return after_rounds + everything * models_measured(experiment, seed)
 
 
 def _measured_live(rules: RequestsConfig, data: FederatedData) -> int:
@@ -45,12 +48,11 @@ def evaluated_in_rounds(branch: Branch, data: FederatedData) -> int:
     weights are kept, and in about ten rounds besides.
     """
     held_out = len(data.validation_labels) + len(data.test_labels)
-    every = max(1, branch.last_round // 10)
-    rounds = range(branch.first_round + 1 if branch.first_round else 0, branch.last_round + 1)
-    training = (
-        [r for r in rounds if branch.keeps(r) or r % every == 0] if branch.forget or branch.watched else []
-    )
-    return len(rounds) * held_out + len(training) * len(data.train_labels)
+    first = branch.first_round + 1 if branch.first_round else 0
+    whole = 0
+    if branch.forget or branch.watched:
+        whole = kept_or_multiple(branch, first, every=max(1, branch.last_round // 10))
+    return (branch.last_round - first + 1) * held_out + whole * len(data.train_labels)
 
 
 def models_measured(experiment: Experiment, seed: int) -> int:

@@ -11,48 +11,22 @@ from rich.table import Table
 
 from fedunlearn import models, resident
 from fedunlearn.config import Experiment
-from fedunlearn.data import FederatedData
 from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.randomness import torch_generator
-from fedunlearn.registry import load_object
-from fedunlearn.simulation.branches import Branch, branches
-from fedunlearn.simulation.evaluation_forecast import evaluated_examples, probe_evaluation
+from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
+from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
 
 PROBE_BATCH = 64
 """Most examples that the probe trains on at once."""
-PLANS = "strategies.server_app:plans"
 KIND_NAMES = {
     "original": "original, trained once per seed",
     "retrain": "retrained without the forgotten clients",
     "floor": "retrained once more, for the noise floor",
     "method": "forget and recover",
 }
-
-
-@dataclass(frozen=True)
-class BranchForecast:
-    """One branch's share.
-
-    Attributes
-    ----------
-    rounds : int
-        At most; a timeline may stop before.
-    client_epochs : int
-        Local epochs over all clients and rounds.
-    examples : int
-        Training examples seen.
-    checkpoints : int
-        Checkpoints kept.
-    """
-
-    branch: Branch
-    rounds: int
-    client_epochs: int
-    examples: int
-    checkpoints: int
 
 
 @dataclass(frozen=True)
@@ -115,11 +89,11 @@ class Forecast:
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
     check_routines(experiment)
-    found = []
+    found, evaluated = [], 0
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
-        for branch in branches(experiment, seed):
-            found.append(_branch(experiment, branch, data))
+        found += forecast_branches(experiment, seed, data)
+        evaluated += evaluated_with(experiment, seed, data)
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
     tensors = [model.vector, *model.buffers().values()]
@@ -130,7 +104,7 @@ def forecast(experiment: Experiment) -> Forecast:
         model_bytes=sum(t.numel() * t.element_size() for t in tensors),
         slots=experiment.federation.slots,
         seconds_per_example=_probe(experiment),
-        evaluated=evaluated_examples(experiment),
+        evaluated=evaluated,
         seconds_per_evaluated=probe_evaluation(experiment),
         memory=memory_of(experiment),
         origin=models.origin_of(experiment.model, data.num_classes),
@@ -140,33 +114,10 @@ def forecast(experiment: Experiment) -> Forecast:
 
 def examples_of(experiment: Experiment) -> int:
     """Return how many training examples the experiment's clients will see at most, over all its branches."""
-    total = 0
-    for seed in experiment.seeds:
-        data = resident.data_of(experiment, seed)
-        total += sum(_branch(experiment, branch, data).examples for branch in branches(experiment, seed))
-    return total
-
-
-def _branch(experiment: Experiment, branch: Branch, data: FederatedData) -> BranchForecast:
-    # The strategy itself plans, so that an unlearning round or a smaller federation counts as it will be.
-    clients = examples = 0
-    sizes = data.clients.sizes
-    parts = {number: len(data.indices_of([number])) for number in data.parts}
-    for plan in load_object(PLANS)(experiment, branch):
-        asked = {*plan.train, *plan.forget}
-        clients += len(asked)
-        examples += int(sizes[[number for number in asked if number not in parts]].sum())
-        # Parts that overlap are counted as if they did not: a forecast.
-        examples += sum(parts[number] for number in asked if number in parts)
-        examples -= sum(parts[number] for left_out in plan.without.values() for number in left_out)
-    epochs = experiment.train.local_epochs
-    kept = sum(branch.keeps(r) for r in range(branch.first_round + 1, branch.last_round + 1))
-    return BranchForecast(
-        branch=branch,
-        rounds=branch.rounds,
-        client_epochs=clients * epochs,
-        examples=examples * epochs,
-        checkpoints=kept,
+    return sum(
+        found.examples
+        for seed in experiment.seeds
+        for found in forecast_branches(experiment, seed, resident.data_of(experiment, seed))
     )
 
 
