@@ -198,10 +198,11 @@ def _requests(app: FastAPI, door: Door) -> None:
     ) -> RequestList:
         """List requests in order of arrival: an operator sees all, a client its own."""
         require(actor, "operator", "client")
-        records = await door.reader.do(
-            lambda opened: opened.ledger.requests(LIVE_BRANCH, state, client=actor.client)
+        seen = await door.reader.do(
+            lambda opened: opened.ledger.page(
+                LIVE_BRANCH, state, client=actor.client, after=after, limit=limit + 1
+            )
         )
-        seen = [record for record in records if record.arrival > after and may_see(actor, record.owners)]
         following = seen[limit - 1].arrival if len(seen) > limit else None
         return RequestList(requests=[RequestAnswer.of(r, actor) for r in seen[:limit]], next=following)
 

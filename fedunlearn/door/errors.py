@@ -18,6 +18,7 @@ from fedunlearn.requests import (
     NotAllowedError,
     NotWithdrawableError,
     RequestConflictError,
+    TooManyRequestsError,
 )
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ def install(app: FastAPI) -> None:
     for kind in _STATUS:
         app.add_exception_handler(kind, _refused)
     app.add_exception_handler(UnavailableError, _unavailable)
+    app.add_exception_handler(TooManyRequestsError, _too_many)
     app.add_exception_handler(Exception, _broken)
 
 
@@ -126,6 +128,11 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, UnavailableError)
     return problem(503, str(error), {"Retry-After": str(error.retry_after)})
+
+
+async def _too_many(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, TooManyRequestsError)
+    return problem(429, str(error), {"Retry-After": str(error.retry_after)})
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedunlearn.requests import LIVE_BRANCH, OPEN, STATES, LeaseRecord, Ledger
+from fedunlearn.requests import LIVE_BRANCH, STATES, LeaseRecord, Ledger
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 METHODS = frozenset({"GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH"})
@@ -84,7 +84,7 @@ class Federation:
         lease = ledger.lease(LIVE_BRANCH)
         return cls(
             states={state: counts.get(state, 0) for state in STATES},
-            oldest_open=min((r.arrived_at for r in ledger.requests(LIVE_BRANCH, OPEN)), default=None),
+            oldest_open=ledger.oldest_open(LIVE_BRANCH),
             planned=ledger.last_round(LIVE_BRANCH),
             completed=max(_checkpoint_rounds(folder / "checkpoints"), default=0),
             trail=0 if head is None else head.entry,

@@ -10,6 +10,7 @@ from fedunlearn.requests.intake import (
 )
 from fedunlearn.requests.lease import FencedError, Lease, LeaseHeldError, LeaseRecord, ServerRecord
 from fedunlearn.requests.ledger import Ledger
+from fedunlearn.requests.quota import TooManyRequestsError
 from fedunlearn.requests.records import (
     LIVE_BRANCH,
     NEVER_TOOK_PART,
@@ -58,5 +59,6 @@ __all__ = [
     "RequestRecord",
     "ServerRecord",
     "SignedHead",
+    "TooManyRequestsError",
     "UnknownRequestError",
 ]

@@ -73,7 +73,11 @@ def records(
     if states is not None:
         index, within = "INDEXED BY requests_by_state", f"AND state IN ({', '.join('?' * len(states))})"
     sql = f"SELECT * FROM requests {index} WHERE branch = ? {within} {where} ORDER BY {_ORDER}"
-    rows = store.rows(sql, branch, *(states or ()), *values)
+    return with_parts(store, branch, store.rows(sql, branch, *(states or ()), *values))
+
+
+def with_parts(store: Store, branch: str, rows: Sequence[sqlite3.Row]) -> list[RequestRecord]:
+    """Return the requests of some rows, each with the parts of clients' data that it names."""
     if not rows or not kept_parts.count(store, branch):
         return [request_record(row) for row in rows]
     return [request_record(row, kept_parts.among(store, branch, row["clients"])) for row in rows]

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from fedunlearn.errors import UserError
 from fedunlearn.parts import Part, Parts
-from fedunlearn.requests import journal, kept_parts, plans, trail
+from fedunlearn.requests import journal, kept_parts, plans, quota, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import LIVE_BRANCH, Move, RequestRecord
@@ -24,6 +25,10 @@ from fedunlearn.requests.transitions import RequestConflictError
 from fedunlearn.requests.wanted import Samples, Wanted, in_words
 
 WITHDRAWABLE = ("received", "waiting")
+_LOOKED_AT = 64
+"""Open requests that are looked at for one that covers another, at most: the server looks at all when it plans."""
+_OPERATOR = re.compile(r"operator:[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_CLIENT = re.compile(r"client:(0|[1-9][0-9]{0,9})")
 
 
 class InvalidRequestError(UserError):
@@ -150,6 +155,8 @@ class Intake:
             A client asks for another.
         RequestConflictError
             The key was used for something else.
+        TooManyRequestsError
+            The actor has as many requests as one may have (`fedunlearn.requests.quota`).
         """
         wanted = Wanted.of(clients, samples, classes)
         owners = self._valid(wanted, actor)
@@ -169,6 +176,7 @@ class Intake:
             request_id = f"r{secrets.token_hex(8)}"
             same_as = self._open_for(numbers, parts) if remaining else None
             at = self.ledger.clock()
+            quota.check(self._store, self.branch, actor, at, same_as)
             journal.arrive(
                 self._store,
                 self.branch,
@@ -201,16 +209,15 @@ class Intake:
         UnknownRequestError
             There is none of that id.
         NotAllowedError
-            The actor is a client, and the request is not for that client alone.
+            The actor is a client, and did not make the request itself.
         NotWithdrawableError
             It has gone on from there; the error tells its state.
         """
         with self.ledger.batch():
             record = self.record(request_id)
-            own = _own(actor)
-            if own is not None and record.owners != own:
+            if _own(actor) is not None and record.actor != actor:
                 raise NotAllowedError(
-                    f"request {request_id}: {actor} may withdraw only requests for itself alone"
+                    f"request {request_id}: was not made by {actor}; who made it may withdraw it, or an operator"
                 )
             if record.state not in WITHDRAWABLE:
                 raise NotWithdrawableError(
@@ -267,8 +274,8 @@ class Intake:
             "SELECT requests.id, clients FROM named JOIN requests USING (branch, id) "
             "WHERE named.branch = ? AND named.client = ? AND standing = ? AND json_array_length(clients) >= ? "
             "ORDER BY named.arrival LIMIT ?",
-            # Any open request that names the one client will do; for several, all of the first one's are looked at.
-            *(self.branch, clients[0], STILL_OPEN, len(clients), 1 if len(clients) == 1 else -1),
+            # Any open request that names the one client will do; for several, the first one's are looked at.
+            *(self.branch, clients[0], STILL_OPEN, len(clients), 1 if len(clients) == 1 else _LOOKED_AT),
         )
         for row in rows:
             if set(clients) <= set(json.loads(row["clients"])):
@@ -278,8 +285,8 @@ class Intake:
     def _open_for_parts(self, numbers: tuple[int, ...], known: Parts) -> str | None:
         rows = self._store.rows(
             "SELECT DISTINCT requests.id, clients, named.arrival FROM named JOIN requests USING (branch, id) "
-            "WHERE named.branch = ? AND named.client IN (?, ?) AND standing = ? ORDER BY named.arrival",
-            *(self.branch, numbers[0], known.owner(numbers[0]), STILL_OPEN),
+            "WHERE named.branch = ? AND named.client IN (?, ?) AND standing = ? ORDER BY named.arrival LIMIT ?",
+            *(self.branch, numbers[0], known.owner(numbers[0]), STILL_OPEN, _LOOKED_AT),
         )
         for row in rows:
             asked = set(json.loads(row["clients"]))
@@ -309,11 +316,10 @@ def _hashed(key: str) -> str:
 
 def _own(actor: str) -> tuple[int, ...] | None:
     """Return the clients an actor may speak for; None: all."""
-    role, _, name = actor.partition(":")
-    if role == "operator" and name:
+    if _OPERATOR.fullmatch(actor):
         return None
-    if role == "client" and name.isascii() and name.isdigit():
-        return (int(name),)
+    if found := _CLIENT.fullmatch(actor):
+        return (int(found[1]),)
     raise ValueError(f"actor {actor!r}: must be operator:<name> or client:<number>")
 
 

@@ -14,14 +14,25 @@ from typing import Any
 
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
-from fedunlearn.requests import chain, heads, history, journal, kept_parts, lease, measures, plans, trail
+from fedunlearn.requests import (
+    chain,
+    heads,
+    history,
+    journal,
+    kept_parts,
+    lease,
+    listing,
+    measures,
+    plans,
+    trail,
+)
 from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.lease import Lease, LeaseRecord, ServerRecord
 from fedunlearn.requests.read_only import ReadOnlyStore
 from fedunlearn.requests.reconcile import RECONCILED, moves_to
 from fedunlearn.requests.records import AuditEntry, Move, PlanRecord, RequestRecord
 from fedunlearn.requests.store import Store
-from fedunlearn.requests.transitions import INITIAL, STATES, LedgerError, RequestConflictError
+from fedunlearn.requests.transitions import INITIAL, OPEN, STATES, LedgerError, RequestConflictError
 
 
 class Ledger:
@@ -120,10 +131,25 @@ class Ledger:
             raise LedgerError(f"unknown state {min(unknown)!r}: must be one of {', '.join(STATES)}")
         if client is None:
             return history.records(self.store, branch, states=wanted)
-        own = [client, *kept_parts.numbers(self.store, branch, client)]
-        naming = "client = ?" if len(own) == 1 else f"client IN ({', '.join('?' * len(own))})"
-        where = f"AND id IN (SELECT id FROM named WHERE branch = ? AND {naming})"
-        return history.records(self.store, branch, where, branch, *own, states=wanted)
+        where = f"AND id IN (SELECT id FROM named WHERE branch = ? AND client IN ({listing.OWN_NUMBERS}))"
+        return history.records(self.store, branch, where, branch, client, branch, client, states=wanted)
+
+    def page(
+        self,
+        branch: str,
+        states: Iterable[str] | None = None,
+        *,
+        client: int | None = None,
+        after: int = 0,
+        limit: int,
+    ) -> list[RequestRecord]:
+        """Return up to `limit` requests by arrival, from the one after `after`; of a client those for it alone."""
+        wanted = None if states is None else tuple(states)
+        return listing.page(self.store, branch, states=wanted, client=client, after=after, limit=limit)
+
+    def oldest_open(self, branch: str) -> float | None:
+        """Return when the oldest request that has not ended arrived, in Unix seconds; None: all have ended."""
+        return listing.oldest_arrival(self.store, branch, tuple(OPEN))
 
     def parts(self, branch: str, known: Parts = NO_PARTS) -> Parts:
         """Return all parts of clients' data that live requests have named; `known` if there are no more than that."""

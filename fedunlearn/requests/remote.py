@@ -155,8 +155,10 @@ class Remote:
                 with error:
                     if error.code not in _BUSY:
                         raise UserError(f"{self.url}: {_reason(error)}") from None
-                    why = _reason(error)
-                    wait = min(_PATIENCE, max(wait, _seconds(error.headers.get("Retry-After"))))
+                    why, asked = _reason(error), _seconds(error.headers.get("Retry-After"))
+                    if error.code == 429 and asked > _PATIENCE:  # no flood, but more than one may ask for
+                        raise UserError(f"{self.url}: {why}") from None
+                    wait = min(_PATIENCE, max(wait, asked))
             except (URLError, OSError, http.client.HTTPException) as error:
                 cause = error.reason if isinstance(error, URLError) else error
                 if isinstance(cause, ssl.SSLCertVerificationError):

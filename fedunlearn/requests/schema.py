@@ -31,7 +31,8 @@ CREATE TABLE requests (
     PRIMARY KEY (branch, id)
 ) WITHOUT ROWID;
 CREATE INDEX requests_by_arrival ON requests (branch, arrival);
-CREATE INDEX requests_by_state ON requests (branch, state);
+CREATE INDEX requests_by_state ON requests (branch, state, arrival);
+CREATE INDEX requests_by_actor ON requests (branch, actor, state, arrived_at);
 CREATE TABLE named (
     branch TEXT NOT NULL,
     client INTEGER NOT NULL,
@@ -47,7 +48,7 @@ CREATE TABLE parts (
     what TEXT NOT NULL,
     PRIMARY KEY (branch, number)
 ) WITHOUT ROWID;
-CREATE INDEX parts_of_client ON parts (branch, client);
+CREATE INDEX parts_of_client ON parts (branch, client, what);
 CREATE TABLE keys (
     branch TEXT NOT NULL,
     actor TEXT NOT NULL,

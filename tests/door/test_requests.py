@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from fedunlearn.requests import LIVE_BRANCH, Head, Ledger
+from fedunlearn.requests.quota import OF_CLIENT
 from tests.door.served import CLIENTS, Caller, Place, eventually
 
 WHO = (None, "eye", "3", "4", "alice")
@@ -54,7 +55,8 @@ def test_a_request_is_in_the_ledger_once_the_door_has_answered(knock, at) -> Non
         ("GET", "/requests/OF-3", None, (401, 403, 200, 403, 200)),
         ("GET", "/requests/OF-3-AND-4", None, (401, 403, 403, 403, 200)),
         ("GET", "/requests/NONE", None, (401, 403, 403, 403, 404)),
-        ("DELETE", "/requests/OF-3", None, (401, 403, 200, 403, 200)),
+        ("DELETE", "/requests/OF-3", None, (401, 403, 403, 403, 200)),
+        ("DELETE", "/requests/BY-3", None, (401, 403, 200, 403, 409)),
         ("DELETE", "/requests/OF-3-AND-4", None, (401, 403, 403, 403, 200)),
         ("DELETE", "/requests/NONE", None, (401, 403, 403, 403, 404)),
         ("GET", "/metrics", None, (401, 200, 403, 403, 200)),
@@ -66,10 +68,11 @@ def test_a_request_is_in_the_ledger_once_the_door_has_answered(knock, at) -> Non
     ],
 )
 def test_who_may_do_what(knock, method, path, document, expected) -> None:
+    own = ask(knock, "3", [3]).json["request_id"]
     for who, status in zip(WHO, expected, strict=True):
         three = ask(knock, "alice", [3]).json["request_id"]
         both = ask(knock, "alice", [3, 4]).json["request_id"]
-        there = path.replace("OF-3-AND-4", both).replace("OF-3", three)
+        there = path.replace("OF-3-AND-4", both).replace("OF-3", three).replace("BY-3", own)
         answer = knock(method, there, who, document)
         assert answer.status == status, (who, answer.body)
         if status >= 400:
@@ -110,6 +113,31 @@ def test_the_same_key_is_the_same_request(knock, at) -> None:
 def test_a_second_request_for_the_same_client_says_so(knock) -> None:
     first, second = ask(knock, "3", [3]).json, ask(knock, "3", [3]).json
     assert second["same_as"] == first["request_id"] != second["request_id"]
+
+
+def test_only_who_asked_or_an_operator_withdraws(knock, at) -> None:
+    operators, own = ask(knock, "alice", [3]).json["request_id"], ask(knock, "3", [3]).json["request_id"]
+    part = knock("POST", "/requests", "alice", {"clients": [3], "samples": 0.5}).json["request_id"]
+    for name in (operators, part):
+        refused = knock("DELETE", f"/requests/{name}", "3")
+        assert refused.status == 403 and "who made it may withdraw it, or an operator" in refused.error
+        assert "alice" not in refused.error
+        assert knock("GET", f"/requests/{name}", "3").json["state"] == "received"
+    assert knock("DELETE", f"/requests/{own}", "3").json["state"] == "withdrawn"
+    assert knock("DELETE", f"/requests/{operators}", "alice").json["state"] == "withdrawn"
+
+
+def test_more_open_requests_than_one_may_have_are_429_for_that_one_alone(knock, at) -> None:
+    made = [ask(knock, "3", [3], "first")] + [ask(knock, "3", [3]) for _ in range(OF_CLIENT.open - 1)]
+    assert {answer.status for answer in made} == {202}
+    for _ in range(3):
+        refused = ask(knock, "3", [3])
+        assert refused.status == 429 and int(refused.headers["Retry-After"]) == 60
+        assert made[0].json["request_id"] in refused.error and "withdraw one" in refused.error
+    assert ask(knock, "3", [3], "first").status == 200
+    assert ask(knock, "4", [4]).status == 202
+    with ledger(at) as book:
+        assert book.counts(LIVE_BRANCH) == {"received": OF_CLIENT.open + 1}
 
 
 def test_withdrawing_works_once_and_not_after_a_plan(knock, at) -> None:

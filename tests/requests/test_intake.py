@@ -78,7 +78,31 @@ def test_a_request_that_can_mean_nothing_is_refused_and_not_recorded(
     assert ledger.requests("federation") == [] and ledger.head("federation") is None
 
 
-@pytest.mark.parametrize("actor", ["", "ada", "operator:", "client:", "client:x", "client:-1", "root:1"])
+@pytest.mark.parametrize(
+    "actor",
+    [
+        *(
+            "",
+            "ada",
+            "operator:",
+            "client:",
+            "client:x",
+            "client:-1",
+            "root:1",
+            "client:03",
+            "client:3 ",
+            "client:３",
+        ),
+        *(
+            "operator:a b",
+            "operator:a\nb",
+            "operator:-",
+            "operator:" + "a" * 65,
+            "client:" + "1" * 30,
+            "monitor:eye",
+        ),
+    ],
+)
 def test_an_actor_must_be_one(actor: str, ledger: Ledger, intake: Intake) -> None:
     with pytest.raises(ValueError, match="must be operator:<name> or client:<number>"):
         ask(intake, 1, actor=actor)
@@ -210,12 +234,19 @@ def test_withdrawing_is_possible_before_a_plan_and_else_told_the_state(
         assert caught.value.state == state and ledger.audit() == trail
 
 
-def test_a_client_withdraws_only_requests_for_itself_alone(ledger: Ledger, intake: Intake) -> None:
-    both, own, others = ask(intake, 1, 2), ask(intake, 1), ask(intake, 2, actor="client:2")
-    for request in (both, others):
-        with pytest.raises(NotAllowedError, match="client:1 may withdraw only requests for itself alone"):
+def test_a_client_withdraws_only_what_it_asked_for_itself(ledger: Ledger, intake: Intake) -> None:
+    own, both, by_operator = ask(intake, 1, actor="client:1"), ask(intake, 1, 2), ask(intake, 1)
+    another, of_part = (
+        ask(intake, 2, actor="client:2"),
+        intake.ask([1], samples=0.5, source="cli", actor=OPERATOR),
+    )
+    for request in (both, by_operator, another, of_part):
+        with pytest.raises(NotAllowedError, match="was not made by client:1; who made it may withdraw it"):
             intake.withdraw(request.request_id, actor="client:1")
+        assert intake.record(request.request_id).state == "received"
     assert intake.withdraw(own.request_id, actor="client:1").state == "withdrawn"
+    assert intake.withdraw(by_operator.request_id, actor="operator:another").state == "withdrawn"
+    assert intake.withdraw(another.request_id, actor=OPERATOR).state == "withdrawn"
     for call in (intake.record, lambda name: intake.withdraw(name, actor=OPERATOR)):
         with pytest.raises(UnknownRequestError, match="'r0' is not in the ledger"):
             call("r0")
@@ -276,6 +307,14 @@ SERVING: dict[str, Callable[[Ledger, Intake, str], object]] = {
     "due": lambda ledger, intake, open_: ledger.due("federation", 9),
     "open ones": lambda ledger, intake, open_: ledger.requests("federation", ["received", "waiting"]),
     "those of a client": lambda ledger, intake, open_: ledger.requests("federation", client=0),
+    "a page": lambda ledger, intake, open_: ledger.page("federation", limit=5),
+    "the last page": lambda ledger, intake, open_: ledger.page(
+        "federation", after=intake.record(open_).arrival - 1, limit=5
+    ),
+    "a page by state": lambda ledger, intake, open_: ledger.page("federation", ["refused"], limit=5),
+    "a client's page": lambda ledger, intake, open_: ledger.page("federation", client=0, limit=5),
+    "the oldest open": lambda ledger, intake, open_: ledger.oldest_open("federation"),
+    "a part": lambda ledger, intake, open_: intake.ask([1], samples=[7, 8], source="cli", actor=OPERATOR),
     "commit_plan": lambda ledger, intake, open_: ledger.commit_plan(
         "federation", 9999, {"requests": [open_]}
     ),
@@ -296,7 +335,12 @@ def steps_of(call: Callable[[Ledger, Intake, str], object], number: int) -> int:
         intake = Intake(ledger, num_clients=2000)
         for k in range(number):
             # Half of them name the client that the calls are about.
-            made = ask(intake, *((1, 1000 + k) if k % 2 else (k,)), key=f"old {k}")
+            clients = (1, 1000 + k) if k % 2 else (k,)
+            made = ask(intake, *clients, actor=f"operator:{k % 9}", key=f"old {k}")
+            lead(ledger, made.request_id, "refused", round=1 + k)
+            made = intake.ask(
+                [1], samples=[k], source="cli", actor=f"operator:{k % 9}"
+            )  # a part that none had
             lead(ledger, made.request_id, "refused", round=1 + k)
         open_ = ask(intake, 0, key="key").request_id
         ledger.commit_plan("federation", number + 1, {"requests": []})

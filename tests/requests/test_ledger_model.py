@@ -41,6 +41,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.plans: dict[tuple[str, int], list[Any]] = {}
         self.trail: list[tuple[Any, ...]] = []
         self.keys: dict[tuple[str, str, str], str] = {}
+        self.asked_by: dict[tuple[str, str], str] = {}
         self.heads: list[tuple[str, Any]] = []
         self.tokens = {"a": 0, "b": 0}
 
@@ -109,6 +110,7 @@ class LedgerModel(RuleBasedStateMachine):
         asked = {"clients": wanted, "at_round": None, "arrival": self.arrival(branch)}
         fresh = {"state": "received", "round": None, "unlearned": None, "ended": None}
         self.requests[branch, name] = asked | fresh
+        self.asked_by[branch, name] = actor
         self.trail.append((branch, name, None, "received", None))
         if clients <= forgotten:
             assert receipt.same_as is None
@@ -125,7 +127,7 @@ class LedgerModel(RuleBasedStateMachine):
     def withdraw(self, data: st.DataObject, actor: str) -> None:
         branch, name = data.draw(st.sampled_from(list(self.requests)))
         request = self.requests[branch, name]
-        allowed = actor.startswith("operator") or request["clients"] == (1,)
+        allowed = actor.startswith("operator") or self.asked_by.get((branch, name)) == actor
         try:
             Intake(self.ledger, branch, num_clients=5).withdraw(name, actor=actor)
         except NotAllowedError:

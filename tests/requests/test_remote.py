@@ -168,6 +168,7 @@ def test_a_door_that_does_not_answer_is_given_up_after_some_attempts(answer: Any
         ((401, {}, b'{"error": "who are you"}'), "who are you"),
         ((404, {}, b"<html>"), "HTTP status 404, not in a door's words; is this its address"),
         ((422, {}, b'["error"]'), "HTTP status 422"),
+        ((429, {"Retry-After": "60"}, b'{"error": "client:3 has 32 open requests"}'), "client:3 has 32 open"),
         ((200, {}, b"<html>Welcome to nginx</html>"), "does not answer as a door does"),
         ((200, {}, b"[]"), "does not answer as a door does"),
     ],
