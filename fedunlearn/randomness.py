@@ -12,12 +12,12 @@ in place of the client); ``weights``, ``batches``,
 ``sampling``, ``routine`` (training seed: the experiment seed, or the one derived under ``floor`` for a second
 retrain);
 ``sweep/<label>`` (a sweep's own: its trials of a method);
-``augmentation`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``; ``synthetic`` and
-``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom`` (seed of
-``fedunlearn data phantom``, with the site in place of the round and the case in place of the client).
+``augmentation`` and ``dropout`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``;
+``synthetic`` and ``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom``
+(seed of ``fedunlearn data phantom``, with the site in place of the round and the case in place of the client).
 Sources with sites draw ``validation`` and ``test-split`` per site, with its number in place of the client.
-Unlearning methods, from the seed of the generator they are given: ``augmentation``, ``labels``, ``held-out``
-(scrub), ``random-teacher`` and ``retain-share`` (bad-teacher), ``extra-class`` (boundary-expand),
+Unlearning methods, from the seed of the generator they are given: ``augmentation``, ``dropout``, ``labels``,
+``held-out`` (scrub), ``random-teacher`` and ``retain-share`` (bad-teacher), ``extra-class`` (boundary-expand),
 ``calibration`` (mpru), ``forget-batches`` (neggrad-plus), ``noise`` (fisher-noise).
 
 torch is imported only when a torch generator is asked for, so that the command line can draw target sets

@@ -8,6 +8,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
+from fedunlearn.errors import UserError
+from fedunlearn.models.draws import draws_at_random
+
 
 class FlatModel:
     """A module whose parameters and gradients are views into two flat vectors.
@@ -20,8 +23,7 @@ class FlatModel:
     Parameters
     ----------
     module
-        The architecture. It is moved to ``device`` and ``dtype`` and changed in place; all its parameters must
-        require a gradient.
+        The architecture. It is moved to ``device`` and ``dtype`` and changed in place.
     dtype, device
         Where the vectors live. Floating-point buffers follow; integer buffers keep their type.
 
@@ -44,6 +46,13 @@ class FlatModel:
         The lower precision that ``forward`` computes in, if it does.
     accelerate : callable or None
         Does to a copy what was done to ``forward``.
+    draws : bool or None
+        Whether it draws at random while it trains, such as for dropout; see :mod:`fedunlearn.models.draws`.
+
+    Raises
+    ------
+    UserError
+        The module has no parameters, or one that does not require a gradient: all that is in the vector moves.
     """
 
     def __init__(
@@ -53,6 +62,7 @@ class FlatModel:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        _check(module)
         self.module = module.to(device=device, dtype=dtype)
         parameters = list(module.parameters())
         self.parameters = parameters
@@ -72,6 +82,7 @@ class FlatModel:
         self.forward: Callable[[Tensor], Tensor] = self.module
         self.autocast: torch.dtype | None = None
         self.accelerate: Callable[[FlatModel], None] | None = None
+        self.draws = draws_at_random(module)
 
     @property
     def num_parameters(self) -> int:
@@ -126,3 +137,19 @@ class FlatModel:
         for p in self.parameters:
             p.grad = None
         self._dropped = True
+
+
+def _check(module: nn.Module) -> None:
+    named, kind = dict(module.named_parameters()), type(module).__name__
+    if not named:
+        raise UserError(f"the model ({kind}) has no parameters; there is nothing in it that could be trained")
+    for name, parameter in named.items():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise UserError(f"the model ({kind}): {name!r} has no shape yet; run the model on an image first")
+    held = [name for name, parameter in named.items() if not parameter.requires_grad]
+    if held:
+        raise UserError(
+            f"the model ({kind}): {len(held)} of its {len(named)} parameters require no gradient, such as "
+            f"{held[0]!r}, and all weights of a model are averaged, negated and unlearned together; give all of them "
+            "requires_grad_(True), or make the frozen ones buffers"
+        )

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fedunlearn.evaluation.forward import evaluating
+from fedunlearn.models.draws import kept_generators
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import Recipe
@@ -65,7 +66,7 @@ def saved_bytes(model: FlatModel, images: Tensor, targets: Tensor, recipe: Recip
         return tensor
 
     model.module.train()
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(keep, lambda tensor: tensor), kept_generators(model.vector.device):
         recipe.loss(model.forward(inputs), labels)
     return list(kept.values())
 

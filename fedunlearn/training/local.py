@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
+from fedunlearn.models.draws import own_draws
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training.batch_sizes import batch_sizes, least_batch
@@ -62,11 +63,30 @@ def train_local(
     lr
         Learning rate of this round, after decay.
     generator
-        A CPU generator of this client's own; nothing else is random. What an augmentation draws comes from a
-        generator of its own, seeded with this one's seed, so that the order of batches is the same without.
+        A CPU generator of this client's own; nothing else is random. What an augmentation draws, or the model's
+        dropout, comes from a generator of its own, seeded with this one's seed, so that the order of batches is the
+        same without.
     recipe
         Loss and augmentation.
+
+    Raises
+    ------
+    UserError
+        The model draws from PyTorch's global generator, and it cannot be seen from its layers.
     """
+    with own_draws(model, generator):
+        return _train(model, images, labels, settings, lr, generator, recipe)
+
+
+def _train(
+    model: FlatModel,
+    images: Tensor,
+    labels: Tensor,
+    settings: TrainConfig,
+    lr: float,
+    generator: torch.Generator,
+    recipe: Recipe,
+) -> LocalResult:
     if not model.module.training:  # a walk over all layers, which for a small model costs as much as a layer
         model.module.train()
     forward, augmentation = model.forward, recipe.augmentation

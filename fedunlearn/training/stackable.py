@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
+from fedunlearn.models.draws import draws_itself, kept_generators
 from fedunlearn.training.grouped import Grouped, can_group
 from fedunlearn.training.hollow import fill, hollow
 from fedunlearn.training.recipe import CLASSIFY, Recipe
@@ -79,7 +80,7 @@ def why_not_stackable(
                 return f"{where} has the buffer {buffer!r}, which each client would have to keep for itself"
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             return f"{where} looks at a whole batch, and in a stack short batches are filled up"
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
+        if draws_itself(layer):
             return f"{where} draws random numbers, which a stack would share out differently"
     if not any(True for _ in module.parameters()):
         return "the model has no parameters"
@@ -116,8 +117,9 @@ def stack_forward(module: nn.Module, image_shape: Sequence[int]) -> StackForward
     for kind in (Grouped, Vmapped) if can_group(module) else (Vmapped,):
         try:
             forward: StackForward = kind(module)
-            if _agrees(forward, module, image_shape):
-                return forward
+            with kept_generators(next(module.parameters()).device):
+                if _agrees(forward, module, image_shape):
+                    return forward
         except Exception as error:  # whatever a forward of somebody else's raises
             reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise NotStackableError(f"{type(module).__name__} does not run as a stack: {reason}")

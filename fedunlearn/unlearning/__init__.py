@@ -20,6 +20,7 @@ from fedunlearn.unlearning.contract import Examples as Examples
 from fedunlearn.unlearning.contract import Method as Method
 from fedunlearn.unlearning.contract import Passes as Passes
 from fedunlearn.unlearning.contract import Report as Report
+from fedunlearn.unlearning.needs import Needs as Needs
 
 GROUP = "fedunlearn.routines"
 _FILES = (

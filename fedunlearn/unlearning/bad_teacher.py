@@ -26,6 +26,7 @@ from fedunlearn.models.initialise import initialise
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.distillation import divergence
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, adam, frozen, logits_of, num_batches
 
 
@@ -93,7 +94,6 @@ METHOD = Method(
     settings=BadTeacher,
     unlearn=unlearn,
     source="Chundawat et al., AAAI 2023",
+    needs=lambda settings: Needs(retained=False, labels=False, statistics=True),
     passes=lambda settings: Passes(2 * settings.epochs, 2 * settings.epochs * settings.retain_share),
-    needs_retain=False,
-    uses_labels=False,
 )

@@ -8,7 +8,8 @@ Source: Chen et al., "Boundary Unlearning: Rapid Forgetting of Deep Networks via
 The new output starts as there: weights N(0, 2/(features + K + 1)), bias 0 (purpose ``extra-class``).
 Deviations: the code runs its first batch in the mode that the model came in, here all are in training mode.
 The model that comes back has K outputs and the given architecture. The last layer is found by running the model on
-one image: it is the linear one whose outputs are the logits; models without one are refused. BatchNorm statistics see
+one image: it is the linear one whose outputs are the logits; models without one are refused, and those that run
+it more than once or tie its weight to another layer's. BatchNorm statistics see
 F alone, and are kept.
 """
 
@@ -25,6 +26,7 @@ from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.linear_head import head_of
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
@@ -73,7 +75,7 @@ def unlearn(
     conditions: Conditions = PLAIN,
 ) -> FlatModel:
     """Return the model after F has been taken for a class of its own, without that class."""
-    head = head_of(model, forget.images[:1], "boundary-expand")
+    head = head_of(model, forget.images[:1], "boundary-expand", own=True)
     student = widened(model, head, torch_generator(generator.initial_seed(), "extra-class"))
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
     total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
@@ -90,7 +92,6 @@ METHOD = Method(
     settings=BoundaryExpand,
     unlearn=unlearn,
     source="Chen et al., CVPR 2023",
+    needs=lambda settings: Needs(retained=False, labels=False, last_layer="own"),
     passes=lambda settings: Passes(forget=settings.epochs, retain=0),
-    needs_retain=False,
-    uses_labels=False,
 )

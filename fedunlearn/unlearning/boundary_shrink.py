@@ -23,6 +23,7 @@ from fedunlearn.config.conditions import Count, Fraction, Momentum, NonNegative,
 from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_batches, sgd
 
 
@@ -85,6 +86,6 @@ METHOD = Method(
     settings=BoundaryShrink,
     unlearn=unlearn,
     source="Chen et al., CVPR 2023",
+    needs=lambda settings: Needs(retained=False, statistics=True),
     passes=lambda settings: Passes(forget=2.5 * settings.epochs, retain=0),
-    needs_retain=False,
 )

@@ -14,14 +14,16 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedunlearn.config.toml_tree import checked
 from fedunlearn.data.augmentation import Augmentation
 from fedunlearn.errors import UserError
+from fedunlearn.models.draws import own_draws
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training.batch_sizes import least_batch
 from fedunlearn.training.recipe import Loss
+from fedunlearn.unlearning.needs import Needs, check_examples, check_lengths, check_model
 
 
 class Examples(NamedTuple):
@@ -115,12 +117,16 @@ class Unlearn(Protocol):
         generator: torch.Generator,
         conditions: Conditions = PLAIN,
     ) -> FlatModel:
-        """Return a new model; the given one, its buffers and its mode stay as they are."""
+        """Return a new model, in any mode; the given one, its buffers and its mode stay as they are."""
         ...
 
 
 Kind = Literal["samples", "class"]
 Merge = Callable[[Sequence[Mapping[str, Tensor]], Sequence[int]], Mapping[str, Tensor]]
+
+
+def _retained(settings: Any) -> Needs:
+    return Needs()
 
 
 @dataclass(frozen=True)
@@ -140,12 +146,8 @@ class Method:
         Paper, and where its code is read.
     passes : callable
         (settings) → :class:`Passes`.
-    needs_retain : bool
-        Whether it refuses to run without a single retained example.
-    reads_original_data : bool
-        Whether it must see all of the original training data (F and R together), not only a part of R.
-    uses_labels : bool
-        Whether it looks at labels at all.
+    needs : callable
+        (settings) → :class:`~fedunlearn.unlearning.needs.Needs`. Default: retained examples, and labels.
     forgets : tuple of str
         "samples": any part of the data; "class": one class or several, and F must be all there is of them.
     tasks : tuple of str
@@ -167,9 +169,7 @@ class Method:
     unlearn: Unlearn
     source: str
     passes: Callable[[Any], Passes]
-    needs_retain: bool = True
-    reads_original_data: bool = False
-    uses_labels: bool = True
+    needs: Callable[[Any], Needs] = _retained
     forgets: tuple[Kind, ...] = ("samples", "class")
     tasks: tuple[str, ...] = ("classification",)
     returns: Literal["model", "filter"] = "model"
@@ -201,22 +201,25 @@ class Method:
         forget, retain
             F and R; no example is in both.
         generator
-            A CPU generator; nothing else is random. What is drawn for another purpose than the order of batches comes
-            from a generator seeded with this one's seed and the purpose.
+            A CPU generator; nothing else is random, and PyTorch's global one is afterwards as it was. What is drawn
+            for another purpose than the order of batches, such as dropout, comes from a generator seeded with this
+            one's seed and the purpose.
         settings
             Default: the method's defaults.
 
         Returns
         -------
         FlatModel
-            A new one; of an output filter with another module.
+            A new one, each of its layers in the mode (training or evaluation) that it has in the given one; of an
+            output filter with another module.
 
         Raises
         ------
         ConfigError
             A setting is outside of what its annotation allows.
         UserError
-            The method cannot do what is asked, by name.
+            The method cannot do what is asked, by name: its ``needs`` are not met, or examples are none (not finite,
+            labels that are no classes of the model, lengths that differ).
         TypeError
             The settings are another method's, or what the method's function returned is no model.
         """
@@ -224,24 +227,40 @@ class Method:
         if not isinstance(settings, self.settings):
             raise TypeError(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
         checked(settings)
+        check_lengths(self.name, "to forget", forget)
+        check_lengths(self.name, "to retain", retain)
         if forget.size == 0:
             return model.copy()
-        if self.needs_retain and retain.size == 0:
-            raise UserError(
-                f"{self.name}: needs retained examples, and there are none; another routine can do without"
-            )
-        if self.forgets == ("class",) and torch.isin(forget.labels, retain.labels).any():
-            raise UserError(f"{self.name}: forgets classes, and examples to retain are of the same classes")
+        needs = self.needs(settings)
+        self._check(needs, model, forget, retain, conditions)
         conditions = replace(conditions, least_batch=least_batch(model, forget.images))
-        found = self.unlearn(
-            model, forget, retain, settings=settings, generator=generator, conditions=conditions
-        )
+        with own_draws(model, generator):
+            found = self.unlearn(
+                model, forget, retain, settings=settings, generator=generator, conditions=conditions
+            )
         if not isinstance(found, FlatModel):
             raise TypeError(
                 f"{self.name}: returned a {type(found).__name__}, and must return a "
                 "fedunlearn.models.flat.FlatModel: model.copy(), changed"
             )
+        _set_mode(found.module, model.module)
         return found
+
+    def _check(
+        self, needs: Needs, model: FlatModel, forget: Examples, retain: Examples, conditions: Conditions
+    ) -> None:
+        outputs = check_model(self.name, needs, model, forget.images)
+        check_examples(self.name, "to forget", forget, forget, outputs)
+        check_examples(self.name, "to retain", retain, forget, outputs)
+        if conditions.held_out is not None:
+            check_lengths(self.name, "held out", conditions.held_out)
+            check_examples(self.name, "held out", conditions.held_out, forget, outputs)
+        if needs.retained and retain.size == 0:
+            raise UserError(
+                f"{self.name}: needs retained examples, and there are none; another routine can do without"
+            )
+        if self.forgets == ("class",) and torch.isin(forget.labels, retain.labels).any():
+            raise UserError(f"{self.name}: forgets classes, and examples to retain are of the same classes")
 
     @property
     def summary(self) -> str:
@@ -254,3 +273,10 @@ class Method:
         """The default hyper-parameters by name, as keywords of ``settings``."""
         chosen = self.settings()
         return {field.name: getattr(chosen, field.name) for field in fields(self.settings)}
+
+
+def _set_mode(module: nn.Module, like: nn.Module) -> None:
+    """Put every layer into the mode that the layer of its name has in another module."""
+    modes = {name: layer.training for name, layer in like.named_modules()}
+    for name, layer in module.named_modules():
+        layer.training = modes.get(name, layer.training)

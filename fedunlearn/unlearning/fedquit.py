@@ -19,6 +19,7 @@ from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.distillation import divergence
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, adam, frozen, logits_of, num_batches
 
 
@@ -61,6 +62,6 @@ METHOD = Method(
     settings=FedQuit,
     unlearn=unlearn,
     source="Mora et al., 2024, arXiv 2408.07587",
+    needs=lambda settings: Needs(retained=False, statistics=True),
     passes=lambda settings: Passes(forget=1.5 * settings.epochs, retain=0),
-    needs_retain=False,
 )

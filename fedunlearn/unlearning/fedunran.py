@@ -23,6 +23,7 @@ from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.random_label import random_labels
 from fedunlearn.unlearning.steps import Draws, Steps, adam, num_batches, num_classes
 
@@ -83,6 +84,6 @@ METHOD = Method(
     settings=FedUnran,
     unlearn=unlearn,
     source="Mora et al., 2025, arXiv 2504.05822 (a baseline there)",
+    needs=lambda settings: Needs(retained=False),
     passes=lambda settings: Passes(forget=settings.epochs, retain=0),
-    needs_retain=False,
 )

@@ -27,7 +27,8 @@ from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
-from fedunlearn.unlearning.steps import frozen, num_batches, num_classes
+from fedunlearn.unlearning.needs import Needs
+from fedunlearn.unlearning.steps import finite, frozen, num_batches, num_classes
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,11 @@ def unlearn(
     """Return the model with noise on its weights."""
     student = model.copy()
     gone = forget.labels[~torch.isin(forget.labels, retain.labels)]
-    fisher = diagonal_fisher(model, retain, settings.batch_size)
+    fisher = finite(
+        diagonal_fisher(model, retain, settings.batch_size),
+        "fisher-noise",
+        "entries of the Fisher information",
+    )
     means, variance = blurred(model, fisher, settings, gone, num_classes(model, retain))
     drawing = torch_generator(generator.initial_seed(), "noise")
     noise = torch.randn(len(variance), generator=drawing, dtype=variance.dtype).to(variance.device)
@@ -101,5 +106,6 @@ METHOD = Method(
     settings=FisherNoise,
     unlearn=unlearn,
     source="Golatkar et al., CVPR 2020",
+    needs=lambda settings: Needs(statistics=True),
     passes=lambda settings: Passes(forget=0, retain=5.5),  # with ten classes: ten times backward
 )

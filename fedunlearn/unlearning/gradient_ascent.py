@@ -18,6 +18,7 @@ from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate
 from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
@@ -57,7 +58,7 @@ METHOD = Method(
     settings=GradientAscent,
     unlearn=unlearn,
     source="Thudi et al., EuroS&P 2022",
+    needs=lambda settings: Needs(retained=False),
     passes=lambda settings: Passes(forget=settings.epochs, retain=0),
-    needs_retain=False,
     tasks=("classification", "segmentation"),
 )

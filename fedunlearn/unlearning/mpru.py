@@ -23,10 +23,10 @@ import torch
 
 from fedunlearn.config.conditions import Count
 from fedunlearn.config.settings import Settings
-from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.output_filter import (
     filtered,
     log_probabilities,
@@ -63,8 +63,6 @@ def unlearn(
     drawing = torch_generator(generator.initial_seed(), "calibration")
     chosen = torch.randperm(retain.size, generator=drawing)[: settings.calibration].to(retain.labels.device)
     variant = VARIANTS[settings.redistribution]
-    if variant.reads == "retain" and len(chosen) == 0:
-        raise UserError('mpru: redistribution = "learnt" needs retained examples, and there are none')
     nobody, some = forget.select(chosen[:0]), retain.select(chosen)
     read = {"nothing": nobody, "forget": forget, "retain": some}[variant.reads]
     log_p = log_probabilities(unfiltered(model), read, len(transfer))
@@ -82,7 +80,9 @@ METHOD = Method(
         forget=0.5 * (VARIANTS[settings.redistribution].reads == "forget"),
         retain=0.5 * (VARIANTS[settings.redistribution].reads == "retain"),
     ),
-    needs_retain=False,
+    needs=lambda settings: Needs(
+        retained=VARIANTS[settings.redistribution].reads == "retain", statistics=True
+    ),
     forgets=("class",),
     returns="filter",
     merge=merged_filters,

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.contract import Method
+from fedunlearn.unlearning.needs import Needs
 
 INTRODUCTION = """# Centralised unlearning methods, and clients that run them
 
@@ -72,16 +73,18 @@ from dataclasses import dataclass
 
 import torch
 
+from fedunlearn.config.conditions import Count, NonNegative, Rate
+from fedunlearn.config.settings import Settings
 from fedunlearn.unlearning import PLAIN, Method, Passes
 from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 
 
 @dataclass(frozen=True)
-class NoiseRepair:
-    noise: float = 0.01
-    epochs: int = 2
-    batch_size: int = 64
-    lr: float = 0.05
+class NoiseRepair(Settings):
+    noise: NonNegative = 0.01
+    epochs: Count = 2
+    batch_size: Count = 64
+    lr: Rate = 0.05
 
 
 def unlearn(model, forget, retain, *, settings, generator, conditions=PLAIN):
@@ -120,8 +123,11 @@ build-backend = "setuptools.build_meta"
 py-modules = ["noise_repair"]
 """
 AFTER = """The model that `unlearn` is given must not be changed in place: change `model.copy()`, a `FlatModel`, and
-return that. All its weights are one tensor, `vector`. A `pyproject.toml` beside the file names the method under the
-entry point group `fedunlearn.routines`:
+return that. All its weights are one tensor, `vector`. What the annotations of its settings do not allow is refused
+in one line, in an experiment file, in a sweep and in Python; `needs`, a function of the settings, tells what else it
+cannot do without (`fedunlearn.unlearning.Needs`; default: retained examples). Dropout draws from the seed of
+`generator`, and the model comes back in the mode it was given in, whatever the method does about either. A
+`pyproject.toml` beside the file names the method under the entry point group `fedunlearn.routines`:
 
 """
 MEASURES = """After `pip install -e .` it is found by its name, `routine = "noise-repair"`; `fedunlearn list routines`
@@ -149,10 +155,14 @@ def page() -> str:
     """Return the whole page."""
     rows = [_row(HEADINGS), _row(["---"] * len(HEADINGS)), *map(_line, methods().values())]
     note = (
-        "Passes are forward and backward, with the defaults; ½ is forward alone. *R*: refuses to run without\n"
-        "retained examples, as a client that leaves as a whole has none. *all data*: reads all of F and R for its\n"
-        "statistics. What `neggrad-plus` sees of F beside R is counted as passes over R; `fisher-noise`: of ten\n"
-        "classes.\n\n"
+        "Passes are forward and backward, with the defaults; ½ is forward alone. What `neggrad-plus` sees of F\n"
+        "beside R is counted as passes over R; `fisher-noise`: of ten classes. *R*: refuses to run without\n"
+        "retained examples, as a client that leaves as a whole has none; `scrub` with `rewind` needs some of F's\n"
+        "classes, and `mpru` with `learnt` any. *all data*: reads all of F and R, of a client all that it has.\n"
+        "*statistics*: reads outputs or gradients in evaluation mode, for which BatchNorm must keep running\n"
+        "statistics. *a linear head*: the model ends in a linear layer, *of its own*: which it runs once and\n"
+        "whose weight it has for nothing else.\n"
+        "\n"
     )
     own = f"```python\n{OWN_METHOD}```\n\n{AFTER}```toml\n{OWN_PROJECT}```\n\n"
     table = "\n".join(rows) + "\n\n" + note
@@ -164,16 +174,24 @@ def _row(cells: Any) -> str:
 
 
 def _line(method: Method) -> str:
-    needs = [
-        word for word, so in (("R", method.needs_retain), ("all data", method.reads_original_data)) if so
-    ]
-    needs += ["labels"] if method.uses_labels else []
+    needs = [word for word, so in _needs(method.needs(method.settings())) if so]
     passes = method.passes(method.settings())
     forgets = "classes" if method.forgets == ("class",) else "samples, classes"
     taken = method.hosted if method.returns == "model" else "replace; an output filter"
     cost = f"{passes.forget:g}, {passes.retain:g}"
     return _row(
         [f"[`{method.name}`](#{method.name})", method.source, forgets, ", ".join(needs) or "–", cost, taken]
+    )
+
+
+def _needs(needs: Needs) -> tuple[tuple[str, bool], ...]:
+    return (
+        ("R", needs.retained),
+        ("all data", needs.original_data),
+        ("labels", needs.labels),
+        ("statistics", needs.statistics),
+        ("a linear head", needs.last_layer == "linear"),
+        ("a linear head of its own", needs.last_layer == "own"),
     )
 
 

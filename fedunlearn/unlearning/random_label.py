@@ -23,6 +23,7 @@ from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training.batch_sizes import num_batches
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, num_classes, sgd
 
 Order = Literal["forget-then-retain", "mixed"]
@@ -118,6 +119,6 @@ METHOD = Method(
     settings=RandomLabel,
     unlearn=unlearn,
     source="Golatkar et al., CVPR 2020",
+    needs=lambda settings: Needs(retained=False),
     passes=lambda settings: Passes(forget=settings.epochs, retain=settings.epochs),
-    needs_retain=False,
 )

@@ -22,8 +22,9 @@ from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate, abo
 from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.random_label import relabelled_epochs, total_steps
-from fedunlearn.unlearning.steps import Steps, sgd
+from fedunlearn.unlearning.steps import Steps, finite, sgd
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ def saliency_mask(
 ) -> Tensor:
     """Return which weights may move: bool, shape (num_parameters,), True for the ``share`` of largest |Σ_F ∇ loss|.
 
-    The gradient is that of the sum over F at the weights as they are, in evaluation mode. Of equal ones those that
-    come first.
+    Of n weights these are int(share · n), rounded down as in the authors' code. The gradient is that of the sum over
+    F at the weights as they are, in evaluation mode. Of equal ones those that come first.
     """
     probe = model.copy()
     probe.module.eval()
@@ -56,9 +57,10 @@ def saliency_mask(
         images, labels = forget.select(rows)
         loss = conditions.loss(probe.forward(images), labels) * len(rows)
         loss.backward()  # type: ignore[no-untyped-call]
-    largest = probe.gradient.abs().sort(descending=True, stable=True).indices
+    sizes = finite(probe.gradient.abs(), "salun", "gradients")
+    largest = sizes.sort(descending=True, stable=True).indices
     mask = torch.zeros_like(probe.gradient, dtype=torch.bool)
-    mask[largest[: round(share * model.num_parameters)]] = True
+    mask[largest[: int(share * model.num_parameters)]] = True
     return mask
 
 
@@ -96,5 +98,6 @@ METHOD = Method(
     settings=SalUn,
     unlearn=unlearn,
     source="Fan et al., ICLR 2024",
+    needs=lambda settings: Needs(statistics=True),
     passes=lambda settings: Passes(forget=settings.epochs + 1, retain=settings.epochs),
 )

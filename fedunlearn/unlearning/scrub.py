@@ -31,6 +31,7 @@ from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.distillation import divergence
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.rewind import rewound, split_held_out
 from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_batches, sgd
 
@@ -112,5 +113,10 @@ def passes(settings: Scrub) -> Passes:
 
 
 METHOD = Method(
-    name="scrub", settings=Scrub, unlearn=unlearn, source="Kurmanji et al., NeurIPS 2023", passes=passes
+    name="scrub",
+    settings=Scrub,
+    unlearn=unlearn,
+    source="Kurmanji et al., NeurIPS 2023",
+    needs=lambda settings: Needs(statistics=True, retained_of_forgotten_classes=settings.rewind),
+    passes=passes,
 )

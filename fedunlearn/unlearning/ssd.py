@@ -22,7 +22,8 @@ from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training.recipe import Loss
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
-from fedunlearn.unlearning.steps import frozen, num_batches
+from fedunlearn.unlearning.needs import Needs
+from fedunlearn.unlearning.steps import finite, frozen, num_batches
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def unlearn(
     student = model.copy()
     everything = Examples(*(torch.cat(tensors) for tensors in zip(retain, forget, strict=True)))
     of_forget, of_all = (
-        importances(model, examples, settings.batch_size, conditions.loss)
+        finite(importances(model, examples, settings.batch_size, conditions.loss), "ssd", "importances")
         for examples in (forget, everything)
     )
     student.vector.copy_(dampened(model.vector, of_forget, of_all, settings))
@@ -77,7 +78,7 @@ METHOD = Method(
     settings=SSD,
     unlearn=unlearn,
     source="Foster et al., AAAI 2024",
+    needs=lambda settings: Needs(original_data=True, statistics=True),
     passes=lambda settings: Passes(forget=2, retain=1),
-    reads_original_data=True,
     tasks=("classification", "segmentation"),
 )

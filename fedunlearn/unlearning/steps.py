@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import batch_sizes
@@ -132,4 +133,22 @@ def logits_of(teacher: FlatModel, images: Tensor) -> Tensor:
 
 def num_classes(model: FlatModel, examples: Examples) -> int:
     """Return how many classes a model tells apart."""
-    return logits_of(frozen(model), examples.images[:1]).shape[1]
+    # Two: BatchNorm without running statistics takes those of the batch.
+    image = examples.images[:1]
+    return logits_of(frozen(model), image.expand(2, *image.shape[1:])).shape[1]
+
+
+def finite(values: Tensor, method: str, what: str) -> Tensor:
+    """Return the values a method decides by; refuse any that is not finite, which no comparison would notice.
+
+    Raises
+    ------
+    UserError
+        It names the method and the values.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(
+            f"{method}: {what} are not all finite (NaN or Inf), as gradients of these examples overflow; scale the "
+            "images, or use another routine"
+        )
+    return values

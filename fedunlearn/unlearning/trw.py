@@ -28,6 +28,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.linear_head import head_of
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import Draws, Steps, frozen, logits_of, num_batches, num_classes, sgd
 from fedunlearn.unlearning.tilting import similarities, tilted_targets
 
@@ -111,7 +112,7 @@ METHOD = Method(
     settings=TRW,
     unlearn=unlearn,
     source='"TRW", arXiv 2506.20893 (reconstruction)',
+    needs=lambda settings: Needs(retained=False, statistics=True, last_layer="linear"),
     passes=lambda settings: Passes(forget=1.5 * settings.epochs, retain=settings.epochs),
-    needs_retain=False,
     forgets=("class",),
 )

@@ -42,7 +42,7 @@ def salient(module, images, labels, share):
     F.cross_entropy(module(images), labels, reduction="sum").backward()
     sizes = [abs(g) for p in module.parameters() for g in p.grad.reshape(-1).tolist()]
     module.zero_grad()
-    chosen = sorted(range(len(sizes)), key=lambda i: -sizes[i])[: round(share * len(sizes))]
+    chosen = sorted(range(len(sizes)), key=lambda i: -sizes[i])[: int(share * len(sizes))]
     return [i in chosen for i in range(len(sizes))]
 
 

@@ -17,7 +17,7 @@ from tests.runs.test_cache_key import ROUTINE, keys
 SOURCE = """
 from dataclasses import dataclass
 
-from fedunlearn.unlearning import Method, Passes
+from fedunlearn.unlearning import Method, Needs, Passes
 
 from . import steps
 
@@ -33,7 +33,7 @@ def shrink(model, forget, retain, *, settings, generator, conditions=None):
     return found
 
 
-METHOD = Method("shrink", Shrink, shrink, "ours", lambda settings: Passes(0, 0), needs_retain=False)
+METHOD = Method("shrink", Shrink, shrink, "ours", lambda settings: Passes(0, 0), lambda settings: Needs(False))
 """
 STEPS = "FACTOR = 1.0\n"
 TEXT = TINY + ROUTINE + ROUTINE.replace('"random-label"', '"shrink"').replace("settings = {epochs = 1}\n", "")

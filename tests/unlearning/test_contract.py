@@ -94,7 +94,7 @@ def test_without_retained_examples_it_works_or_refuses_by_name(method):
     call = lambda: method(  # noqa: E731
         tiny.flat(), tiny.examples(6, 1, label=2), EMPTY, settings=quick(method), generator=tiny.generator()
     )
-    if method.needs_retain:
+    if method.needs(quick(method)).retained:
         with pytest.raises(UserError, match=method.name):
             call()
     else:

@@ -195,7 +195,7 @@ def test_calibration_reads_no_more_than_it_is_told_to():
 def test_without_retained_examples_nothing_can_be_learnt():
     forget, retain = examples_of([2])
     nobody = Examples(retain.images[:0], retain.labels[:0])
-    with pytest.raises(UserError, match=r"mpru: .* needs retained examples"):
+    with pytest.raises(UserError, match=r"mpru: needs retained examples"):
         method("mpru")(tiny.flat(), forget, nobody, settings=MPRU("learnt"), generator=tiny.generator())
 
 
