@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -124,6 +124,9 @@ def add_client(
         Path | None, typer.Option(metavar="FILE", help="The SuperNode's public key, OpenSSH or PEM.")
     ] = None,
     node_id: NodeIdOption = None,
+    num_examples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="The most examples that its answers may claim.")
+    ] = None,
     token_file: TokenFile = None,
     token: Annotated[bool, typer.Option(help="Give it a token, so that it may ask for itself.")] = True,
 ) -> None:
@@ -141,9 +144,10 @@ def add_client(
                 f"client:{number} is in the roster already; `roster rotate` or `roster set-node` change it"
             )
         hashed = token_hash(secret) if token else None
-        return known.with_entry(
-            "client", ClientEntry(number=number, public_key=key, node_id=node_id, token_sha256=hashed)
+        entry = ClientEntry(
+            number=number, public_key=key, node_id=node_id, token_sha256=hashed, num_examples=num_examples
         )
+        return known.with_entry("client", entry)
 
     _change(path, added, token_file, with_token=token)
 
@@ -171,15 +175,32 @@ def set_node(
     node_id: Annotated[str, typer.Argument(metavar="NODE-ID", help="The SuperNode's id.")],
 ) -> None:
     """Note which SuperNode a client has, once it is registered."""
+    _set(path, number, node_id=node_id)
+
+
+@roster.command()
+def set_examples(
+    path: RosterPath,
+    number: Annotated[int, typer.Argument(metavar="CLIENT", min=0, help="The client's number.")],
+    num_examples: Annotated[
+        int, typer.Argument(metavar="N", min=1, help="The most examples that its answers may claim.")
+    ],
+) -> None:
+    """Note how many examples a client has at most; a live federation refuses answers that claim more."""
+    _set(path, number, num_examples=num_examples)
+
+
+def _set(path: Path, number: int, **changes: Any) -> None:
+    """Change what a roster says of a client that is in it."""
     from fedunlearn.roster_file import edit
 
-    def bound(known: Roster) -> Roster:
+    def changed(known: Roster) -> Roster:
         entry = known.client(number)
         if entry is None:
             raise UserError(f"client:{number} is not in the roster; add it with `roster add-client`")
-        return known.with_entry("client", dataclasses.replace(entry, node_id=node_id))
+        return known.with_entry("client", dataclasses.replace(entry, **changes))
 
-    edit(path, bound)
+    edit(path, changed)
 
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="client:3, operator:NAME or monitor:NAME.")]
@@ -214,7 +235,8 @@ def show(path: RosterPath) -> None:
     for entry in known.clients:
         token = "token" if entry.token_sha256 else "no token"
         key = "key" if entry.public_key else "no key"
-        typer.echo(f"client:{entry.number}  node {entry.node_id or 'unknown'}, {key}, {token}")
+        examples = "" if entry.num_examples is None else f", at most {entry.num_examples} examples"
+        typer.echo(f"client:{entry.number}  node {entry.node_id or 'unknown'}, {key}, {token}{examples}")
     for role, staff in (("operator", known.operators), ("monitor", known.monitors)):
         for one in staff:
             typer.echo(f"{role}:{one.name}")

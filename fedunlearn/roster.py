@@ -91,6 +91,7 @@ class ClientEntry:
     public_key: Annotated[str, Must(_is_key, _KEY)] | None = None
     node_id: NodeId | None = None
     token_sha256: Hash | None = None
+    num_examples: Annotated[int, at_least(1)] | None = None  # the most that its answers may claim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +202,11 @@ class Roster:
     def client(self, number: int) -> ClientEntry | None:
         """Return a client's entry, or None."""
         return next((entry for entry in self.clients if entry.number == number), None)
+
+    @property
+    def examples(self) -> dict[int, int]:
+        """Client → the most examples that it has, of those where that is known."""
+        return {entry.number: entry.num_examples for entry in self.clients if entry.num_examples is not None}
 
     def client_of_key(self, public_key: str) -> int | None:
         """Return the number of the client whose SuperNode has this public key (OpenSSH or PEM), or None."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedunlearn.federation.answers import NOT_FINITE, ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.replies import Correspondence
-from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
+from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
@@ -33,6 +33,7 @@ from strategies.rounds import (
     check_quorum,
     divergence,
     floats,
+    is_finite,
     mean_loss,
     no_answers,
 )
@@ -93,6 +94,11 @@ class UnlearningStrategy(Strategy):
         observe: Callable[[RoundReport], None] | None = None,
         conduct: Conduct | None = None,
     ) -> None:
+        if self.needs_individual and settings.aggregation.needs_individual:
+            raise ValueError(
+                f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
+                'own way; must be "mean"'
+            )
         self.settings = settings
         self.conduct = conduct or Conduct()
         ledger = ledger if ledger is not None else Ledger(":memory:")
@@ -108,6 +114,12 @@ class UnlearningStrategy(Strategy):
     def requests(self) -> tuple[RequestProgress, ...]:
         """The requests served so far, and how far each has come."""
         return self.docket.requests
+
+    @property
+    def _individually(self) -> bool:
+        """Whether a round's updates are held one by one until all have arrived."""
+        asked = self.needs_individual or self.settings.aggregation.needs_individual
+        return asked or self.conduct.wants_updates
 
     # -- what a method decides ----------------------------------------------------------------------------
 
@@ -174,7 +186,7 @@ class UnlearningStrategy(Strategy):
             replies,
             self._sent,
             current.plan,
-            individually=self.needs_individual or conduct.wants_updates,
+            individually=self._individually,
             norms=conduct.wants_norms,
             tolerant=conduct.tolerant,
         )
@@ -290,7 +302,7 @@ class UnlearningStrategy(Strategy):
                 config=config,
                 train=tuple(k for k in plan.train if k not in failed),
                 forget=tuple(k for k in plan.asked_to_forget if k not in failed),
-                individually=self.needs_individual or self.conduct.wants_updates,
+                individually=self._individually,
                 norms=self.conduct.wants_norms,
                 tolerant=self.conduct.tolerant,
                 assignments=self.assignments(plan),
@@ -320,9 +332,10 @@ class UnlearningStrategy(Strategy):
     def _combine(self, current: RoundInProgress, model: ModelState, answers: Answers) -> ModelState:
         """Return the next global model from the round's answers."""
         plan = current.plan
+        quorum, routine = self.settings.quorum, ROUTINE in self.told(plan)
+        answers.refuse(self.conduct.screened(plan, self.docket, answers, model, routine=routine))
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
-        quorum, routine = self.settings.quorum, ROUTINE in self.told(plan)
         if why := divergence(plan, answers.failed, quorum, routine=routine):
             self.conduct.diverged(plan.round, why)
         check_quorum(plan, answers.failed, self.settings.quorum)
@@ -338,13 +351,16 @@ class UnlearningStrategy(Strategy):
         summed = answers.retained
         if not isinstance(summed, BlockSum):
             self.conduct.keep(plan, summed)
-            summed = BlockSum.of(summed)
+            summed = self.settings.aggregation.sum_of(summed)
             if not self.needs_individual:
                 answers.retained = summed
         vector = self.combine(model.vector, answers.retained, answers.forgetting)
-        if not all_finite(vector):
-            self.conduct.diverged(plan.round, f"the global model {NOT_FINITE}")
-        return ModelState(vector, self.buffers(model, summed, answers.forgetting))
+        made = ModelState(vector, self.buffers(model, summed, answers.forgetting))
+        if is_finite(made):
+            return made
+        self.conduct.diverged(plan.round, f"the global model {NOT_FINITE}")
+        # What a step that forgets has made of the model is the guard's to judge, as its requests depend on it.
+        return made if answers.forgetting else model
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""

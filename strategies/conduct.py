@@ -77,7 +77,7 @@ class Conduct:
         raise error
 
     def diverged(self, round: int, why: str) -> None:
-        """Decide what follows from weights that are no numbers: raise to stop, return to go on as ever.
+        """Decide what follows from weights that are no numbers: raise to stop, return to go on with those of before.
 
         Raises
         ------
@@ -87,6 +87,18 @@ class Conduct:
 
     def told(self, plan: RoundPlan) -> dict[str, Any]:
         """Return what clients are told beside round, learning rate and seed."""
+        return {}
+
+    def screened(
+        self, plan: RoundPlan, docket: Docket, answers: Answers, model: ModelState, *, routine: bool
+    ) -> dict[int, str]:
+        """Return whose sound answers are refused all the same, and why; ``model`` is what they started from.
+
+        Parameters
+        ----------
+        routine
+            Whether the clients to forget were asked for something else than to train.
+        """
         return {}
 
     def forgetting(self, plan: RoundPlan, answers: Answers, model: ModelState) -> list[Contribution]:

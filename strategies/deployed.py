@@ -106,6 +106,7 @@ def _serve_live(
             holder=holder(grid),
             observe=_observer(folder, LIVE_BRANCH),
             roster=roster,
+            declared={} if roster is None else roster.examples,
             clerk=Clerk(
                 folder, ledger, LIVE_BRANCH, experiment, key, superlink_database=settings.superlink_database
             ),

@@ -1,4 +1,7 @@
-"""The guard of a live federation: what a forgetting client may do to the model at most. Pure functions."""
+"""The guard of a live federation: what a step that forgets may do to the model at most. Pure functions.
+
+What one client's answer may be, in whatever round, is in :mod:`strategies.screening`.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from torch import Tensor
-
 from fedunlearn.config import GuardConfig
-from fedunlearn.federation.sums import Contribution, all_finite, norm_of
+from fedunlearn.federation.sums import Contribution, norm_of
 from fedunlearn.models.state import ModelState
+from strategies.rounds import is_finite
 
 
 def usual_norm(norms: Mapping[int, float], before: float | None) -> float | None:
@@ -56,10 +58,10 @@ def objection(model: ModelState, before: float | None, after: float | None, guar
     before, after : float or None
         Validation quality in percent. None: it could not be measured; then only the weights are judged.
     """
+    if not is_finite(model):  # never to be kept, whatever else an operator has allowed
+        return "the weights are not finite"
     if not guard.enabled:
         return ""
-    if not all(map(all_finite, _floating(model))):
-        return "the weights are not finite"
     if before is None or after is None:
         return ""
     if not math.isfinite(after):
@@ -70,7 +72,3 @@ def objection(model: ModelState, before: float | None, after: float | None, guar
             f"guard.max-drop = {guard.max_drop:g} points"
         )
     return ""
-
-
-def _floating(model: ModelState) -> list[Tensor]:
-    return [t for t in (model.vector, *model.buffers.values()) if t.is_floating_point()]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from logging import INFO, WARNING
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.answers import TALLY, Answers
 from fedunlearn.federation.payload import ModelState
-from fedunlearn.federation.sums import Contribution
+from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
@@ -31,6 +32,7 @@ from strategies.nodes import NodeRoster, Nodes
 from strategies.plan import RoundPlan
 from strategies.request_measures import RequestMeasures
 from strategies.rounds import QuorumMissedError, RoundInProgress, floats
+from strategies.screening import Known, screened, screened_forgetting
 from strategies.settings import Settings
 from strategies.stored import FOLDER, StoredUpdates
 
@@ -68,6 +70,8 @@ class LiveConduct(Conduct):
         Measures the global model.
     roster
         Who serves which client; None: nodes are believed.
+    declared
+        Client → the most examples that it has, as far as the operator says.
     clerk, measures
         None: nothing is signed or certified; nothing is measured of a request, and nobody is told.
     clock
@@ -77,6 +81,8 @@ class LiveConduct(Conduct):
     """
 
     tolerant = True
+    wants_norms = True
+    wants_updates = True  # whether one is out of bounds is known when all have arrived
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class LiveConduct(Conduct):
         evaluation: LiveEvaluation,
         *,
         roster: NodeRoster | None = None,
+        declared: Mapping[int, int] = MappingProxyType({}),
         clerk: Clerk | None = None,
         measures: RequestMeasures | None = None,
         clock: Callable[[], float] = time.time,
@@ -105,7 +112,9 @@ class LiveConduct(Conduct):
         self._stored = StoredUpdates(folder / FOLDER)
         self._who = Nodes(experiment.federation.num_clients, roster)
         self._num_clients = experiment.federation.num_clients
-        self._usual_norm: float | None = None
+        self._declared = declared
+        self._seen = Known()  # by the last round that is complete
+        self._shown = self._seen  # by the round at hand
         self._known: float | None = None  # quality of the model as it is
         self._leaving: frozenset[int] = frozenset()  # whom the round at hand forgets
         self._before: ModelState | None = None  # the weights that the round at hand started from
@@ -113,8 +122,6 @@ class LiveConduct(Conduct):
         self._missed = 0
         self._said: dict[str, float] = {}
         self._name_missing_at = clock() + NEVER_SEEN_SECONDS
-        self.wants_norms = self._guard.enabled
-        self.wants_updates = self._rules.store_updates
 
     # -- who is there, and what there is to do ------------------------------------------------------------
 
@@ -241,7 +248,18 @@ class LiveConduct(Conduct):
     # -- a round's answers --------------------------------------------------------------------------------
 
     def diverged(self, round: int, why: str) -> None:
-        """Go on: the guard looks at every step that forgets, and a client that fails is asked again."""
+        """Go on: the weights stay as they were, and a client that fails is asked again."""
+        log(WARNING, "round %d: %s", round, why)
+
+    def screened(
+        self, plan: RoundPlan, docket: Docket, answers: Answers, model: ModelState, *, routine: bool
+    ) -> dict[int, str]:
+        assert not isinstance(answers.retained, BlockSum)
+        refused, self._shown = screened(answers.retained, model, self._seen, self._guard, self._declared)
+        owners = {number: docket.parts.owner(number) for number in plan.forget}
+        return refused | screened_forgetting(
+            answers.forgetting, owners, self._seen, self._guard, self._declared, trained=not routine
+        )
 
     def told(self, plan: RoundPlan) -> dict[str, Any]:
         self._leaving = frozenset(plan.forget)
@@ -250,7 +268,7 @@ class LiveConduct(Conduct):
     def forgetting(self, plan: RoundPlan, answers: Answers, model: ModelState) -> list[Contribution]:
         stored = [self._stored.load(k, round, model.vector) for k, round in plan.stored.items()]
         everybody = sorted([*answers.forgetting, *stored], key=lambda c: c.client)
-        usual = self._usual_norm
+        usual = self._seen.usual_norm
         if usual is None:
             usual = guard.usual_norm(answers.norms, None)
         return guard.bounded(everybody, usual, self._guard)
@@ -262,7 +280,7 @@ class LiveConduct(Conduct):
         return self._metrics_before.get(self._quality, self._known)
 
     def keep(self, plan: RoundPlan, updates: Sequence[Contribution]) -> None:
-        if self.wants_updates:
+        if self._rules.store_updates:
             self._stored.keep(plan.round, updates)
 
     def objection(
@@ -280,7 +298,7 @@ class LiveConduct(Conduct):
     def learn(self, current: RoundInProgress, docket: Docket, metrics: Mapping[str, float]) -> None:
         self._missed = 0
         self._known = metrics.get(self._quality, self._known)
-        self._usual_norm = guard.usual_norm(current.answers.norms, self._usual_norm)
+        self._seen = self._shown.without(docket.forgotten)
         if self._measures is not None and current.plan.round > 0:
             # Of a round that forgot nobody, what it started from is not looked at.
             before = self._before or ModelState(torch.empty(0))
@@ -291,11 +309,11 @@ class LiveConduct(Conduct):
     # -- what is kept -------------------------------------------------------------------------------------
 
     def account(self) -> dict[str, Any]:
-        return {"quality": self._known, "guard": {"usual_norm": self._usual_norm}}
+        return {"quality": self._known, "guard": self._seen.to_dict()}
 
     def restore(self, meta: Mapping[str, Any]) -> None:
         self._known = meta.get("quality")
-        self._usual_norm = meta.get("guard", {}).get("usual_norm")
+        self._seen = self._shown = Known.from_dict(meta["guard"])
 
     def writing(self) -> AbstractContextManager[None]:
         return self._ledger.fenced()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from logging import INFO
 from pathlib import Path
+from types import MappingProxyType
 
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -45,6 +46,7 @@ def serve_live(
     holder: str,
     observe: Callable[[RoundReport], None] | None = None,
     roster: NodeRoster | None = None,
+    declared: Mapping[int, int] = MappingProxyType({}),
     clerk: Clerk | None = None,
     data: FederatedData | None = None,
     lease_seconds: float = LEASE_SECONDS,
@@ -67,6 +69,8 @@ def serve_live(
         directory is written by one server only.
     roster
         Who serves which client; None: nodes are believed.
+    declared
+        Client → the most examples that it has, as far as the operator says.
     clerk
         Attends after every round.
     data
@@ -104,6 +108,7 @@ def serve_live(
             folder,
             evaluate,
             roster=roster,
+            declared=declared,
             clerk=clerk,
             measures=RequestMeasures(ledger, LIVE_BRANCH, messenger),
             clock=clock,

@@ -11,7 +11,8 @@ from flwr.common.logger import log
 
 from fedunlearn.errors import RunError
 from fedunlearn.federation.answers import NOT_FINITE, Answers
-from fedunlearn.federation.sums import BlockSum
+from fedunlearn.federation.sums import BlockSum, all_finite
+from fedunlearn.models.state import ModelState
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
@@ -116,6 +117,11 @@ def divergence(plan: RoundPlan, failed: Mapping[int, str], quorum: float, *, rou
 def no_answers() -> Answers:
     """Return the answers of a round in which nobody was asked."""
     return Answers(BlockSum())
+
+
+def is_finite(model: ModelState) -> bool:
+    """Whether neither the weights nor the buffers hold NaN or Inf."""
+    return all(all_finite(t) for t in (model.vector, *model.buffers.values()) if t.is_floating_point())
 
 
 def floats(metrics: MetricRecord | None) -> dict[str, float]:

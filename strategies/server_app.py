@@ -16,6 +16,7 @@ from fedunlearn.data import FederatedData
 from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.robust import Aggregation
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.simulation.branches import Branch
@@ -55,6 +56,7 @@ def make_strategy(
         seed=branch.training_seed,
         participation=experiment.federation.participation,
         quorum=experiment.federation.quorum,
+        aggregation=Aggregation(experiment.federation.aggregation, experiment.federation.hostile_share),
         recovery=RecoveryRule(
             until=experiment.recover.until,
             epsilon=experiment.recover.epsilon,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedunlearn.config import TrainConfig, slots_of
+from fedunlearn.federation.robust import Aggregation
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
 from strategies.recovery import RecoveryRule
@@ -24,6 +25,8 @@ class Settings:
     participation, quorum : float
         Share of all clients in a round; share of the clients that train in a round that must answer. If a
         client to forget does not answer, its forgetting is tried again in a later round.
+    aggregation : Aggregation
+        How the updates of the clients that trained become one step, for every method that takes their sum.
     recovery : RecoveryRule
     stop_when_recovered : bool
         Stop after ``train.rounds`` as soon as no request is open; otherwise go on to the last round asked for.
@@ -38,6 +41,7 @@ class Settings:
     seed: int
     participation: float = 1.0
     quorum: float = 1.0
+    aggregation: Aggregation = field(default_factory=Aggregation)
     recovery: RecoveryRule = field(default_factory=RecoveryRule)
     stop_when_recovered: bool = False
     max_attempts: int = 3

@@ -224,20 +224,33 @@ def test_the_commands_make_a_roster(tmp_path) -> None:
     run("init", path)
     token = run("add-client", path, "--number", 3, "--public-key", key).strip()
     run("set-node", path, 3, 2**64 - 1)
-    run("add-client", path, "--number", 4, "--no-token", "--node-id", 9)
+    run("add-client", path, "--number", 4, "--no-token", "--node-id", 9, "--num-examples", 50)
+    run("set-examples", path, 3, 1200)
     alice = run("add-operator", path, "alice").strip()
     run("add-monitor", path, "eye", "--token-file", tmp_path / "eye")
     roster = Roster.load(path)
     assert roster.clients == (
-        ClientEntry(number=3, public_key=KEYS[0], node_id=str(2**64 - 1), token_sha256=token_hash(token)),
-        ClientEntry(number=4, node_id="9"),
+        ClientEntry(
+            number=3,
+            public_key=KEYS[0],
+            node_id=str(2**64 - 1),
+            token_sha256=token_hash(token),
+            num_examples=1200,
+        ),
+        ClientEntry(number=4, node_id="9", num_examples=50),
     )
+    assert roster.examples == {3: 1200, 4: 50}
     assert roster.actor_of_token(alice) == Actor("operator", "alice")
     assert roster.actor_of_token((tmp_path / "eye").read_text().strip()) == Actor("monitor", "eye")
     assert (tmp_path / "eye").stat().st_mode & 0o777 == 0o600
     assert not {token, alice} & set(path.read_text().split('"'))
     shown = run("show", path)
-    assert "client:3" in shown and "operator:alice" in shown and "monitor:eye" in shown
+    assert (
+        "client:3" in shown
+        and "at most 1200 examples" in shown
+        and "operator:alice" in shown
+        and "monitor:eye" in shown
+    )
     assert token_hash(alice) not in shown
 
     renewed = run("rotate", path, "operator:alice").strip()
@@ -260,6 +273,7 @@ def test_the_commands_make_a_roster(tmp_path) -> None:
         (("add-client", "ROSTER", "--number", "2", "--node-id", "x"), "node-id"),
         (("add-client", "ROSTER", "--number", "2", "--token-file", "ROSTER"), "File exists"),
         (("set-node", "ROSTER", "5", "1"), "client:5 is not in the roster"),
+        (("set-examples", "ROSTER", "5", "1"), "client:5 is not in the roster"),
         (("rotate", "ROSTER", "client:5"), "client:5: is not in the roster"),
         (("rotate", "ROSTER", "bob"), "bob: is not in the roster"),
         (("remove", "ROSTER", "operator:bob"), "operator:bob: is not in the roster"),

@@ -90,6 +90,8 @@ class DataConfig:
         return "segmentation" if self.source in SEGMENTED else "classification"
 
 
+LIVE_QUORUM = 0.5
+"""Of a live federation, unless it says otherwise: one client that fails, or is refused, must not stop the others."""
 ROUND_TIMEOUT = 600.0
 """Seconds, unless an experiment says otherwise."""
 
@@ -105,11 +107,22 @@ class FederationConfig:
 
     num_clients: Count = 10  # 1: pooled data, as centralised unlearning has them
     participation: Share = 1.0  # share of all clients that a round asks
-    quorum: Share = 1.0  # share of a round's clients that must answer
+    # Share of a round's clients that must answer; None: all of them, or LIVE_QUORUM, see Experiment.
+    given_quorum: Share | None = field(default=None, metadata={"key": "quorum"})
+    # How the updates of a round become one step; see ``fedunlearn.federation.robust``.
+    aggregation: Literal["mean", "trimmed-mean", "median", "krum", "multi-krum"] = "mean"
+    hostile_share: Annotated[float, at_least(0), below(0.5)] = (
+        0.2  # of a round's answers, for all but the mean
+    )
     # Seconds after which a client that has not answered has failed; None: ROUND_TIMEOUT. Of deployments.
     given_round_timeout: Annotated[float, above(0)] | None = field(
         default=None, metadata={"key": "round-timeout"}
     )
+
+    @property
+    def quorum(self) -> float:
+        """Share of a round's clients that must answer."""
+        return 1.0 if self.given_quorum is None else self.given_quorum
 
     @property
     def round_timeout(self) -> float:
@@ -260,6 +273,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "engine", self.engine.settled(self.numerics))
+        if self.federation.given_quorum is None:
+            quorum = LIVE_QUORUM if self.live else self.federation.quorum
+            object.__setattr__(self, "federation", replace(self.federation, given_quorum=quorum))
         if self.live:
             object.__setattr__(self, "guard", self.guard or GuardConfig())
             object.__setattr__(self, "retention", self.retention or RetentionConfig())

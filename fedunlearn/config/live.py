@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fedunlearn.config.conditions import above, at_least, at_most
+from fedunlearn.config.conditions import above, at_least, at_most, below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,13 @@ class RequestsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """``[guard]``: what a forgetting client's update may do to a live federation's model at most."""
+    """``[guard]``: what one client's answer may do to a live federation's model at most."""
 
     enabled: bool = True
-    max_norm: Annotated[float, above(0)] = 10.0  # of a forgetting update, in medians of the retained ones
+    max_norm: Annotated[float, above(0)] = 10.0  # of an update, in medians of the clients that train
+    min_norm: Annotated[float, at_least(0), below(1)] = 0.001  # of a forgetting update, in the same
+    max_examples: Annotated[float, at_least(1)] = 20.0  # in a client's first round, in medians
+    max_growth: Annotated[float, at_least(1)] = 2.0  # of its examples since then
     max_drop: Annotated[float, above(0), at_most(100)] = 60.0  # points of validation quality lost in one step
 
 

@@ -43,6 +43,12 @@ OTHER_WORK = "not what was asked"
 """How a reason begins, behind ``refused: ``, for which a reply is refused that is of other work: asking again helps
 little."""
 
+MOST_EXAMPLES = 2**31 - 1
+"""More rows than this no client has: sums of so many numbers are exact, and so is their product with a weight."""
+
+VARIANCE = "running_var"
+"""How PyTorch calls the buffers of variances, at the end of their names."""
+
 NOT_FINITE = "holds NaN or Inf"
 """How a reason ends for which an update is refused that is no numbers: training has diverged."""
 
@@ -123,6 +129,18 @@ class Answers:
     norms: dict[int, float] = field(default_factory=dict)
     tallies: dict[int, Tally | Withheld] = field(default_factory=dict)
 
+    def refuse(self, clients: Mapping[int, str]) -> None:
+        """Take out what came from these clients, and note why; only where single updates are at hand."""
+        if not clients:
+            return
+        assert isinstance(self.retained, list)
+        self.retained = [c for c in self.retained if c.client not in clients]
+        self.forgetting = [c for c in self.forgetting if c.client not in clients]
+        for found in (self.losses, self.norms, self.tallies):
+            for client in clients:
+                found.pop(client, None)
+        self.failed |= clients
+
     def sort(self) -> Answers:
         """Bring everything into client order, so that nothing reported depends on the order of arrival."""
         self.losses = dict(sorted(self.losses.items()))
@@ -150,6 +168,8 @@ def unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
     """Say what is wrong with a client's update, or return an empty string."""
     if num_examples < 1:
         return f"num-examples = {num_examples}, must be at least 1"
+    if num_examples > MOST_EXAMPLES:
+        return f"num-examples = {num_examples}, must be at most {MOST_EXAMPLES}"
     if update.vector.shape != like.vector.shape:
         return f"update of shape {tuple(update.vector.shape)}, the model's is {tuple(like.vector.shape)}"
     if update.vector.dtype != like.vector.dtype:
@@ -165,4 +185,6 @@ def unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
             )
         if not torch.isfinite(buffer).all():
             return f"buffer {name} {NOT_FINITE}"
+        if name.endswith(VARIANCE) and (buffer < 0).any():
+            return f"buffer {name} holds a variance below 0"
     return "" if all_finite(update.vector) else f"update {NOT_FINITE}"

@@ -161,5 +161,8 @@ def _weights(experiment: Experiment, data: FederatedData, model: FlatModel, work
     if stack > 1:
         trained = 2 + stack + _at_once(experiment, data, model) * (2 + optimizer)
     buffers = sum(buffer.nbytes for buffer in model.buffers().values())
+    # A live federation, and a robust rule, take a round's updates one by one: all are held until the last has come.
+    singly = experiment.live or experiment.federation.aggregation != "mean"
+    held = experiment.federation.slots if singly else 0
     # Beside what it trains, a worker holds a sum or an update.
-    return (SERVER_COPIES + workers * (trained + 1)) * (model.vector.nbytes + buffers)
+    return (SERVER_COPIES + held + workers * (trained + 1)) * (model.vector.nbytes + buffers)

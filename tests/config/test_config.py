@@ -110,7 +110,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
             )
         ),
         federation=config.FederationConfig(
-            num_clients=num_clients, participation=draw(shares), quorum=draw(shares)
+            num_clients=num_clients, participation=draw(shares), given_quorum=draw(shares)
         ),
         model=config.ModelConfig(name="mlp", hidden=tuple(draw(st.lists(counts, max_size=3)))),
         train=config.TrainConfig(
@@ -168,7 +168,9 @@ def test_defaults_and_whole_numbers_for_fractions() -> None:
     experiment = loads(SMALLEST)
     assert experiment.train.lr == 1.0 and type(experiment.train.lr) is float
     assert experiment.seeds == (1,)
-    assert experiment.federation == config.FederationConfig(num_clients=10, participation=1.0, quorum=1.0)
+    assert experiment.federation == config.FederationConfig(
+        num_clients=10, participation=1.0, given_quorum=1.0
+    )
     assert digest(experiment) == digest(loads(SMALLEST.replace("lr = 1", "lr = 1.0")))
 
 

@@ -60,7 +60,7 @@ BROKEN = [
         "num-clients = 5",
         "temperature = 5",
         "federation.temperature = 5 (x.toml): unknown key; "
-        "federation takes num-clients, participation, quorum, round-timeout",
+        "federation takes num-clients, participation, quorum, aggregation, hostile-share, round-timeout",
     ),
     ("[engine]", "[engin]", "engin (x.toml): unknown key; did you mean engine?"),
     (

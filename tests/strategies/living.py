@@ -12,6 +12,7 @@ from fedunlearn.evaluation.histograms import Withheld
 from fedunlearn.federation.grid import FIRST_CLIENT_NODE
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.robust import Aggregation
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.base import RoundReport, UnlearningStrategy
@@ -133,6 +134,7 @@ class Living:
     max_rounds: int = 3
     quorum: float = 0.5
     participation: float = 1.0
+    aggregation: Aggregation = field(default_factory=Aggregation)
     reports: list[RoundReport] = field(default_factory=list)
     strategy: Any = None
     on_report: Callable[[RoundReport], None] = lambda report: None
@@ -178,6 +180,7 @@ class Living:
                 stop_when_recovered=True,
                 quorum=self.quorum,
                 participation=self.participation,
+                aggregation=self.aggregation,
             ),
             branch=LIVE_BRANCH,
             ledger=self.ledger,
