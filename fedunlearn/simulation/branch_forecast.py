@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.simulation.branches import Branch, branches
@@ -46,12 +48,11 @@ def _branch(
     clients = examples = 0
     sizes = data.clients.sizes
     for plan, rounds in planned(experiment, branch):
-        asked = {*plan.train, *plan.forget}
-        seen = int(sizes[[number for number in asked if number not in parts]].sum())
-        # Parts that overlap are counted as if they did not: a forecast.
-        seen += sum(parts[number] for number in asked if number in parts)
+        # Nobody trains and is forgotten in one round. Parts that overlap are counted as if they did not: a forecast.
+        seen = int(sizes[np.fromiter(plan.train, dtype=np.int64)].sum())
+        seen += sum(parts[number] if number in parts else int(sizes[number]) for number in plan.forget)
         seen -= sum(parts[number] for left_out in plan.without.values() for number in left_out)
-        clients += rounds * len(asked)
+        clients += rounds * (len(plan.train) + len(plan.forget))
         examples += rounds * seen
     epochs = experiment.train.local_epochs
     return BranchForecast(
