@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedunlearn.data.duplicates import content_numbers
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.pixels import Pixels
 from fedunlearn.data.slice_index import SliceIndex as SliceIndex
@@ -152,6 +153,13 @@ class FederatedData:
                     digest.update(np.ascontiguousarray(whole, dtype="<i8").data)
                 digest.update(np.ascontiguousarray(index.spacing, dtype="<f4").data)
         return digest.hexdigest()
+
+    @cached_property
+    def content_numbers(self) -> Mapping[str, Indices]:
+        """Per split a number for each image, int64, (n,), the same for the same pixels; of a slice its own alone."""
+        splits = {"train": self.train_images, "validation": self.validation_images, "test": self.test_images}
+        middle = slice(1, 2) if self.task == "segmentation" else slice(None)
+        return {split: content_numbers(images[:, middle]) for split, images in splits.items()}
 
     def counts(self, clients: Iterable[int] | None = None) -> Indices:
         """Return the number of training rows per client and class, int64, (clients, classes).

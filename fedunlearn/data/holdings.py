@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fedunlearn.data.duplicates import count_duplicates, in_words
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.source import Indices
 
@@ -14,14 +15,15 @@ LISTED = 1000
 """Up to so many clients every one is listed; of more, so many."""
 
 
-def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, Any]:
+def holdings(data: FederatedData, together: Iterable[tuple[int, ...]] = ()) -> dict[str, Any]:
     """Return how many training rows of each class clients hold, as plain JSON types.
 
     Parameters
     ----------
     data
-    forgotten
-        Clients, and parts of clients' data, whose clients must be among those listed, as far as there is room.
+    together
+        Sets of clients, and of parts of clients' data, that are forgotten together: their clients must be among those
+        listed, as far as there is room.
 
     Returns
     -------
@@ -29,11 +31,13 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
         ``classes``: their names. ``num_clients``: all there are. ``clients``: the numbers of those listed: all,
         or above ``LISTED`` those forgotten and others at even distances. ``counts``: of each of them its rows per
         class. ``sizes`` (rows of a client) and ``classes_held`` (classes of a client): ``least``, ``median``,
-        ``most`` and ``total`` over *all* clients. Masks are counted as of one class, "slices". Where
-        there is something to say: ``client_names`` of those listed; ``origin`` of data that are not real; ``notes``
-        of what was left out.
+        ``most`` and ``total`` over *all* clients. Masks are counted as of one class, "slices". ``duplicates``: see
+        :func:`~fedunlearn.data.duplicates.count_duplicates`. Where there is something to say: ``copies``, the
+        duplicates in words; ``client_names`` of those listed; ``origin`` of data that are not real; ``notes`` of what
+        was left out.
     """
-    forgotten = list(forgotten)
+    together = set(together)
+    forgotten = sorted({number for numbers in together for number in numbers})
     listed = listed_clients(len(data.clients), map(data.parts.owner, forgotten))
     held: dict[str, Any] = {
         "classes": list(data.class_names) if data.task == "classification" else ["slices"],
@@ -42,7 +46,10 @@ def holdings(data: FederatedData, forgotten: Iterable[int] = ()) -> dict[str, An
         "counts": data.counts(listed).tolist(),
         "sizes": _spread(data.clients.sizes),
         "classes_held": _spread(_classes_held(data)),
+        "duplicates": count_duplicates(data, together),
     }
+    if copies := in_words(held["duplicates"], "slices" if data.task == "segmentation" else "images"):
+        held["copies"] = copies
     if data.client_names:
         held["client_names"] = [data.client_names[client] for client in listed]
     if data.origin:

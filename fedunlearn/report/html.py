@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedunlearn import __version__
 from fedunlearn.report import gallery, listings, sections
+from fedunlearn.report.duplicates import duplicates
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import looks
 from fedunlearn.report.run_files import RunFiles, read_run
@@ -15,6 +16,7 @@ NAVIGATION = {
     "rounds": "Rounds",
     "scorecard": "Scorecard",
     "partition": "Data",
+    "duplicates": "Copies",
     "requests": "Requests",
     "costs": "Costs",
     "settings": "Settings",
@@ -52,6 +54,7 @@ def render(run: RunFiles) -> str:
         "rounds": sections.rounds(run, seen),
         "scorecard": listings.scorecard(run),
         "partition": sections.partition(run),
+        "duplicates": duplicates(run),
         "requests": listings.requests(run),
         "costs": listings.costs(run),
         "settings": listings.settings(run),

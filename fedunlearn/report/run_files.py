@@ -66,6 +66,8 @@ class Partition:
         Samples of each of these parts, by number.
     notes
         What of the data was left out, a line each.
+    copies
+        What of the data is there more than once, a line each.
     """
 
     clients: tuple[int, ...]
@@ -77,6 +79,7 @@ class Partition:
     names: Mapping[int, str | PartName] = field(default_factory=dict)
     part_sizes: Mapping[int, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
     def size(self, client: int) -> int | None:
         """Return n_k, or the size of a part; None for a client that is not listed."""
@@ -242,4 +245,5 @@ def _partition(entry: Mapping[str, Any]) -> Partition:
         },
         part_sizes={int(number): int(part["size"]) for number, part in parts.items()},
         notes=tuple(str(note) for note in entry.get("notes") or ()),
+        copies=tuple(str(line) for line in entry.get("copies") or ()),
     )

@@ -14,6 +14,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
+from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
 from fedunlearn.simulation.shortage import what_would_fit
@@ -54,7 +55,7 @@ class Forecast:
     origin : str
         Where the initial weights are from, if there is a choice.
     notes : tuple of str
-        What is there of the data and is not used.
+        What is there of the data and is not used, and what is there more than once.
     """
 
     experiment: Experiment
@@ -89,10 +90,12 @@ class Forecast:
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
     check_routines(experiment)
-    found, evaluated = [], 0
+    found, copies, evaluated = [], Copies(experiment), 0
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
-        found += forecast_branches(experiment, seed, data)
+        of_seed = forecast_branches(experiment, seed, data)
+        found += of_seed
+        copies.add(seed, data, {each.branch.forget for each in of_seed})
         evaluated += evaluated_with(experiment, seed, data)
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
@@ -108,7 +111,7 @@ def forecast(experiment: Experiment) -> Forecast:
         seconds_per_evaluated=probe_evaluation(experiment),
         memory=memory_of(experiment),
         origin=models.origin_of(experiment.model, data.num_classes),
-        notes=data.notes,
+        notes=(*data.notes, *copies.lines()),
     )
 
 

@@ -121,7 +121,7 @@ class _Simulation:
         partition = {}
         for seed, plan in plans.items():
             data = resident.data_of(self.experiment, seed)
-            partition[str(seed)] = holdings(data, {k for branch in plan for k in branch.forget})
+            partition[str(seed)] = holdings(data, {branch.forget for branch in plan})
             self.run.write_json("partition.json", partition)
             with ExitStack() as stack:
                 for branch in plan:

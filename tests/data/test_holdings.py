@@ -24,7 +24,7 @@ def load(num_clients):
 def test_counts_and_figures(monkeypatch, listed):
     monkeypatch.setattr(module, "LISTED", listed)
     data = load(40)
-    found = json.loads(json.dumps(holdings(data, forgotten=[3, 31])))
+    found = json.loads(json.dumps(holdings(data, [(3,), (31,)])))
     labels = [data.train_labels[rows].tolist() for rows in data.clients]
     assert found["num_clients"] == 40
     assert found["classes"] == list(data.class_names)

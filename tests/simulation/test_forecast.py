@@ -223,6 +223,42 @@ def test_what_the_data_are_left_without_is_told():
     assert f"data       {note}\n" in output.getvalue()
 
 
+def with_copies(monkeypatch, seeds_with_copies):
+    """Have the first row of client 1 be one of client 0's, and the first test image too, in some seeds."""
+    load = resident.data_of
+
+    def copied(experiment, seed):
+        data = load(experiment, seed)
+        if seed not in seeds_with_copies:
+            return data
+        train, test = data.train_images.clone(), data.test_images.clone()
+        train[data.clients[1][0]] = test[0] = train[data.clients[0][0]]
+        return replace(data, train_images=train, test_images=test)
+
+    monkeypatch.setattr(resident, "data_of", copied)
+
+
+def test_copies_across_what_is_forgotten_are_told(monkeypatch):
+    with_copies(monkeypatch, {1})
+    assert forecast(tiny("targets=[[0]]")).notes == (
+        "of the training images 2 occur more than once, 2 of these with several clients, 2 under several labels",
+        "of the test images 1 are training images too",
+        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set",
+    )
+
+
+def test_of_many_seeds_and_targets_the_worst_are_told_in_few_lines(monkeypatch):
+    assert forecast(tiny("seeds=[1, 2]")).notes == ()
+    with_copies(monkeypatch, {2})
+    experiment = tiny("seeds=[1, 2, 3]", "targets=[[0], [1], [0, 2], [1, 3], [2]]")
+    assert [note for note in forecast(experiment).notes if "forgetting" in note] == [
+        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
+        "forgetting client 0 and client 2 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
+        "forgetting client 1 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
+        "forgetting leaves copies of 1 more target, fewer each (seed 2)",
+    ]
+
+
 def shown(**memory):
     """Return the plan's words with other needs, in one line."""
     plan = forecast(tiny("train.batch-size=64"))

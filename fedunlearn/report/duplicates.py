@@ -1,0 +1,21 @@
+"""The page's word on images that are there more than once: what a measurement of forgetting must be read with."""
+
+from fedunlearn.report.markup import Markup, tag
+from fedunlearn.report.run_files import RunFiles
+from fedunlearn.report.sections import section
+
+WHY = (
+    "A copy that stays is trained on after the forgetting, and one in the test set is what the forgotten one is "
+    "measured against. Copies are equal to the last pixel; what is only alike is not counted."
+)
+
+
+def duplicates(run: RunFiles) -> Markup | None:
+    """Return what was counted of them, seed by seed; nothing where no image occurs twice."""
+    told = []
+    for seed, held in sorted(run.partitions.items()):
+        of_seed = f"seed {seed}: " if len(run.partitions) > 1 else ""
+        told += [tag("li", of_seed + line, class_="note") for line in held.copies]
+    if not told:
+        return None
+    return section("duplicates", "More than once", tag("p", WHY, class_="lead"), tag("ul", *told))
