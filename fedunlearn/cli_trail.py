@@ -49,17 +49,33 @@ def verify(
         Path, typer.Argument(metavar="RUN|CERTIFICATE", help="A run directory, or one certificate.")
     ],
     public_keys: PublicKeyFiles = None,
+    heads: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--head",
+            metavar="ENTRY:HASH",
+            help="A head that was kept elsewhere, such as a receipt's: the trail must contain it; repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    """Check signatures, trail, hashes of weights and certificates; exit 1 if anything is not as it should be."""
+    """Check a run or a certificate without writing anything; exit 1 if something is not as it should be.
+
+    Signatures, trail, settings, checkpoints, certificates and their pages. The last lines say what is not covered.
+    """
     if place.parts[:1] in (("http:",), ("https:",)):
         raise UserError(
             f"{place}: is no path; a run is verified where it lies, a certificate once it was fetched"
         )
 
+    from fedunlearn.requests.chain import Head
     from fedunlearn.requests.keys import PublicKey
     from fedunlearn.requests.verification import verify as check
 
-    findings = check(place, public_keys=[PublicKey.load(file) for file in public_keys or ()])
+    findings = check(
+        place,
+        public_keys=[PublicKey.load(file) for file in public_keys or ()],
+        heads=[Head.parse(text) for text in heads or ()],
+    )
     for finding in findings:
         mark = {True: "ok ", False: "BAD", None: "-  "}[finding.holds]
         typer.echo(f"{mark} {finding.text}")

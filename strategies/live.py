@@ -22,7 +22,7 @@ from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
-from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.runs.checkpoints import Checkpoints, Prepared, Snapshot
 from strategies import guard
 from strategies.conduct import Conduct
 from strategies.docket import Docket
@@ -52,6 +52,10 @@ class Clerk(Protocol):
 
     def attend(self, round: int) -> None:
         """Do all that is due after a round; after a crash simply called again."""
+        ...
+
+    def seal(self, prepared: Prepared, *, complete: bool) -> None:
+        """Note which checkpoint is a round's: before it is published, and once more, `complete`, when it is."""
         ...
 
 
@@ -321,10 +325,14 @@ class LiveConduct(Conduct):
     def save(self, checkpoints: Checkpoints | None, snapshot: Snapshot, report: Callable[[], None]) -> None:
         """Report the round and publish its checkpoint while nobody can take over."""
         prepared = None if checkpoints is None else checkpoints.prepare(snapshot)
+        if prepared is not None and self._clerk is not None:
+            self._clerk.seal(prepared, complete=False)
         with self.writing():
             report()
             if checkpoints is not None and prepared is not None:
                 checkpoints.publish(prepared)
+                if self._clerk is not None:
+                    self._clerk.seal(prepared, complete=True)
 
     # -- when it is done ----------------------------------------------------------------------------------
 

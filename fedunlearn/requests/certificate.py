@@ -20,7 +20,9 @@ from fedunlearn.config import Experiment
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
+from fedunlearn.json_text import loads
 from fedunlearn.requests import certificate_facts as facts
+from fedunlearn.requests import certificate_shape
 from fedunlearn.requests.certificate_page import page
 from fedunlearn.requests.certificate_words import ENDINGS, LEGAL, LIMITS, PURGED, ending, meaning
 from fedunlearn.requests.chain import Head
@@ -30,7 +32,7 @@ from fedunlearn.requests.retention import CERTIFICATES, Kept
 from fedunlearn.requests.signing import CERTIFICATE, digest, sign
 
 KIND = "certificate of a forget request"
-SCHEMA = 1
+SCHEMA = 2
 UNSIGNED = "no signing key was given to the server (option --key, or $FEDUNLEARN_SIGNING_KEY)"
 STAGES = ("before", "unlearned", "ended")
 
@@ -59,6 +61,8 @@ class Evidence:
         What was put away; see :mod:`fedunlearn.requests.clerk`.
     head : Head
         Of the trail, when the certificate was written.
+    round : int
+        The last round that was complete then.
     problems : sequence of str
         What was found wrong with the trail then.
     issued_at : float
@@ -79,6 +83,7 @@ class Evidence:
     kept: Sequence[Kept]
     retention: Mapping[str, Any]
     head: Head
+    round: int
     issued_at: float
     problems: Sequence[str] = ()
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -157,6 +162,7 @@ def compose(
         "trail": {
             "entry": evidence.head.entry,
             "hash": evidence.head.hash,
+            "round": evidence.round,
             "problems": list(evidence.problems),
         },
         "issuer": {
@@ -211,7 +217,7 @@ def write(run: Path, document: Mapping[str, Any]) -> Path:
         if before["edition"] < document["edition"]:
             write_durably(path.with_name(f"{path.stem}.edition-{before['edition']}.json"), path.read_bytes())
     write_page(path, document)
-    write_durably(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    write_durably(path, dumps(document).encode())
     return path
 
 
@@ -229,19 +235,25 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        It cannot be read, is none, or is one of a later version.
+        It cannot be read, is none, is one of another version, or lacks something. One line.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: is no certificate, which would be JSON ({error})") from error
+    document = loads(content, path)
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise UserError(f"{path}: is no {KIND}")
     if document.get("schema") != SCHEMA:
         raise UserError(f"{path}: a certificate of version {document.get('schema')!r}; this reads {SCHEMA}")
+    if why := certificate_shape.problem(document):
+        raise UserError(f"{path}: is no whole certificate; {why}")
     return document
+
+
+def dumps(document: Mapping[str, Any]) -> str:
+    """Return the text of a certificate's file."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def issued(run: Path) -> dict[str, Path]:

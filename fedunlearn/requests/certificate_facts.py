@@ -13,6 +13,10 @@ from fedunlearn.requests.reconcile import RECONCILED
 from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord, RequestRecord
 from fedunlearn.requests.retention import Kept
 
+NOT_UNLEARNED = "no unlearning step was applied for this request"
+GONE = "its checkpoint was not there any more when the hash was to be taken"
+DAMAGED = "its checkpoint is damaged"
+
 QUALITY_WORD = {"classification": "accuracy", "segmentation": "Dice score"}
 
 
@@ -66,6 +70,32 @@ def times(record: RequestRecord, entries: Sequence[AuditEntry]) -> dict[str, dic
         missing = None if round is not None else "it came in while the federation ran, not by a script"
         stated[name] = {"at": instant(entry.at), "round": round, "reason": missing}
     return stated
+
+
+def rounds_of_weights(record: RequestRecord, at_end: PlanRecord | None) -> dict[str, int | None]:
+    """Return after which rounds the weights were that a certificate states: before the step, after it, at the end.
+
+    Parameters
+    ----------
+    at_end
+        The plan of the round in which the request ended. If it names a request that was refused, the guard took that
+        round's step back: equal hashes show that it did.
+    """
+    step = record.unlearned_round
+    if (
+        step is None
+        and record.state == "refused"
+        and at_end is not None
+        and record.id in at_end.plan["requests"]
+    ):
+        step = record.ended_round
+    return {"before": step - 1 if step else None, "after": step, "end": record.ended_round}
+
+
+def no_weights(name: str) -> dict[str, Any]:
+    """Return what stands for weights (``before``, ``after``, ``end``) of no round."""
+    why = "the request ended in no particular round" if name == "end" else NOT_UNLEARNED
+    return absent(why, round=None, sha256=None)
 
 
 def participation(

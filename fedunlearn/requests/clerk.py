@@ -16,24 +16,23 @@ from typing import Any
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests import certificate, putting_away, retention
-from fedunlearn.requests.certificate_facts import related
+from fedunlearn.requests.certificate_facts import DAMAGED, GONE, no_weights, related, rounds_of_weights
 from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.keys import SigningKey
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.putting_away import SuperLink
 from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.seals import Sealer
 from fedunlearn.requests.signing import HEAD, sign
+from fedunlearn.requests.standing import standing
 from fedunlearn.requests.superlink_messages import purge_messages
 from fedunlearn.requests.transitions import ENDS
-from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
+from fedunlearn.runs.checkpoints import Checkpoints, Prepared, weights_hash
 
 log = logging.getLogger("fedunlearn")
 
-NOT_UNLEARNED = "no unlearning step was applied for this request"
 AT_ONCE = 16
 """So many certificates are written at a time; whoever asks meanwhile waits for the ledger until they are."""
-
-GONE = "its checkpoint was not there any more when the hash was to be taken"
 
 _FLOWER_RUN = re.compile(r"flower-run-(\d+)\b")
 
@@ -82,6 +81,8 @@ class Clerk:
         self._database = superlink_database
         self._clock = clock
         self._checkpoints = Checkpoints(run_folder / retention.CHECKPOINTS, branch)
+        self._sealer = Sealer(run_folder, ledger, branch, key, clock)
+        self._begun = False
         self._hashes: dict[int, str] = {}
         self._settled: Head | None = None  # up to here there is nothing left to do
         self._certified: set[str] | None = None
@@ -97,6 +98,9 @@ class Clerk:
         FencedError
             Another server has taken over; nothing more was done.
         """
+        if not self._begun:
+            self._sealer.resume(round)
+            self._begun = True
         head = self._ledger.head(self._branch)
         if head is None or head == self._settled:
             return
@@ -107,6 +111,10 @@ class Clerk:
             return
         if done:
             self._settled = head  # what came in since then is seen the next time
+
+    def seal(self, prepared: Prepared, *, complete: bool) -> None:
+        """Seal a round's checkpoint: before it is published, and once more, `complete`, when it is."""
+        self._sealer.seal(prepared.round, prepared.account["sha256"], complete=complete)
 
     def _sign(self, head: Head, key: SigningKey) -> None:
         at = float(self._clock())
@@ -133,7 +141,7 @@ class Clerk:
             self._sign(head, self._key)
         if not pending or head is None:
             return True
-        everything = _Everything(self._run, self._ledger, self._branch, round, problems)
+        everything = _Everything(self._run, self._ledger, self._branch, round, head, problems)
         pending.sort(key=lambda record: record.arrival)
         for first in range(0, len(pending), AT_ONCE):
             with self._ledger.fenced():
@@ -167,15 +175,14 @@ class Clerk:
     def _note_weights(self, record: RequestRecord) -> dict[str, Any]:
         """Return the hashes of the weights before and after the step and at the end; those found are noted."""
         noted = dict(self._ledger.measures(self._branch, record.id).get("weights", {}))
-        step = record.unlearned_round or self._taken_back(record)
-        rounds = {"before": step - 1 if step else None, "after": step, "end": record.ended_round}
+        ended = record.ended_round
+        rounds = rounds_of_weights(record, None if ended is None else self._ledger.plan(self._branch, ended))
         found: dict[str, Any] = {}
         for name, round in rounds.items():
             if noted.get(name, {}).get("sha256"):
                 found[name] = noted[name]
             elif round is None:
-                why = "the request ended in no particular round" if name == "end" else NOT_UNLEARNED
-                found[name] = {"round": None, "sha256": None, "reason": why}
+                found[name] = no_weights(name)
             else:
                 hash_, why_not = self._hash(round)
                 found[name] = {"round": round, "sha256": hash_, "reason": why_not}
@@ -184,13 +191,6 @@ class Clerk:
             self._ledger.note_measures(self._branch, record.id, "weights", known)
         return found
 
-    def _taken_back(self, record: RequestRecord) -> int | None:
-        """Return the round whose step for this request the guard took back: equal hashes show that it did."""
-        if record.state != "refused" or record.ended_round is None:
-            return None
-        plan = self._ledger.plan(self._branch, record.ended_round)
-        return record.ended_round if plan is not None and record.id in plan.plan["requests"] else None
-
     def _hash(self, round: int) -> tuple[str | None, str | None]:
         if round not in self._hashes:
             if not self._checkpoints.path(round).is_file():
@@ -198,7 +198,7 @@ class Clerk:
             try:
                 snapshot = self._checkpoints.load(round)
             except RunError:
-                return None, "its checkpoint is damaged"
+                return None, DAMAGED
             self._hashes[round] = weights_hash(snapshot.vector, snapshot.buffers)
         return self._hashes[round], None
 
@@ -288,6 +288,7 @@ class Clerk:
             ),
             retention=account,
             head=head,
+            round=known.round,
             problems=known.problems,
             issued_at=self._clock(),
             earlier=known.earlier(record),
@@ -298,17 +299,22 @@ class Clerk:
 
 
 class _Everything:
-    """All that ledger and metrics hold of a federation, read once for all certificates of a round."""
+    """All that ledger and metrics hold of a federation up to a head, read once for all certificates of a round."""
 
-    def __init__(self, run: Path, ledger: Ledger, branch: str, round: int, problems: Sequence[str]) -> None:
+    def __init__(
+        self, run: Path, ledger: Ledger, branch: str, round: int, head: Head, problems: Sequence[str]
+    ) -> None:
         self.issued = certificate.issued(run)
         self.numbers = retention.numbers_of_clients(run)
-        self.requests: list[RequestRecord] = ledger.requests(branch)
+        trail = ledger.audit(branch)
+        # Whoever checks a certificate sees them as its head has them: not what has come in since.
+        self.requests: list[RequestRecord] = standing(ledger.requests(branch), trail, head.entry)
         # The plan of the round to come may be committed already, after a crash.
         self.plans: list[PlanRecord] = [plan for plan in ledger.plans(branch) if plan.round <= round]
         self.problems = problems
+        self.round = round
         self.entries: dict[str, list[AuditEntry]] = {}
-        for entry in ledger.audit(branch):
+        for entry in trail:
             self.entries.setdefault(entry.request_id, []).append(entry)
 
     def earlier(self, record: RequestRecord) -> dict[str, dict[str, Any]]:

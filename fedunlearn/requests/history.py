@@ -3,14 +3,14 @@
 A branch that comes from the cache brings its requests, plans and audit entries along, times included.
 """
 
-import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.json_text import loads
 from fedunlearn.parts import Part
 from fedunlearn.requests import chain, kept_parts, schema, trail
-from fedunlearn.requests.records import RequestRecord, canonical_json
+from fedunlearn.requests.records import RequestRecord, canonical_json, numbers_in
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
 
@@ -42,7 +42,7 @@ def request_record(row: sqlite3.Row, parts: tuple[Part, ...] = ()) -> RequestRec
     """Read one row of the table of requests, of which some numbers stand for these parts."""
     return RequestRecord(
         id=row["id"],
-        clients=tuple(json.loads(row["clients"])),
+        clients=numbers_in(row["clients"], f"clients of request {row['id']}"),
         at_round=row["at_round"],
         state=row["state"],
         unlearned_round=row["unlearned_round"],
@@ -126,7 +126,7 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
 
 
 def _from_cell(column: str, cell: Any) -> Any:
-    return json.loads(cell) if column in _JSON_COLUMNS and cell is not None else cell
+    return loads(cell, column) if column in _JSON_COLUMNS and cell is not None else cell
 
 
 def _to_cell(column: str, value: Any) -> Any:

@@ -6,11 +6,11 @@ is a share: a description that is asked for again is the same part, with the sam
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
+from fedunlearn.json_text import loads_object
 from fedunlearn.parts import Part, Parts
 from fedunlearn.requests.records import canonical_json
 from fedunlearn.requests.store import Store
@@ -89,4 +89,10 @@ def _described(part: Part) -> str:
 
 
 def _part(row: sqlite3.Row) -> Part:
-    return Part.from_dict({"number": row["number"], "client": row["client"], **json.loads(row["what"])})
+    return Part.from_dict(
+        {
+            "number": row["number"],
+            "client": row["client"],
+            **loads_object(row["what"], f"part {row['number']}"),
+        }
+    )

@@ -1,9 +1,9 @@
 """What was measured of a request's forgetting: JSON documents beside the trail, one for each stage."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from fedunlearn.json_text import loads_object
 from fedunlearn.requests import journal
 from fedunlearn.requests.records import canonical_json
 from fedunlearn.requests.store import Store
@@ -36,5 +36,5 @@ def note(store: Store, branch: str, request_id: str, stage: str, document: Mappi
 def read(store: Store, branch: str, request_id: str) -> dict[str, dict[str, Any]]:
     """Return a request's documents by stage, in the order of `STAGES`, those that there are."""
     rows = store.rows("SELECT * FROM measures WHERE branch = ? AND request_id = ?", branch, request_id)
-    found = {row["stage"]: json.loads(row["document"]) for row in rows}
+    found = {row["stage"]: loads_object(row["document"], f"measures of request {request_id}") for row in rows}
     return {stage: found[stage] for stage in STAGES if stage in found}

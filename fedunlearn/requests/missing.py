@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from fedunlearn.requests.findings import Book, Finding
-from fedunlearn.requests.records import LIVE_BRANCH
-from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS, checkpoint_round
+from fedunlearn.requests.retention import CERTIFICATES
 
 
 def missing_entries(book: Book) -> Iterator[Finding]:
@@ -43,23 +42,3 @@ def missing_certificates(
         else:
             holds = False if keyed else None
             yield Finding(holds, f"request {record.id}: has ended ({record.state}) and has no certificate")
-
-
-def missing_checkpoints(run: Path, book: Book) -> Iterator[Finding]:
-    """Say whether the newest checkpoint is missing, which is never put away."""
-    if book.last_planned == 0:
-        return
-    folder = run / CHECKPOINTS
-    names = [path.name for path in folder.glob("*.safetensors")] if folder.is_dir() else []
-    rounds = (checkpoint_round(name, book.branch) for name in names)
-    newest = max((round for round in rounds if round is not None), default=None)
-    found = "there are none" if newest is None else f"the newest is of round {newest}"
-    name = f"checkpoints of {book.branch}"
-    if book.branch != LIVE_BRANCH:
-        if newest is None:
-            yield Finding(None, f"{name}: {found}; the ledger has planned rounds up to {book.last_planned}")
-    elif newest is None or newest < book.last_saved:
-        yield Finding(False, f"{name}: {found}; by the ledger that of round {book.last_saved} was written")
-    elif newest < book.last_planned:
-        words = f"round {book.last_planned} was planned: it is not complete, or its checkpoint was removed"
-        yield Finding(None, f"{name}: {found}; {words}")

@@ -1,10 +1,10 @@
 """Plans of rounds: committed before anything is sent, and final from then on."""
 
-import json
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from fedunlearn.json_text import loads_object
 from fedunlearn.requests.records import PlanRecord, canonical_json
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
@@ -60,10 +60,10 @@ def last_round(store: Store, branch: str) -> int:
 
 
 def _record(row: sqlite3.Row) -> PlanRecord:
-    failed = {} if row["failed"] is None else json.loads(row["failed"])
+    failed = {} if row["failed"] is None else loads_object(row["failed"], f"failures of round {row['round']}")
     return PlanRecord(
         round=row["round"],
-        plan=json.loads(row["plan"]),
+        plan=loads_object(row["plan"], f"plan of round {row['round']}"),
         failed={client: failed[str(client)] for client in sorted(map(int, failed))},
         answered=row["failed"] is not None,
     )

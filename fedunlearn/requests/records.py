@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedunlearn.json_text import JsonError, loads
 from fedunlearn.parts import Part
 from fedunlearn.requests.transitions import ENDS, LedgerError
 
@@ -166,6 +167,20 @@ def asked_digest(*, actor: str, source: str, same_as: str | None, parts: Iterabl
     ordered = sorted(parts, key=lambda part: part.number)
     asked = {"actor": actor, "parts": [p.to_dict() for p in ordered], "same_as": same_as, "source": source}
     return hashlib.sha256(canonical_json(asked, "asked").encode()).hexdigest()
+
+
+def numbers_in(text: str, place: str) -> tuple[int, ...]:
+    """Read a JSON list of whole numbers, as the ledger keeps clients.
+
+    Raises
+    ------
+    JsonError
+        It is none.
+    """
+    value = loads(text, place) if isinstance(text, str) else None
+    if not isinstance(value, list) or not all(type(number) is int for number in value):
+        raise JsonError(f"{place}: is no list of whole numbers")
+    return tuple(value)
 
 
 def canonical_json(value: object, name: str = "plan") -> str:

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.json_text import loads
 from fedunlearn.parts import Part
 from fedunlearn.requests.records import RequestRecord
 from fedunlearn.requests.wanted import Samples, Wanted
@@ -173,7 +174,7 @@ class Remote:
 
     def _read(self, content: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(content)
+            answer = loads(content, self.url)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
@@ -211,7 +212,7 @@ def parts_in(item: Mapping[str, Any]) -> tuple[Part, ...]:
 def _reason(error: HTTPError) -> str:
     """Return the door's own words for a refusal."""
     try:
-        return str(json.loads(error.read(_MOST_BYTES))["error"])
+        return str(loads(error.read(_MOST_BYTES), error.url)["error"])
     except (ValueError, LookupError, TypeError, OSError):
         return f"HTTP status {error.code}, not in a door's words; is this its address?"
 

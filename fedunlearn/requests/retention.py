@@ -10,7 +10,6 @@ overwritten, and it reaches no backup, no snapshot of a volume and no copy that 
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedunlearn.durable import sync_folder, write_durably
+from fedunlearn.json_text import loads
 
 Holds = Literal["update", "earlier-weights", "weights", "numbers", "record", "unknown"]
 
@@ -126,7 +126,7 @@ def stored_round(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             header = file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER))
-        return int(json.loads(json.loads(header)["__metadata__"][_ACCOUNT])["round"])
+        return int(loads(loads(header, path)["__metadata__"][_ACCOUNT], path)["round"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 

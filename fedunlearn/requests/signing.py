@@ -16,6 +16,7 @@ from fedunlearn.requests.keys import PublicKey, SigningKey
 from fedunlearn.requests.records import canonical_json
 
 HEAD = "fedunlearn trail head 1"
+SEAL = "fedunlearn checkpoint seal 1"
 CERTIFICATE = "fedunlearn certificate 1"
 
 

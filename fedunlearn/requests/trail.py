@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 
 from fedunlearn.requests.chain import GENESIS, Head, entry_hash
-from fedunlearn.requests.records import AuditEntry
+from fedunlearn.requests.records import AuditEntry, numbers_in
 from fedunlearn.requests.transitions import INITIAL
 
 Run = Callable[..., list[sqlite3.Row]]
@@ -88,5 +88,5 @@ def entries(run: Run, branch: str | None = None, *, after: int = 0) -> list[Audi
 def _entry(row: sqlite3.Row) -> AuditEntry:
     cells = dict(row)
     if cells["clients"] is not None:
-        cells["clients"] = tuple(json.loads(cells["clients"]))
+        cells["clients"] = numbers_in(cells["clients"], f"clients of entry {row['entry']}")
     return AuditEntry(**cells)

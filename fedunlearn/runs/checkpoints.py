@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import secrets
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from fedunlearn.durable import move_durably, write_durably, write_synced
 from fedunlearn.errors import RunError, naming
+from fedunlearn.json_text import loads_object
 from fedunlearn.requests.records import LIVE_BRANCH
 
 META = "fedunlearn"
@@ -150,7 +150,7 @@ class Checkpoints:
         # A convenience, never read back: it may lag behind by one crash.
         temporary = path.with_name(f".{path.stem}.json.tmp")
         with naming(temporary):
-            temporary.write_text(json.dumps(readable, sort_keys=True, indent=1) + "\n")
+            temporary.write_bytes(readable_copy(readable))
         temporary.replace(path.with_suffix(".json"))
         assert self._passing is not None
         for earlier in sorted(earlier for earlier in self._passing if earlier < round):
@@ -170,15 +170,18 @@ class Checkpoints:
         """
         path = self.path(round)
         try:
-            tensors = load_file(path)
-        except SafetensorError as error:
+            tensors, account = load_file(path), account_of(path)
+            if account.pop("round", None) != round:
+                raise ValueError(f"its account is not of round {round}")
+            if _PARAMETERS not in tensors:
+                raise ValueError(f"holds no {_PARAMETERS}")
+        except (SafetensorError, ValueError) as error:
             # A live federation's run directory holds what people asked for: nobody is told to delete that.
             live = self._branch == LIVE_BRANCH
             remedy = "restore it from a backup" if live else "delete the run directory, or add --fresh"
             raise RunError(f"{path}: is damaged ({error}); {remedy}") from error
-        account = json.loads(_metadata(path)[META])
         buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
-        return Snapshot(account.pop("round"), tensors[_PARAMETERS], buffers, account)
+        return Snapshot(round, tensors[_PARAMETERS], buffers, account)
 
     def latest(self) -> Snapshot | None:
         """Read the checkpoint of the highest round, or return None if there is none."""
@@ -193,11 +196,34 @@ class Checkpoints:
         self.path(round).with_suffix(".json").unlink(missing_ok=True)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def account_of(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's account from its header, without its weights.
+
+    Raises
+    ------
+    ValueError
+        There is none. One line.
+    """
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header: dict[str, Any] = json.loads(file.read(length))
-    return dict(header.get("__metadata__", {}))
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("its header is torn")
+        header = loads_object(file.read(length), "its header")
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(META), str):
+        raise ValueError(f"its header lacks the account of {META}")
+    return loads_object(metadata[META], "its account", allow_nan=True)  # a loss of a model that has diverged
+
+
+def readable_copy(account: Mapping[str, Any]) -> bytes:
+    """Return what stands in the readable copy beside a checkpoint.
+
+    Parameters
+    ----------
+    account
+        The checkpoint's own, and ``sha256`` (hex) of its file.
+    """
+    return (json.dumps(account, sort_keys=True, indent=1) + "\n").encode()
 
 
 def weights_hash(vector: Tensor, buffers: Mapping[str, Tensor] | None = None) -> str:

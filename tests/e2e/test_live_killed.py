@@ -13,6 +13,7 @@ import pytest
 from fedunlearn import config
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.requests.keys import new_key
+from fedunlearn.requests.verification import verify
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.directory import run_name
 from fedunlearn.runs.metrics_log import read_metrics
@@ -185,6 +186,7 @@ def test_the_trail_is_whole_and_every_end_is_certified(killed: Any) -> None:
         assert len(ledger.signed_heads(LIVE_BRANCH)) > 10
         servers = ledger.servers(LIVE_BRANCH)
     assert len({s.holder for s in servers}) > len(POINTS)
+    assert [finding.text for finding in verify(lives.folder) if finding.holds is False] == []
     certified = {p.stem for p in (lives.folder / "certificates").glob("*.json")}
     assert certified >= {p.request for p in posted if p.request is not None}
 

@@ -94,7 +94,12 @@ class LiveRun:
 
     def save(self) -> None:
         self.round += 1
-        self.checkpoints.save(Snapshot(self.round, weights_after(self.round), {}, {"requests": []}))
+        prepared = self.checkpoints.prepare(
+            Snapshot(self.round, weights_after(self.round), {}, {"requests": []})
+        )
+        self.clerk().seal(prepared, complete=False)
+        self.checkpoints.publish(prepared)
+        self.clerk().seal(prepared, complete=True)
 
     def train(self, clients: Sequence[int], rounds: int = 1, failed: Sequence[int] = ()) -> None:
         for _ in range(rounds):

@@ -91,12 +91,12 @@ def resigned(path: Path, document: dict[str, Any], folder: Path) -> None:
     other = new_key(folder / "other.pem")
     document["issuer"] |= {"key_id": other.key_id, "public_key": other.public.text}
     document["signature"]["value"] = sign(CERTIFICATE, certificate.unsigned_part(document), other)
-    path.write_text(json.dumps(document))
+    path.write_text(certificate.dumps(document))
+    certificate.write_page(path, document)
 
 
 def test_signed_anew_with_another_key_it_is_found_by_who_knows_the_key(path: Path, tmp_path: Path) -> None:
     resigned(path, certificate.read(path), tmp_path)
-    path.with_suffix(".html").unlink()
     assert any("not one of key" in text for text in bad(path))
     assert bad(path, trusted=False) == []  # that is why it says: whose key that is, only --public-key tells
 
@@ -286,7 +286,11 @@ def test_unsigned_editions_are_followed_up_to_the_signed_one(tmp_path: Path) -> 
     place = run.folder / "certificates" / f"{request}.json"
     run.clerk(key=None).attend(run.round)
     first = certificate.read(place)
-    second = {**first, "edition": 2, "replaces": {"edition": 1, "issued_at": "", "sha256": digest(first)}}
+    second = {
+        **first,
+        "edition": 2,
+        "replaces": {"edition": 1, "issued_at": first["issued_at"], "sha256": digest(first)},
+    }
     certificate.write(run.folder, second)
     run.clerk().attend(run.round)
     said = found(run, trusted=True)

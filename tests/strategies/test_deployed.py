@@ -157,7 +157,8 @@ def test_a_live_federation_forgets_signs_and_certifies(tmp_path):
     assert all(holder.startswith("flower-run-1@") for holder in holders)
     assert (folder / "certificates" / f"{asked.request_id}.json").is_file()
     findings = verify(folder, public_keys=[SigningKey.load(key).public])
-    assert [finding.text for finding in findings if finding.holds is not True] == []
+    unheld = [finding.text for finding in findings if finding.holds is not True]
+    assert [text for text in unheld if not text.startswith("not covered: ")] == []
 
 
 def test_data_of_one_s_own_may_have_other_classes_than_the_experiment_s_source(tmp_path):

@@ -1,0 +1,95 @@
+"""Tables of the ledger that follow from others: what `verify` finds where they do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from fedunlearn.requests.ledger import Ledger
+from fedunlearn.requests.records import canonical_json
+from fedunlearn.requests.schema import APPLIED, OVER, STILL_OPEN
+from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError
+
+_EXPECTED = (
+    "SELECT r.id, value, CASE WHEN unlearned_round IS NOT NULL THEN ? "
+    "WHEN state IN (SELECT value FROM json_each(?)) THEN ? ELSE ? END, arrival "
+    "FROM requests AS r, json_each(r.clients) WHERE r.branch = ?"
+)
+_NAMED = "SELECT id, client, standing, arrival FROM named WHERE branch = ?"
+
+
+def table_problems(ledger: Ledger, branch: str) -> list[str]:
+    """Return what is wrong in the tables beside a federation's trail, one line each."""
+    try:
+        return [
+            *_order(ledger, branch),
+            *_named(ledger, branch),
+            *_keys(ledger, branch),
+            *_parts(ledger, branch),
+        ]
+    except LedgerError as error:
+        return [f"a row holds what was never written there ({error})"]
+
+
+def strangers(ledger: Ledger) -> list[str]:
+    """Return which tables hold rows of federations that have neither a request nor a plan, and what SQLite finds."""
+    known, found = set(ledger.branches()), []
+    for table in ("named", "parts", "keys", "audit", "heads", "seals", "measures"):
+        rows = ledger.store.rows(f"SELECT DISTINCT branch FROM {table}")
+        for name in sorted({str(row["branch"]) for row in rows} - known):
+            found.append(
+                f"{table}: has rows of federation {name!r}, of which there is neither request nor plan"
+            )
+    for row in ledger.store.rows("PRAGMA integrity_check(3)"):
+        if row[0] != "ok":
+            found.append(f"the file is damaged: {' '.join(str(row[0]).split())}")
+    return found
+
+
+def _order(ledger: Ledger, branch: str) -> Iterator[str]:
+    """Requests are numbered in the order of their arrival, and an arrival's remark is where it came from."""
+    rows = ledger.store.rows(
+        "SELECT r.id, arrival, source, detail FROM requests AS r JOIN audit AS a ON a.branch = r.branch "
+        "AND a.request_id = r.id AND from_state IS NULL AND to_state = ? WHERE r.branch = ? ORDER BY entry",
+        *(INITIAL, branch),
+    )
+    for place, row in enumerate(rows, 1):
+        if row["arrival"] != place:
+            yield f"request {row['id']}: its arrival is {row['arrival']!r}, in the trail it is the {place}. to arrive"
+        if row["detail"] != row["source"]:
+            yield f"request {row['id']}: came by {row['source']!r}, the remark of its arrival is {row['detail']!r}"
+
+
+def _named(ledger: Ledger, branch: str) -> Iterator[str]:
+    values = (APPLIED, json.dumps(sorted(ENDS)), OVER, STILL_OPEN, branch)
+    lacks = ledger.store.rows(f"{_EXPECTED} EXCEPT {_NAMED}", *values, branch)
+    holds = ledger.store.rows(f"{_NAMED} EXCEPT {_EXPECTED}", branch, *values)
+    for id_ in sorted({str(row["id"]) for row in (*lacks, *holds)}):
+        yield f"request {id_}: the index of whom requests name does not say what follows from the requests"
+
+
+def _keys(ledger: Ledger, branch: str) -> Iterator[str]:
+    rows = ledger.store.rows(
+        "SELECT k.id FROM keys AS k LEFT JOIN requests AS r ON r.branch = k.branch AND r.id = k.id "
+        "WHERE k.branch = ? AND (r.id IS NULL OR r.actor <> k.actor)",
+        branch,
+    )
+    for row in rows:
+        yield f"request {row['id']}: an idempotency key is of a request that is not there, or of another's"
+
+
+def _parts(ledger: Ledger, branch: str) -> Iterator[str]:
+    used = {row["client"] for row in ledger.store.rows("SELECT client FROM named WHERE branch = ?", branch)}
+    written = {
+        row["number"]: row["what"]
+        for row in ledger.store.rows("SELECT number, what FROM parts WHERE branch = ?", branch)
+    }
+    try:
+        parts = ledger.parts(branch)
+        for number in parts:
+            described = parts[number].to_dict()
+            what = {"classes": described["classes"], "samples": described["samples"]}
+            if number not in used or canonical_json(what) != written[number]:
+                yield f"part {number}: no request names it, or it is written otherwise than a ledger does"
+    except (TypeError, ValueError, LookupError) as error:
+        yield f"a row of parts holds what was never written there ({error})"

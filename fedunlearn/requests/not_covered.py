@@ -1,0 +1,75 @@
+"""What `verify` does not find, as a list: of the ledger by table and column, of the run directory by file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedunlearn.requests.chain import Head
+from fedunlearn.requests.checked_certificate import Surroundings
+from fedunlearn.requests.findings import LEDGER, Book, Finding
+from fedunlearn.requests.keys import PublicKey
+from fedunlearn.requests.records import LIVE_BRANCH
+from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS, checkpoint_round, quarantine_folder
+from fedunlearn.requests.seals import EXPERIMENT
+
+ALWAYS = (
+    "requests.sqlite: leases, servers (who served the federation when)",
+    "requests.sqlite: audit.seq beyond the order of the entries",
+    "requests.sqlite: audit.detail, the remarks, but for the last one of a certified request",
+    "requests.sqlite: keys.key_hash (under which idempotency key a request was made)",
+    "requests.sqlite: measures.document, which nodes have been told since a certificate was issued",
+    "whether what the server recorded was true when it did",
+)
+WITHOUT_A_KEY = (
+    "without --public-key, requests.sqlite: heads.at, heads.key_id, heads.signature, seals.key_id, seals.signature, "
+    "seals.document (at) (who signed); whoever can write the run directory can have made all of it anew"
+)
+WITHOUT_A_HEAD = (
+    "without --head: an older state of the whole run directory put in the place of this one, or the end of the trail "
+    "cut off with all that belongs to it"
+)
+
+
+def listed(
+    run: Path, surroundings: Surroundings, public_keys: Sequence[PublicKey], heads: Sequence[Head]
+) -> Iterator[Finding]:
+    """Yield a line for each thing that no check of the run directory looks at."""
+    lines = list(ALWAYS)
+    for book in surroundings.books.values():
+        lines += _of_book(book)
+    lines += [] if public_keys else [WITHOUT_A_KEY]
+    lines += [] if heads else [WITHOUT_A_HEAD]
+    if others := _other_files(run, surroundings):
+        lines.append(f"files: {', '.join(others)}")
+    for line in lines:
+        yield Finding(None, f"not covered: {line}")
+
+
+def _of_book(book: Book) -> Iterator[str]:
+    if uncertified := [id_ for id_, record in book.records.items() if not record.ended]:
+        yield f"requests.sqlite: measures.document of requests that have not ended ({', '.join(uncertified)})"
+    sealed = {seal.round for seal in book.seals if seal.document.get("complete") is True}
+    if open_ := [str(plan.round) for plan in book.plans if plan.round not in sealed]:
+        which = ", ".join(open_) if len(open_) <= 3 else f"{open_[0]} … {open_[-1]}"
+        yield f"requests.sqlite: plans.plan, plans.failed of rounds that are not sealed ({which}) of {book.branch}"
+
+
+def _other_files(run: Path, surroundings: Surroundings) -> list[str]:
+    """Return the files that no check has looked at; of several in a folder that is looked at, each."""
+    looked_at = {run / EXPERIMENT, *(run / f"{LEDGER}{ending}" for ending in ("", "-wal", "-shm"))}
+    looked_at |= set((run / CERTIFICATES).glob("*.json"))
+    looked_at |= {p for p in (run / CERTIFICATES).glob("*.html") if p.with_suffix(".json").is_file()}
+    if not any(book.seals for book in surroundings.books.values()):
+        looked_at.discard(run / EXPERIMENT)
+    for path in (run / CHECKPOINTS).glob("*") if (run / CHECKPOINTS).is_dir() else ():
+        if any(checkpoint_round(path.name, branch) is not None for branch in surroundings.books):
+            looked_at.add(path)
+    experiment, book = surroundings.experiment, surroundings.books.get(LIVE_BRANCH)
+    if experiment is not None and experiment.retention is not None and book is not None:
+        folder = quarantine_folder(run, experiment.retention.quarantine)
+        for name in book.put_away:
+            if checkpoint_round(Path(name).name, LIVE_BRANCH) is not None:
+                looked_at |= {folder / name, (folder / name).with_suffix(".json")}
+    files = (path for path in sorted(run.rglob("*")) if path.is_file() and path not in looked_at)
+    return [str(path.relative_to(run)) for path in files]
