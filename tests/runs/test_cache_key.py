@@ -302,6 +302,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/unlearning": "in the key of branches whose method is a local routine",
     "fedunlearn/simulation/__init__.py": "empty",
     "fedunlearn/simulation/branch_forecast.py": "what is shown",
+    "fedunlearn/simulation/copies.py": "what is shown",
     "fedunlearn/simulation/choice.py": "what it chooses is in the key by value",
     "fedunlearn/simulation/evaluation_forecast.py": "what is shown",
     "fedunlearn/simulation/forecast.py": "what is shown",
