@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ class Clerk:
         self._clock = clock
         self._checkpoints = Checkpoints(run_folder / retention.CHECKPOINTS, branch)
         self._sealer = Sealer(run_folder, ledger, branch, key, clock)
-        self._begun = False
+        self._resumed = self._begun = False
         self._hashes: dict[int, str] = {}
         self._settled: Head | None = None  # up to here there is nothing left to do
         self._certified: set[str] | None = None
@@ -98,16 +98,16 @@ class Clerk:
         FencedError
             Another server has taken over; nothing more was done.
         """
-        if not self._begun:
-            self._sealer.resume(round)
-            self._begun = True
         head = self._ledger.head(self._branch)
-        if head is None or head == self._settled:
-            return
         try:
+            if not self._begun:
+                self._begin(round)
+            if head is None or head == self._settled:
+                return
             done = self._serve(round)
         except (OSError, UserError) as error:
             log.error("round %d: certificates wait for the next round: %s", round, error)
+            self._certified = None  # one that cannot be read is set aside then
             return
         if done:
             self._settled = head  # what came in since then is seen the next time
@@ -115,6 +115,27 @@ class Clerk:
     def seal(self, prepared: Prepared, *, complete: bool) -> None:
         """Seal a round's checkpoint: before it is published, and once more, `complete`, when it is."""
         self._sealer.seal(prepared.round, prepared.account["sha256"], complete=complete)
+
+    def _begin(self, round: int) -> None:
+        """Do what a server does once: bring seals up to date, and put away again what somebody has put back.
+
+        That is looked for until the weights are as far as they had been: restored from a copy, a federation begins
+        with a checkpoint from before a forgetting, and does without it only once there is a later one.
+        """
+        if not self._resumed:
+            self._sealer.resume(round)
+            self._resumed = True
+        certified = self._certificates()
+        ended = [record for record in self._ledger.requests(self._branch, ENDS) if record.id in certified]
+        files: set[Path] = set()
+        for record in ended:
+            found = putting_away.files_to_put_away(self._run, self._branch, self._experiment, record)
+            again = {path for path in found if not retention.is_temporary(path.name)} - files
+            for path in sorted(again):
+                log.warning("%s: is there again; request %s had it put away: it goes again", path, record.id)
+            files |= again
+        self._remove(files)
+        self._begun = all((record.unlearned_round or 0) <= round for record in ended)
 
     def _sign(self, head: Head, key: SigningKey) -> None:
         at = float(self._clock())
@@ -206,8 +227,6 @@ class Clerk:
 
     def _put_away(self, pending: Sequence[RequestRecord]) -> dict[str, dict[str, Any]]:
         """Put away what the ended requests no longer allow to be kept; return what their certificates say of it."""
-        settings = self._experiment.retention
-        assert settings is not None, "a live experiment has [retention]"
         names: dict[str, list[str]] = {}
         everything: set[Path] = set()
         with self._ledger.batch():
@@ -222,13 +241,7 @@ class Clerk:
                     document = {"put_away": names[record.id]}
                     self._ledger.note_measures(self._branch, record.id, "retention", document)
                 everything.update(files)
-        if everything:
-            with self._ledger.fenced():
-                if settings.earlier == "quarantine":
-                    folder = retention.quarantine_folder(self._run, settings.quarantine)
-                    retention.quarantine(sorted(everything), self._run, folder)
-                else:
-                    retention.purge(sorted(everything))
+        self._remove(everything)
         superlink = self._superlink()
         untouched = superlink.untouched("nothing is put away on account of a request that ended like this")
         wanted = any(map(putting_away.concerned, pending))
@@ -243,6 +256,18 @@ class Clerk:
             )
             for record in pending
         }
+
+    def _remove(self, files: Collection[Path]) -> None:
+        settings = self._experiment.retention
+        assert settings is not None, "a live experiment has [retention]"
+        if not files:
+            return
+        with self._ledger.fenced():
+            if settings.earlier == "quarantine":
+                folder = retention.quarantine_folder(self._run, settings.quarantine)
+                retention.quarantine(sorted(files), self._run, folder)
+            else:
+                retention.purge(sorted(files))
 
     def _superlink(self) -> SuperLink:
         holders = (server.holder for server in self._ledger.servers(self._branch))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedunlearn.requests.signing import HEAD, digest, verifies
 from fedunlearn.requests.transitions import ENDS
 from fedunlearn.requests.verification import verify
 from fedunlearn.runs.checkpoints import weights_hash
-from tests.requests.live_run import BRANCH, KEY, LiveRun, ended_run, update_of, weights_after
+from tests.requests.live_run import BRANCH, KEY, LiveRun, ended_run, raw_weights, update_of, weights_after
 
 
 class KilledError(BaseException):
@@ -394,3 +395,90 @@ def test_many_requests_that_end_at_once_are_certified_in_one_visit(tmp_path: Pat
     for request in requests:
         assert found[request]["related"]["same_step"] == sorted(set(requests) - {request})
         assert found[request]["method"]["step"]["others"] == 4
+
+
+# -- what somebody put back, or broke ---------------------------------------------------------------------------
+
+
+def saved_away(run: LiveRun, folder: Path) -> None:
+    """Copy checkpoints and stored updates, as a backup has them."""
+    for name in ("checkpoints", "stored"):
+        shutil.copytree(run.folder / name, folder / name)
+
+
+def test_what_was_put_away_and_is_there_again_goes_when_a_server_starts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten")
+    saved_away(run, tmp_path / "backup")
+    run.clerk().attend(run.round)
+    kept = run.checkpoints.rounds()
+    shutil.copytree(tmp_path / "backup", run.folder, dirs_exist_ok=True)
+    found = [f.text for f in verify(run.folder, public_keys=[KEY.public]) if f.holds is False]
+    there_again = [f"checkpoints/federation-r{round:04d}.safetensors" for round in range(4)]
+    for name in [*there_again, "stored/client-3.safetensors"]:
+        assert f"{name}: is there again; request {request} had it put away" in found
+    with caplog.at_level(logging.WARNING):
+        run.clerk().attend(run.round)
+    assert run.checkpoints.rounds() == kept and not run.raw(update_of(3)) and not run.raw(raw_weights(2))
+    assert "federation-r0002.safetensors: is there again" in caplog.text
+    no_findings(run)
+
+
+def test_begun_from_a_copy_of_before_the_forgetting_it_goes_once_there_is_a_later_one(tmp_path: Path) -> None:
+    run, _ = ended_run(tmp_path / "run", "forgotten")
+    saved_away(run, tmp_path / "backup")
+    clerk = run.clerk()
+    clerk.attend(run.round)
+    for name in ("checkpoints", "stored"):
+        shutil.rmtree(run.folder / name)
+        shutil.copytree(tmp_path / "backup" / name, run.folder / name)
+    for round in (4, 5, 6):
+        run.checkpoints.delete(round)
+    clerk = run.clerk()  # the server begins with round 3, and executes the later ones again as planned
+    clerk.attend(3)
+    assert run.checkpoints.rounds() == [3] and not run.raw(update_of(3))
+    for round in (4, 5):
+        run.round = round - 1
+        run.save()
+        clerk.attend(round)
+    assert run.checkpoints.rounds() == [4, 5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"kind":' * 100_000,
+        "[" * 100_000,
+        '{"kind": "certificate of a forget request", "schema": 2}',
+        '{"kind": "certificate of a forget request", "schema": 2, "schema": 2}',
+        '{"kind": "certificate of a forget request", "schema": ' + "9" * 5000 + "}",
+        "null",
+        "\ufeff",
+        "",
+    ],
+    ids=lambda text: text[:20] + text[-8:],
+)
+@pytest.mark.parametrize("running", [False, True])
+def test_whatever_stands_in_a_certificates_place_is_set_aside_and_it_is_issued_anew(
+    tmp_path: Path, text: str, running: bool
+) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten")
+    clerk = run.clerk()
+    clerk.attend(run.round)
+    path = run.folder / "certificates" / f"{request}.json"
+    before = path.read_text()
+    path.write_text(text)
+    found = [f.text for f in verify(run.folder, public_keys=[KEY.public]) if f.holds is False]
+    assert any(f"{path.name}: " in line and "\n" not in line for line in found)
+    if running:  # another request names the same client, and its certificate that one
+        second = run.ask(3, 4)
+        run.unlearn(second)
+        run.end(second, "forgotten")
+        clerk.attend(run.round)
+        clerk.attend(run.round)
+    else:
+        run.clerk().attend(run.round)
+    assert path.with_suffix(".damaged").read_text() == text
+    assert json.loads(path.read_text())["request"] == json.loads(before)["request"]
+    no_findings(run)
