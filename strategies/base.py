@@ -15,8 +15,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
+from fedunlearn.errors import UserError
 from fedunlearn.federation.answers import NOT_FINITE, ROUTINE, Answers, RoundTrainer, RoundWork
-from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
@@ -107,6 +108,7 @@ class UnlearningStrategy(Strategy):
         self.observe = observe
         self.round = first_round
         self.model: ModelState | None = None
+        self._in_round = False
         self._sent = Correspondence()
         self._current: RoundInProgress | None = None
 
@@ -162,7 +164,14 @@ class UnlearningStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Plan the round, commit the plan, and return its messages."""
+        """Plan the round, commit the plan, and return its messages.
+
+        Raises
+        ------
+        UserError
+            If it was not called by :meth:`start`.
+        """
+        self._check_loop()
         nodes, model = self.conduct.nodes(grid), unpack(arrays)
         plan, failed, config = self._begin(server_round, model, config)
         assignments = self.assignments(plan)
@@ -178,7 +187,10 @@ class UnlearningStrategy(Strategy):
         ------
         QuorumMissedError
             If fewer clients answered than the quorum asks for; the message names them and why.
+        UserError
+            If it was not called by :meth:`start`.
         """
+        self._check_loop()
         current, model = self._current, self.model
         assert current is not None and model is not None, "configure_train comes first"
         conduct = self.conduct
@@ -237,7 +249,10 @@ class UnlearningStrategy(Strategy):
             If a round misses its quorum; a live federation waits and repeats the round instead.
         DivergedError
             If the weights of a simulated federation are no numbers any more.
+        UserError
+            If ``initial_arrays`` are not a model as :func:`~fedunlearn.federation.payload.pack` makes it.
         """
+        check_packed(initial_arrays)
         result = Result()
         config = train_config or ConfigRecord()
         arrays = self._resume(initial_arrays)
@@ -274,11 +289,24 @@ class UnlearningStrategy(Strategy):
         """Return what the clients make of the model in one round, by messages or without."""
         if (trainer := self._trainer_of(grid)) is not None:
             return self._train_directly(server_round, arrays, config, trainer)
-        messages = self.configure_train(server_round, arrays, config, grid)
-        replies = grid.send_and_receive(messages, timeout=timeout)
-        combined, train_metrics = self.aggregate_train(server_round, replies)
+        self._in_round = True
+        try:
+            messages = self.configure_train(server_round, arrays, config, grid)
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            combined, train_metrics = self.aggregate_train(server_round, replies)
+        finally:
+            self._in_round = False
         assert combined is not None
         return combined, train_metrics
+
+    def _check_loop(self) -> None:
+        """Refuse a loop that is not :meth:`start`: it would forget a client in one round and train it in the next."""
+        if not self._in_round:
+            name = type(self).__name__
+            raise UserError(
+                f"{name} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
+                f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
+            )
 
     def _trainer_of(self, grid: Grid) -> RoundTrainer | None:
         """Return the engine's direct way to train, unless a subclass has messages of its own to send or read."""

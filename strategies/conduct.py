@@ -47,9 +47,16 @@ class Conduct:
 
     def docket(self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool) -> Docket:
         """Return the federation's requests."""
-        return Docket(
-            ledger, branch, forgets=forgets, max_attempts=settings.max_attempts, parts=settings.parts
+        docket = Docket(
+            ledger,
+            branch,
+            forgets=forgets,
+            max_attempts=settings.max_attempts,
+            num_clients=settings.num_clients,
+            parts=settings.parts,
         )
+        docket.check_known()
+        return docket
 
     def restore(self, meta: Mapping[str, Any]) -> None:
         """Take over what a checkpoint says beside its requests."""

@@ -9,10 +9,11 @@ from typing import Any
 
 from flwr.common.logger import log
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import RunError, UserError
+from fedunlearn.federation.answers import DID_NOT_ANSWER, REFUSED
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
-from fedunlearn.requests import NOTHING_OF_IT, OPEN, Ledger, Move
+from fedunlearn.requests import NOTHING_OF_IT, OPEN, Ledger, Move, RequestRecord
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
@@ -36,19 +37,55 @@ class Docket:
         Whether the strategy removes a client's influence, or only leaves the client out.
     max_attempts
         After so many rounds in which its own clients did not answer, a request has failed.
+    num_clients
+        Requests may name clients from 0 up to this, exclusively. From here on the ledger takes no others for this
+        branch, and none for a branch that no docket has been made for.
     parts
         The parts of clients' data that requests may name: wherever clients are named here, parts may be.
     """
 
     def __init__(
-        self, ledger: Ledger, branch: str, *, forgets: bool, max_attempts: int, parts: Parts = NO_PARTS
+        self,
+        ledger: Ledger,
+        branch: str,
+        *,
+        forgets: bool,
+        max_attempts: int,
+        num_clients: int,
+        parts: Parts = NO_PARTS,
     ) -> None:
         self.ledger = ledger
         self.branch = branch
         self.requests: tuple[RequestProgress, ...] = ()
         self.forgets = forgets
         self._max_attempts = max_attempts
+        self._num_clients = num_clients
         self._parts = parts
+        ledger.takes_requests(branch, self.knows)
+
+    def knows(self, number: int) -> bool:
+        """Whether a number is one of a client, or of a part of a client's data."""
+        return 0 <= number < self._num_clients or number in self.parts
+
+    def unknown(self, request: RequestRecord) -> str:
+        """Say which clients a request names that do not exist; an empty string: none."""
+        unknown = [k for k in request.clients if not self.knows(k)]
+        several = "s" * (len(unknown) > 1)
+        named = ", ".join(map(str, unknown))
+        last = self._num_clients - 1
+        return f"there is no client{several} {named}: clients are numbered 0 to {last}" if unknown else ""
+
+    def check_known(self) -> None:
+        """Refuse requests of before that name clients that do not exist.
+
+        Raises
+        ------
+        UserError
+            With one line that names the first of them.
+        """
+        for record in self.ledger.requests(self.branch, OPEN):
+            if why := self.unknown(record):
+                raise UserError(f"request {record.id!r} of branch {self.branch!r}: {why}")
 
     def restore(self, account: Iterable[Mapping[str, Any]]) -> None:
         """Take over what a checkpoint says of the requests."""
@@ -112,7 +149,10 @@ class Docket:
         with self.ledger.batch():
             due = []
             for request in self.due(round):
-                if self._covered(request.clients).issuperset(request.clients):
+                if why := self.unknown(self.ledger.request(self.branch, request.id)):
+                    # From another process, which could not know better.
+                    self.ledger.transition(self.branch, request.id, "refused", round=round, detail=why)
+                elif self._covered(request.clients).issuperset(request.clients):
                     self.ledger.transition(self.branch, request.id, "duplicate", round=round)
                 else:
                     due.append(request)
@@ -200,11 +240,16 @@ class Docket:
             # A request that only waited for another one's client has not failed.
             own = not failed.keys().isdisjoint(r.clients)
             r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own, reason="")
-            if r.unanswered >= self._max_attempts:
-                log(WARNING, "request %s failed: its clients did not answer %d times", id_, r.unanswered)
-                r = replace(r, outcome="failed", ended_round=plan.round)
+            if own and self._gives_up(r, failed):
+                why = _why_failed(r, failed)
+                log(WARNING, "request %s failed after %d attempts: %s", id_, r.unanswered, why)
+                r = replace(r, outcome="failed", ended_round=plan.round, reason=why)
             requests[id_] = r
         self.requests = tuple(requests.values())
+
+    def _gives_up(self, request: RequestProgress, failed: Mapping[int, str]) -> bool:
+        """Whether a request has failed for good, of which clients have failed once more."""
+        return request.unanswered >= self._max_attempts
 
     def diverge(self, round: int, why: str) -> None:
         """End every request that is open, or still to come: the weights are no numbers since ``round``."""
@@ -221,10 +266,9 @@ class Docket:
     def reconcile(self, round: int) -> None:
         """Bring the ledger to what the checkpoint of ``round`` says."""
         if states := self._states(round):
+            before = {"diverged": DIVERGED, "failed": ""}
             reasons = {
-                r.id: (DIVERGED if r.outcome == "diverged" else ROLLED_BACK) + r.reason
-                for r in self.requests
-                if r.reason
+                r.id: before.get(r.outcome or "", ROLLED_BACK) + r.reason for r in self.requests if r.reason
             }
             reasons |= {r.id: NOTHING_OF_IT for r in self.requests if r.outcome == "empty"}
             self.ledger.reconcile(self.branch, states, reasons=reasons)
@@ -239,3 +283,12 @@ class Docket:
                 entered = r.unlearned_round if applied else r.ended_round
                 states[r.id] = (state, round if entered is None else entered)
         return states
+
+
+def _why_failed(request: RequestProgress, failed: Mapping[int, str]) -> str:
+    """Say in one line which of a request's clients failed first, and how; an error is no more than mentioned."""
+    client = min(failed.keys() & set(request.clients))
+    why = failed[client]
+    # A traceback may name files and data: it stays with the round's failures.
+    one_line = why == DID_NOT_ANSWER or (why.startswith(REFUSED) and "\n" not in why)
+    return f"client {client}: {why if one_line else 'its node answered with an error'}"

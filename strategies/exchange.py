@@ -11,7 +11,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import FORGET, NUMBER, TALLY, TRAIN, Answers, told, work_of
+from fedunlearn.federation.answers import DID_NOT_ANSWER, FORGET, NUMBER, TALLY, TRAIN, Answers, told, work_of
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.replies import Correspondence, Question, read
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
@@ -144,7 +144,7 @@ def collect(
             ordered.put(client, contribution)
     for kind, clients in missing.items():
         for client in clients:
-            answers.failed.setdefault(client, "did not answer")
+            answers.failed.setdefault(client, DID_NOT_ANSWER)
             if kind == TRAIN and not individually:
                 ordered.put(client, None)
     if individually:

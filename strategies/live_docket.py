@@ -12,13 +12,14 @@ from typing import Any, Literal
 from flwr.common.logger import log
 
 from fedunlearn.config import RequestsConfig
+from fedunlearn.federation.answers import OTHER_WORK
 from fedunlearn.parts import Parts
 from fedunlearn.requests import Ledger, Move
 from strategies.docket import ROLLED_BACK, Docket
 from strategies.participation import Participation
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
-from strategies.triage import Federation, OpenRequest, Triage, triage
+from strategies.triage import Ended, Federation, OpenRequest, Triage, triage
 
 OPEN = ("received", "waiting")
 LONGEST_REST = 300.0
@@ -65,11 +66,10 @@ class LiveDocket(Docket):
         clock: Callable[[], float] = time.time,
     ) -> None:
         # A request never fails for lack of answers here: its clients wait, or are excluded, as the rules say.
-        super().__init__(ledger, branch, forgets=forgets, max_attempts=sys.maxsize)
+        super().__init__(ledger, branch, forgets=forgets, max_attempts=sys.maxsize, num_clients=num_clients)
         self._absent = absent
         self._patience = max_attempts
         self._rules = rules
-        self._num_clients = num_clients
         self._stored = stored
         self._clock = clock
         self._rest_until: dict[str, float] = {}
@@ -172,10 +172,18 @@ class LiveDocket(Docket):
         super().apply(plan, failed, **options)
         self._end_empty(plan, frozenset(options.get("delivered", ())))
         for r in self.requests:
-            if r.id in plan.requests and not failed.keys().isdisjoint(r.clients):
+            if r.id in plan.requests and r.outcome is None and not failed.keys().isdisjoint(r.clients):
                 rest = min(2.0**r.unanswered, LONGEST_REST)
                 self._rest_until[r.id] = self._clock() + rest
                 log(WARNING, "request %s: a client of its own failed, next attempt in %.0f s", r.id, rest)
+
+    def _gives_up(self, request: RequestProgress, failed: Mapping[int, str]) -> bool:
+        """Whether a client did something else than was asked, time and again, and nothing can stand in for it.
+
+        It would go on doing so, and the request would wait for ever.
+        """
+        own = {k for k in request.clients if failed.get(k, "").startswith(OTHER_WORK)}
+        return request.unanswered >= self._patience and bool(own) and not self._stored_of(own)
 
     def _end_empty(self, plan: RoundPlan, delivered: frozenset[int]) -> None:
         """End those of the plan's requests that were applied, as far as it goes, and came to nothing."""
@@ -220,7 +228,11 @@ class LiveDocket(Docket):
         known = {r.id: r for r in self.requests}
         now = self._clock()
         requests = []
+        unknown: dict[str, tuple[Ended, str]] = {}
         for record in self.ledger.requests(self.branch, OPEN):
+            if why := self.unknown(record):
+                unknown[record.id] = ("refused", why)
+                continue
             progress = known.get(record.id)
             unanswered = 0 if progress is None else progress.unanswered
             requests.append(
@@ -253,7 +265,8 @@ class LiveDocket(Docket):
             now=now,
             parts=parts,
         )
-        return triage(requests, federation, self._rules)
+        verdict = triage(requests, federation, self._rules)
+        return replace(verdict, ended={**unknown, **verdict.ended}) if unknown else verdict
 
     def _stored_of(self, clients: frozenset[int] | set[int]) -> dict[int, int]:
         """Return those clients that may be forgotten by a stored update → the round of it."""

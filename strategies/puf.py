@@ -23,10 +23,11 @@ Buffers such as BatchNorm statistics are never negated (see :class:`strategies.b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
+from fedunlearn.errors import ConfigError
 from fedunlearn.federation.sums import BlockSum, Contribution
 from strategies.base import UnlearningStrategy, fedavg
 from strategies.plan import RoundPlan, Situation
@@ -81,10 +82,19 @@ class PUF(UnlearningStrategy):
     ----------
     mode, scale
         See :func:`puf_step`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such mode, or the scale is negative or no number.
     """
 
     def __init__(self, *args: Any, mode: Mode = "special", scale: float = 2.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if mode not in get_args(Mode):
+            raise ConfigError(f"mode = {mode!r}: must be one of {', '.join(map(repr, get_args(Mode)))}")
+        if not scale >= 0:
+            raise ConfigError(f"scale = {scale!r}: must be a number >= 0")
         self.mode: Mode = mode
         self.scale = scale
 

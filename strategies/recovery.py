@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import ConfigError, RunError
 
+Until = Literal["retrain-accuracy", "reference-accuracy", "max-rounds"]
 Outcome = Literal["recovered", "superseded", "capped", "failed", "refused", "diverged", "empty"]
 
 
@@ -45,7 +46,7 @@ class RequestProgress:
     alone : bool
         Whether it is to be unlearned by itself, because the guard rolled back a step that it shared with others.
     reason : str
-        Why the guard rolled back its step the last time, or how the weights diverged.
+        Why the guard rolled back its step the last time, how the weights diverged, or what its clients failed with.
     """
 
     id: str
@@ -129,13 +130,18 @@ class RecoveryRule:
         ``reference-accuracy``: within ``epsilon`` of the global model's before the request was unlearned.
         ``max-rounds``: at the cap.
     epsilon : float
-        Points of quality (0–100).
+        Points of quality (0–100), ≥ 0.
     max_rounds : int
         Cap; the unlearning round counts, so the least number of recovery rounds is 1.
     references : Mapping[frozenset[int], RetrainReference]
         By the set of all clients forgotten so far.
     quality : str
         What the task calls quality: ``accuracy``, or ``dice`` of masks.
+
+    Raises
+    ------
+    ConfigError
+        A value means nothing.
     """
 
     until: str = "max-rounds"
@@ -143,6 +149,15 @@ class RecoveryRule:
     max_rounds: int = 15
     references: Mapping[frozenset[int], RetrainReference] | None = None
     quality: str = "accuracy"
+
+    def __post_init__(self) -> None:
+        if self.until not in get_args(Until):
+            known = ", ".join(map(repr, get_args(Until)))
+            raise ConfigError(f"recover.until = {self.until!r}: must be one of {known}")
+        if not 0 <= self.epsilon < math.inf:
+            raise ConfigError(f"recover.epsilon = {self.epsilon!r}: must be a number >= 0")
+        if self.max_rounds < 1:
+            raise ConfigError(f"recover.max-rounds = {self.max_rounds!r}: must be at least 1")
 
     def judge(
         self, requests: Iterable[RequestProgress], round: int, metrics: Mapping[str, float]

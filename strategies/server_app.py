@@ -152,8 +152,6 @@ def serve(
         start = ModelState(model.vector.clone(), model.buffers())
     else:
         start = ModelState(fork.vector.to(resident.device_of(experiment)), fork.buffers)
-    for request in branch.requests:
-        ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)
     strategy = make_strategy(
         experiment,
         branch,
@@ -163,6 +161,8 @@ def serve(
         observe=observe,
         conduct=conduct,
     )
+    for request in branch.requests:
+        ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)
     try:
         strategy.start(
             grid,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from fedunlearn.config import TrainConfig, slots_of
+from fedunlearn.errors import ConfigError
 from fedunlearn.federation.robust import Aggregation
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
@@ -34,6 +35,11 @@ class Settings:
         After so many rounds in which its clients did not answer, a forget request has failed.
     parts : Parts
         The parts of clients' data that requests may name.
+
+    Raises
+    ------
+    ConfigError
+        A value means nothing.
     """
 
     num_clients: int
@@ -46,6 +52,16 @@ class Settings:
     stop_when_recovered: bool = False
     max_attempts: int = 3
     parts: Parts = NO_PARTS
+
+    def __post_init__(self) -> None:
+        if self.num_clients < 1:
+            raise ConfigError(f"num_clients = {self.num_clients!r}: must be at least 1")
+        if not 0 < self.participation <= 1:
+            raise ConfigError(f"participation = {self.participation!r}: must be above 0 and at most 1")
+        if not 0 <= self.quorum <= 1:
+            raise ConfigError(f"quorum = {self.quorum!r}: must be between 0 and 1")
+        if self.max_attempts < 1:
+            raise ConfigError(f"max_attempts = {self.max_attempts!r}: must be at least 1")
 
     @property
     def slots(self) -> int:

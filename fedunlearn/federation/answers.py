@@ -39,9 +39,12 @@ UPDATE, WEIGHTS = "update", "weights"
 RAN = "ran"
 """In it: ``train``, or the routine with its settings, as :func:`work_of` has it."""
 
-OTHER_WORK = "not what was asked"
-"""How a reason begins, behind ``refused: ``, for which a reply is refused that is of other work: asking again helps
-little."""
+DID_NOT_ANSWER = "did not answer"
+REFUSED = "refused: "
+"""How a reason begins where a client answered, and what it answered does not count; the rest is one short line."""
+
+OTHER_WORK = f"{REFUSED}not what was asked"
+"""How it begins where the client did something else than was asked: asking again is of little use."""
 
 MOST_EXAMPLES = 2**31 - 1
 """More rows than this no client has: sums of so many numbers are exact, and so is their product with a weight."""

@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.common.constant import SType
 from torch import Tensor
 
+from fedunlearn.errors import UserError
 from fedunlearn.models.state import ModelState as ModelState
 
 PARAMETERS = "parameters"
@@ -65,6 +66,25 @@ def pack(state: ModelState) -> ArrayRecord:
     for name, value in state.buffers.items():
         record[BUFFER_PREFIX + name] = TensorArray(value)
     return record
+
+
+def check_packed(record: ArrayRecord) -> None:
+    """Refuse arrays that somebody starts a federation from, and that :func:`pack` has not made.
+
+    Raises
+    ------
+    UserError
+        They are a state dict, say, which no round could add an update to.
+    """
+    unknown = [key for key in record if key != PARAMETERS and not key.startswith(BUFFER_PREFIX)]
+    if PARAMETERS not in record or unknown:
+        named = ", ".join(map(repr, list(record)[:3])) or "nothing"
+        raise UserError(
+            f"initial_arrays hold {named}: a model travels as {PARAMETERS!r}, its weights as one vector, and "
+            f"{BUFFER_PREFIX + '<name>'!r}; pack(ModelState(flat.vector, flat.buffers())) of a FlatModel makes them"
+        )
+    if len(shape := tuple(record[PARAMETERS].shape)) != 1:
+        raise UserError(f"initial_arrays: {PARAMETERS!r} of shape {shape}: must be one vector")
 
 
 def unpack(record: ArrayRecord) -> ModelState:

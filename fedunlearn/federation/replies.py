@@ -22,6 +22,7 @@ from fedunlearn.federation.answers import (
     NUMBER,
     OTHER_WORK,
     RAN,
+    REFUSED,
     TALLY,
     TRAIN,
     UPDATE,
@@ -110,6 +111,10 @@ class _RefusedError(ValueError):
     """What a reply holds cannot be what was asked for; the message says why, in one short line."""
 
 
+class _OtherWorkError(_RefusedError):
+    """It is of other work than was asked for."""
+
+
 def read(reply: Message, question: Question) -> Reading:
     """Return what a reply holds of what its question asked for, or why it is refused; never raise."""
     try:
@@ -124,12 +129,14 @@ def read(reply: Message, question: Question) -> Reading:
                 f"{question.kind} of round {question.group!r}"
             )
         return _content(reply.content, question)
+    except _OtherWorkError as error:
+        return Reading(f"{OTHER_WORK}: {error}")
     except (_RefusedError, UndecodableError) as error:
-        return Reading(f"refused: {error}")
+        return Reading(f"{REFUSED}{error}")
     except Exception as error:
         # Whatever nobody has thought of is that client's failure, and not the federation's.
         log(WARNING, "client %d: its reply cannot be read", question.number, exc_info=True)
-        return Reading(f"refused: the reply cannot be read ({type(error).__name__})")
+        return Reading(f"{REFUSED}the reply cannot be read ({type(error).__name__})")
 
 
 def _content(content: RecordDict, question: Question) -> Reading:
@@ -160,13 +167,11 @@ def _check_work(content: RecordDict, question: Question) -> None:
     """Refuse a reply that carries something else than an update, or is of other work than was asked for."""
     work = content.get(WORK)
     if not isinstance(work, ConfigRecord):
-        raise _RefusedError(
-            f"{OTHER_WORK}: the reply does not say what it carries and what was run (record {WORK!r})"
-        )
+        raise _OtherWorkError(f"the reply does not say what it carries and what was run (record {WORK!r})")
     if (carries := work.get(CARRIES)) != UPDATE:
-        raise _RefusedError(f"{OTHER_WORK}: the reply carries {_short(carries)}, asked was {UPDATE!r}")
+        raise _OtherWorkError(f"the reply carries {_short(carries)}, asked was {UPDATE!r}")
     if (ran := work.get(RAN)) != question.ran:
-        raise _RefusedError(f"{OTHER_WORK}: the client ran {_short(ran)}, asked was {question.ran!r}")
+        raise _OtherWorkError(f"the client ran {_short(ran)}, asked was {question.ran!r}")
 
 
 def _check_number(metrics: MetricRecord, question: Question) -> None:

@@ -164,9 +164,7 @@ class Worker:
             answers.failed[client] = traceback.format_exc()
             return None
         if result.ran != (asked := work_of(kind, work.config)):
-            answers.failed[client] = (
-                f"refused: {OTHER_WORK}: the client ran {result.ran!r}, asked was {asked!r}"
-            )
+            answers.failed[client] = f"{OTHER_WORK}: the client ran {result.ran!r}, asked was {asked!r}"
             return None
         if result.num_examples == 0 and client in work.assignments:
             return None  # nothing is left of its data, or nothing of them is to be forgotten: no failure

@@ -60,6 +60,7 @@ class Ledger:
         self.store = ReadOnlyStore(path) if read_only else Store(path)
         self.clock = clock
         self._leases: dict[str, Lease] = {}
+        self._knows: dict[str, Callable[[int], bool]] = {}  # branch → whether it has a client or part
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -81,6 +82,10 @@ class Ledger:
         """
         return self.store.batch()
 
+    def takes_requests(self, branch: str, knows: Callable[[int], bool]) -> None:
+        """Say that a branch is served by this process, and which clients and parts it has; for :meth:`submit`."""
+        self._knows[branch] = knows
+
     def submit(
         self,
         branch: str,
@@ -98,7 +103,8 @@ class Ledger:
             The id is taken in this branch by a request for other clients or another round (also a
             ValueError).
         LedgerError
-            The request names no client, one that is no number, or a negative round.
+            The request names no client, one that is no number or that its federation does not have, or a negative
+            round; or, in a process that serves federations, none of them is called `branch`.
         """
         asked = tuple(clients)
         if not request_id or not asked or not all(type(client) is int and client >= 0 for client in asked):
@@ -108,6 +114,14 @@ class Ledger:
         if at_round is not None and (type(at_round) is not int or at_round < 0):
             raise LedgerError(f"request {request_id!r}: at_round = {at_round!r} must be a round >= 0 or None")
         wanted = tuple(sorted(set(asked)))
+        if self._knows:
+            if branch not in self._knows:
+                served = ", ".join(map(repr, sorted(self._knows)))
+                raise LedgerError(
+                    f"request {request_id!r}: no federation is called {branch!r}, here are {served}"
+                )
+            if unknown := [number for number in wanted if not self._knows[branch](number)]:
+                raise LedgerError(f"request {request_id!r}: branch {branch!r} has no client {unknown[0]}")
         with self.batch():
             known = journal.find(self.store, branch, request_id)
             if known is not None and (known.clients, known.at_round) != (wanted, at_round):

@@ -20,7 +20,7 @@ SLOTS = 100
 def test_planning_and_committing_a_round(strategy):
     method = strategy(settings(num_clients=BILLION), **({"excluded": [5, 7]} if strategy is Retrain else {}))
     with Ledger(":memory:") as ledger:
-        docket = Docket(ledger, "branch", forgets=strategy is PUF, max_attempts=3)
+        docket = Docket(ledger, "branch", forgets=strategy is PUF, max_attempts=3, num_clients=BILLION)
         ledger.submit("branch", request_id="r", clients=(3, BILLION - 1), at_round=2)
         plans = []
         for round in range(1, 6):

@@ -8,6 +8,7 @@ import torch
 from fedunlearn.errors import DivergedError, OutOfMemoryError, RunError
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.payload import ModelState
+from fedunlearn.parts import Part, Parts
 from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.base import UnlearningStrategy
 from strategies.local_routine import LocalRoutine
@@ -199,21 +200,21 @@ def test_a_large_update_is_no_infinite_one():
     assert torch.isfinite(ran.weights(1)).all()
 
 
-@pytest.mark.parametrize("missing", ["arrays", "metrics"])
-def test_an_answer_without_its_parts_is_refused(missing):
-    made = federation()
-    whole = made.clients._train
+# -- a client with nothing left ------------------------------------------------------------------------------
 
-    def partly(message, context):
-        reply = whole(message, context)
-        if made.clients.number(context) == 4:
-            del reply.content[missing]
-        return reply
 
-    made.clients._train = partly
-    made.run(Retrain, 1)
-    assert list(made.report(1).failed) == [4]
-    assert made.report(1).failed[4].startswith("refused: ")
+def test_a_client_without_rows_counts_for_nothing_and_no_other_is_lost():
+    """All its data have been forgotten as a part: it answers with none, and those after it are in the sum."""
+    parts = Parts([Part(6, 2, 1.0)])
+    nothing = only(with_examples(0), client=2, rounds=range(3, 100))
+    made = federation(nothing, settings=settings(parts=parts))
+    made.submit("r1", (6,), 1)
+    made.run(PUF, 4)
+    assert made.clients.of_round(3, TRAIN) == list(EVERYONE)
+    assert made.report(3).failed == {}
+    assert sorted(made.report(3).losses) == [0, 1, 3, 4, 5]
+    w = averaged(averaged(made.weights(2), 3, [0, 1, 3, 4, 5]), 4, [0, 1, 3, 4, 5])
+    assert torch.allclose(made.weights(4), w, rtol=0, atol=1e-13)
 
 
 # -- a client that is to forget --------------------------------------------------------------------------

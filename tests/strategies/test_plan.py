@@ -115,7 +115,8 @@ def test_natural_only_leaves_out(situation):
 def test_retraining_samples_as_recovery_does(situation):
     """Oracle and recovery draw by the same rule, from the same pool: the same clients."""
     excluded = situation.gone
-    oracle = Retrain(settings(), excluded=excluded).plan(replace(situation, gone=frozenset(), to_forget=()))
+    everybody = settings(num_clients=situation.num_clients)
+    oracle = Retrain(everybody, excluded=excluded).plan(replace(situation, gone=frozenset(), to_forget=()))
     recovering = PUF(settings()).plan(replace(situation, to_forget=()))
     assert oracle == recovering
 

@@ -79,9 +79,14 @@ def settings(**changes: Any) -> Settings:
 
 @dataclass
 class Clients:
-    """The client side. ``fault(round, client, kind)`` says how an answer is to be spoilt, if at all."""
+    """The client side.
+
+    ``fault(round, client, kind)`` says how an answer is to be spoilt, if at all; ``rewritten(round, client, kind,
+    content)`` changes what is about to be sent.
+    """
 
     fault: Callable[[int, int, str], Fault | None] = lambda round, client, kind: None
+    rewritten: Callable[[int, int, str, RecordDict], None] = lambda round, client, kind, content: None
     asked: list[Asked] = field(default_factory=list)
 
     def of_round(self, round: int, kind: str | None = None) -> list[int]:
@@ -119,6 +124,7 @@ class Clients:
             metrics[NUMBER] = config[NUMBER]
         work = ConfigRecord({CARRIES: UPDATE, RAN: work_of(kind, config)})
         content = RecordDict({"arrays": pack(update), "metrics": metrics, WORK: work})
+        self.rewritten(round, client, kind, content)
         return Message(content, reply_to=message)
 
     def _query(self, message: Message, context: Context) -> Message:

@@ -1,0 +1,95 @@
+"""What a client says of its reply: that it is an update, and what was run for it."""
+
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+
+from clients import tasks
+from clients.app import app
+from clients.classification import Classification
+from clients.tasks import routine_of
+from fedunlearn import resident
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, ROUTINE, TRAIN, RoundWork
+from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
+from fedunlearn.federation.local_methods import Chosen
+from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.replies import Question, read
+from fedunlearn.parts import Assignment, Part
+from tests.clients.experiment import write
+
+SEED = 1
+CHOSEN = Chosen.of("random-label", {"epochs": 1, "batch-size": 8}).dumps()
+CONFIG = {"round": 1, "seed": SEED, "lr": 0.1}
+PART = {ASSIGNMENT: Assignment(2, Part(7, 2, 0.5)).dumps(), NUMBER: 7}
+NOTHING = {ASSIGNMENT: Assignment(2, Part(7, 2, classes=())).dumps(), NUMBER: 7}
+
+
+class Place:
+    def __init__(self, folder):
+        self.path, self.experiment = write(folder)
+        model = resident.new_model(self.experiment, resident.data_of(self.experiment, SEED), 5)
+        self.state = ModelState(model.vector, model.buffers())
+
+    def reply(self, kind, **config):
+        """Return what client 2 answers."""
+        grid = LocalGrid(app, 5, run_config={"experiment": str(self.path), "seed": SEED})
+        content = RecordDict({"arrays": pack(self.state), "config": ConfigRecord({**CONFIG, **config})})
+        (reply,) = grid.send_and_receive([Message(content, FIRST_CLIENT_NODE + 2, kind, group_id="1")])
+        return reply
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "ran"),
+    [
+        (TRAIN, {}, "train"),
+        (TRAIN, {ROUTINE: CHOSEN}, "train"),  # it is those who forget that the routine is meant for
+        (FORGET, {}, "train"),
+        (FORGET, {ROUTINE: CHOSEN}, CHOSEN),
+        (FORGET, {ROUTINE: CHOSEN, **PART}, CHOSEN),
+        (FORGET, {ROUTINE: CHOSEN, **NOTHING}, CHOSEN),
+    ],
+)
+def test_a_client_says_what_it_carries_and_ran_and_the_server_finds_that_it_was_asked_so(
+    place, kind, config, ran
+):
+    reply = place.reply(kind, **config)
+    assert dict(reply.content["work"]) == {"carries": "update", "ran": ran}
+    number = config.get(NUMBER, 2)
+    question = Question(
+        number, FIRST_CLIENT_NODE + 2, kind, "1", update_of=place.state, ran=ran, assigned=NUMBER in config
+    )
+    reading = read(reply, question)
+    assert reading.why == ""
+    assert (reading.contribution is None) == (config.get(ASSIGNMENT) == NOTHING[ASSIGNMENT])
+
+
+class Ignoring(Classification):
+    """A task of somebody's own that has never heard of routines."""
+
+    def train(self, client, kind, config):
+        return super().train(client, TRAIN, config)
+
+
+def test_a_client_that_ignores_the_routine_says_so_without_knowing(place, monkeypatch):
+    """What was run is said by whatever ran it, not copied from the question."""
+    monkeypatch.setitem(tasks.TASKS, "classification", Ignoring)
+    assert place.reply(FORGET, **{ROUTINE: CHOSEN}).content["work"]["ran"] == "train"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("task", [Ignoring, Classification])
+def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "classification", task)
+    work = RoundWork(place.state, {**CONFIG, ROUTINE: CHOSEN}, train=(0,), forget=(1,))
+    with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED), workers=workers) as grid:
+        answers = grid.trainer.train_round(work)
+    if task is Ignoring:
+        asked = f"the client ran 'train', asked was {CHOSEN!r}"
+        assert answers.failed == {1: f"refused: not what was asked: {asked}"}
+        assert answers.forgetting == [] and sorted(answers.losses) == [0]
+    else:
+        assert answers.failed == {} and sorted(answers.losses) == [0, 1]
