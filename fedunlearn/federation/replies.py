@@ -37,8 +37,8 @@ from fedunlearn.models.state import ModelState
 
 LONGEST_ERROR = 4000
 """Characters of a node's own account of an error that are kept: of a traceback, its end says most."""
-MOST_EXAMPLES = 2**53
-"""Above this a whole number is not exact in float64 any more, and a weight in a sum no longer means anything."""
+LARGEST = 2**53
+"""Up to this a whole number is exact in float64; nobody has a reason to send a larger one."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _update(arrays: object, like: ModelState) -> ModelState:
 
 def _whole(metrics: MetricRecord, name: str) -> int:
     value = metrics.get(name)
-    if type(value) is not int or not -MOST_EXAMPLES <= value <= MOST_EXAMPLES:
+    if type(value) is not int or not -LARGEST <= value <= LARGEST:
         raise _RefusedError(f"{name} = {_short(value)}, must be a whole number")
     return value
 
@@ -206,7 +206,7 @@ def _number(metrics: MetricRecord, name: str, default: float) -> float:
     value = metrics.get(name, default)
     if type(value) is float:
         return value
-    if type(value) is not int or abs(value) > MOST_EXAMPLES:
+    if type(value) is not int or abs(value) > LARGEST:
         raise _RefusedError(f"{name} = {_short(value)}, must be a number")
     return float(value)
 
