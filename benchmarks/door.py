@@ -79,27 +79,26 @@ def door(folder: Path, *, clients: int, tokens: Sequence[str]) -> Iterator[tuple
     """Open a door over a new run directory of so many clients; yield its address."""
     run = folder / "run"
     run.mkdir()
-    (run / "experiment.toml").write_text(EXPERIMENT.format(clients=clients))
+    (run / "experiment.toml").write_text(EXPERIMENT.format(clients=clients), encoding="utf-8")
     staff = [StaffEntry(name=f"poster{n}", token_sha256=token_hash(token)) for n, token in enumerate(tokens)]
     edit(folder / "roster.toml", lambda _: Roster(operators=tuple(staff)), new=True)
-    words = [
-        sys.executable,
-        "-m",
-        "fedunlearn.cli",
-        "door",
-        str(run),
-        "--roster",
-        str(folder / "roster.toml"),
-    ]
-    words += ["--port", "0", "--insecure-loopback", "--token-rate", "1e6", "--address-rate", "1e6"]
-    log = (folder / "door.log").open("w")
-    with log, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True) as process:
+    options = ["--insecure-loopback", "--token-rate", "1e6", "--address-rate", "1e6"]
+    with opened(run, folder / "roster.toml", options) as (host, port, _):
+        yield host, port
+
+
+@contextmanager
+def opened(run: Path, roster: Path, options: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """Open a door in a process of its own; yield its host, its port and the process's id."""
+    words = [sys.executable, "-m", "fedunlearn.cli", "door", str(run), "--roster", str(roster), "--port", "0"]
+    log = (run.parent / "door.log").open("w")
+    with log, subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             parts = urlsplit(process.stdout.readline().removeprefix("door: ").strip())
             if parts.hostname is None or parts.port is None:
-                raise SystemExit(f"the door did not open: {(folder / 'door.log').read_text()}")
-            yield parts.hostname, parts.port
+                raise SystemExit(f"the door did not open: {(run.parent / 'door.log').read_text()}")
+            yield parts.hostname, parts.port, process.pid
         finally:
             process.terminate()
 

@@ -24,11 +24,16 @@ class Limits:
         Of one request: its body as sent, chunked or not; its first line with all headers.
     head_seconds, body_seconds : float
         From a connection's opening, or the answer before, until the head is there; then until the body is.
+    silent_seconds : float
+        From a connection's acceptance until its first byte; and from there until its TLS handshake is over.
     ledger_seconds : float
         How long a request waits for the ledger, which the server may be writing to, before it is told to come
         back.
     connections, address_connections : int
-        Open at a time: altogether, and from one address.
+        Open at a time: altogether, and from one address. Whoever is one too many takes the place of the one that the
+        door has waited for longest (`fedunlearn.door.admission`).
+    silent : int
+        Open beside those and without a byte yet.
     waiting : int
         Requests that may wait for the ledger at a time.
     """
@@ -39,9 +44,11 @@ class Limits:
     head_bytes: int = 16 * 1024
     head_seconds: float = 10.0
     body_seconds: float = 10.0
+    silent_seconds: float = 5.0
     ledger_seconds: float = 10.0
     connections: int = 512
-    address_connections: int = 128
+    address_connections: int = 256
+    silent: int = 256
     waiting: int = 512
 
 

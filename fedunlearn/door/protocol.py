@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from fedunlearn.door.limits import Limits, neighbourhood
+from fedunlearn.door.admission import Admission, Visitor
+from fedunlearn.door.limits import Limits
 
 _UNREAD_SECONDS = 30.0
 """How long a peer may leave an answer lying."""
@@ -19,25 +21,30 @@ class DoorProtocol(H11Protocol):
     """One connection, closed when the next request's head is not whole in time, or an answer is not read.
 
     uvicorn has a limit for idle connections only: a peer that sends a byte now and then would stay for ever.
-    Subclasses made by :func:`protocol` carry the limits.
+
+    Parameters
+    ----------
+    limits
+    admission
+        Is told for whom the door waits, and who waits for the door.
+    visitor
+        Who this is there.
+    options
+        uvicorn's.
     """
 
-    limits: Limits
-    direct: bool
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection, unless there are too many already."""
+    def __init__(self, *, limits: Limits, admission: Admission, visitor: Visitor, **options: Any) -> None:
+        super().__init__(**options)
+        self._limits = limits
+        self._admission = admission
+        self._visitor = visitor
         self._until_head: asyncio.TimerHandle | None = None
         self._until_read: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin with a connection that has been admitted."""
         super().connection_made(transport)
-        host = self._host()
-        same = sum(
-            1 for other in self.connections if isinstance(other, DoorProtocol) and other._host() == host
-        )
-        greedy = self.direct and same > self.limits.address_connections
-        if greedy or len(self.connections) > self.limits.connections:
-            transport.abort()
-            return
+        self._visitor.end = transport.abort
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +60,7 @@ class DoorProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clean up."""
+        self._admission.leave(self._visitor)
         self._forget_head()
         self.resume_writing()
         super().connection_lost(exc)
@@ -60,6 +68,7 @@ class DoorProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """Wait for a peer that does not read, but not for ever."""
         super().pause_writing()
+        self._admission.awaiting(self._visitor)
         self._until_read = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -75,7 +84,7 @@ class DoorProtocol(H11Protocol):
         too_long = getattr(sys.exception(), "error_status_hint", 400) == 431
         if too_long:
             status, reason = 431, b"Request Header Fields Too Large"
-            why = f"a request's first line and headers may have {self.limits.head_bytes} bytes"
+            why = f"a request's first line and headers may have {self._limits.head_bytes} bytes"
         else:
             status, reason, why = 400, b"Bad Request", "this is no valid HTTP request"
         body = json.dumps({"error": why}).encode()
@@ -93,28 +102,19 @@ class DoorProtocol(H11Protocol):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _host(self) -> str:
-        return neighbourhood(self.client[0]) if self.client else ""
-
     def _watch(self) -> None:
         """Start the clock when a head is awaited, stop it when a request is being answered."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        asked = self.cycle is not None and not self.cycle.response_complete
+        if asked and not self.cycle.more_body:
+            self._admission.answering(self._visitor)
+        else:
+            self._admission.awaiting(self._visitor)
+        if asked:
             self._forget_head()
         elif self._until_head is None and not self.transport.is_closing():
-            self._until_head = self.loop.call_later(self.limits.head_seconds, self.transport.close)
+            self._until_head = self.loop.call_later(self._limits.head_seconds, self.transport.close)
 
     def _forget_head(self) -> None:
         if self._until_head is not None:
             self._until_head.cancel()
             self._until_head = None
-
-
-def protocol(limits: Limits, *, direct: bool = True) -> type[DoorProtocol]:
-    """Return the protocol class with these limits.
-
-    Parameters
-    ----------
-    direct
-        Whether a connection's address is the caller's. Behind a reverse proxy all have the proxy's.
-    """
-    return type("LimitedProtocol", (DoorProtocol,), {"limits": limits, "direct": direct})

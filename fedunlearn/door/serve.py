@@ -11,12 +11,16 @@ from types import FrameType
 
 import uvicorn
 
+from fedunlearn.door.acceptor import Acceptor
+from fedunlearn.door.admission import Admission, Visitor
 from fedunlearn.door.app import make_app
 from fedunlearn.door.limits import Limits
-from fedunlearn.door.protocol import protocol
+from fedunlearn.door.protocol import DoorProtocol
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.roster_file import RosterFile
 
+_BACKLOG = 4096
+"""Connections that the system keeps until they are accepted: of one too many the peer tries again after a second."""
 _GRACE = 10  # seconds for requests under way when the door is told to close
 
 
@@ -101,7 +105,7 @@ class DoorServer:
         self._server = _Server(
             uvicorn.Config(
                 make_app(folder, roster, limits),
-                http=protocol(limits, direct=proxy is None),
+                http=DoorProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -111,8 +115,11 @@ class DoorServer:
                 proxy_headers=proxy is not None,
                 forwarded_allow_ips=proxy,
                 timeout_graceful_shutdown=_GRACE,
-                ssl_context_factory=None if context is None else lambda _config, _default: context,
-            )
+            ),
+            self._listener,
+            limits,
+            context,
+            direct=proxy is None,
         )
 
     def run(self) -> None:
@@ -128,6 +135,45 @@ class DoorServer:
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's, but for how connections are accepted and what a signal does."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        limits: Limits,
+        context: ssl.SSLContext | None,
+        *,
+        direct: bool,
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._limits = limits
+        self._context = context
+        self._direct = direct
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        limits = self._limits
+        admission = Admission(limits.connections, limits.address_connections if self._direct else None)
+
+        def protocol(visitor: Visitor) -> DoorProtocol:
+            return DoorProtocol(
+                limits=limits,
+                admission=admission,
+                visitor=visitor,
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+
+        acceptor = Acceptor(self._listener, limits, admission, protocol, self._context)
+        self.servers = [acceptor]  # type: ignore[list-item]  # closed and waited for as asyncio's are
+        self.started = True
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own would, once all is finished, raise the signal again: a door that was told to close and
         # did is no failure.
@@ -158,7 +204,7 @@ def listen(host: str, port: int, *, loopback_only: bool) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(256)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise UserError(f"--host {host} --port {port}: cannot be listened on ({error.strerror})") from None

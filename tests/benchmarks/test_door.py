@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import door
+from benchmarks import door, door_silence
 from benchmarks.door import Figures
 
 
@@ -36,3 +36,19 @@ def test_a_ledger_that_lacks_a_request_is_noticed(tmp_path, monkeypatch) -> None
     )
     with pytest.raises(SystemExit, match="what was acknowledged"):
         door.measure(tmp_path, posters=2, requests=3)
+
+
+def test_silent_connections_beside_a_prober(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(door_silence, "HOLD_SECONDS", 0.1)
+    arguments = ["--kind", "silent", "--kind", "head", "--connections", "20"]
+    door_silence.main([*arguments, "--json", str(tmp_path / "f.json")])
+    found = json.loads((tmp_path / "f.json").read_text())["figures"]
+    assert [(one["kind"], one["tls"], one["connections"], one["failed"]) for one in found] == [
+        ("silent", True, 20, 0),
+        ("head", True, 20, 0),
+    ]
+    assert all(one["probes"] >= 2 and 0 < one["p95"] <= one["worst"] < 1 for one in found)
+    monkeypatch.setattr(door_silence, "probe", lambda *_: float("inf"))
+    with pytest.raises(SystemExit, match="/health failed, or took longer than 1 s"):
+        door_silence.main([*arguments[:2], "--plain", "--connections", "1"])
+    assert "inf" in capsys.readouterr().out
