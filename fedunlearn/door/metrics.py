@@ -106,8 +106,8 @@ class Federation:
             *_gauge("trail_entries", "Entries of the audit trail.", self.trail),
         ]
         if (lease := self.lease) is not None:
-            taken, renewed = max(0.0, now - lease.taken_at), max(0.0, now - lease.renewed_at)
-            alive = float(renewed < lease.seconds)
+            taken = max(0.0, now - lease.taken_at)
+            alive = float(lease.held(now))
             lines += _gauge("lease_token", "How often a server took the lease.", lease.token)
             lines += _gauge("lease_holder_age_seconds", "Since the last server took the lease.", taken)
             lines += _gauge("lease_held", "1 while its holder renews it: a server is at work.", alive)

@@ -3,7 +3,7 @@
 A server that is cut off may still live while another takes its place. Times only decide when another *may* take
 over; that the earlier one stops is decided by the *token*, which grows with every taking and which the earlier one's
 next write finds changed, inside the very transaction that would have written. So a wrong clock costs a changeover at
-most, never two writers.
+most, never two writers. A holder that is known to have died, a process of this machine, is not waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fedunlearn.errors import RunError
+from fedunlearn.requests import processes
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
 
@@ -40,17 +41,22 @@ class ServerRecord:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """The lease as it stands: it runs out `seconds` after `renewed_at` (Unix seconds; 0 once it was released)."""
+    """The lease as it stands: it runs out `seconds` after `renewed_at` (Unix seconds; 0 once it was released).
+
+    `process` is the holder's `processes.identity`, or "".
+    """
 
     token: int
     holder: str
     taken_at: float
     renewed_at: float
     seconds: float
+    process: str = ""
 
     def held(self, now: float) -> bool:
-        """Whether it has neither run out nor been given back."""
-        return bool(self.renewed_at) and now - self.renewed_at <= self.seconds
+        """Whether it has neither run out nor been given back, and its holder is not known to have died."""
+        running = bool(self.renewed_at) and now - self.renewed_at <= self.seconds
+        return running and not processes.is_dead(self.process)
 
 
 def read(store: Store, branch: str) -> LeaseRecord | None:
@@ -58,7 +64,9 @@ def read(store: Store, branch: str) -> LeaseRecord | None:
     row = store.row("SELECT * FROM leases WHERE branch = ?", branch)
     if row is None:
         return None
-    return LeaseRecord(row["token"], row["holder"], row["taken_at"], row["renewed_at"], row["seconds"])
+    return LeaseRecord(
+        row["token"], row["holder"], row["taken_at"], row["renewed_at"], row["seconds"], row["process"]
+    )
 
 
 def servers(store: Store, branch: str) -> list[ServerRecord]:
@@ -196,7 +204,8 @@ def take(
 
 
 def _may_take(found: LeaseRecord, holder: str, now: float, watched: float) -> bool:
-    return found.holder == holder or now >= found.renewed_at + found.seconds or watched >= found.seconds
+    over = now >= found.renewed_at + found.seconds or watched >= found.seconds
+    return found.holder == holder or over or processes.is_dead(found.process)
 
 
 def _write(
@@ -212,9 +221,9 @@ def _write(
     token = 1 + max(highest["token"], 0 if before is None else before.token)
     now = float(clock())
     store.rows(
-        "INSERT OR REPLACE INTO leases (branch, token, holder, taken_at, renewed_at, seconds) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        *(branch, token, holder, now, now, float(seconds)),
+        "INSERT OR REPLACE INTO leases (branch, token, holder, taken_at, renewed_at, seconds, process) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        *(branch, token, holder, now, now, float(seconds), processes.identity()),
     )
     store.rows(
         "INSERT INTO servers (branch, token, holder, taken_at) VALUES (?, ?, ?, ?)",

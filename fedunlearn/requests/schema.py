@@ -102,7 +102,8 @@ CREATE TABLE leases (
     holder TEXT NOT NULL,
     taken_at REAL NOT NULL,
     renewed_at REAL NOT NULL,
-    seconds REAL NOT NULL
+    seconds REAL NOT NULL,
+    process TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE servers (
     branch TEXT NOT NULL,
