@@ -130,7 +130,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "\n\n".join([tables(found), cost, f"{where}. By `python -m benchmarks.augmentation`."])
     print(text)
     if chosen.write_docs:
-        PAGE.write_text(docs.with_figures(PAGE.read_text(), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"))
+        PAGE.write_text(
+            docs.with_figures(
+                PAGE.read_text(encoding="utf-8"), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"
+            ),
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -147,11 +147,11 @@ def run_block(
 def _command(case: Case, folder: Path) -> Block:
     """Run ``fedunlearn run`` until the first round is in its log: what a user waits for."""
     path, out = folder / "command.toml", Path(tempfile.mkdtemp(dir=folder))
-    path.write_text(case.toml())
+    path.write_text(case.toml(), encoding="utf-8")
     command = [sys.executable, "-m", "fedunlearn.cli", "run", str(path), "--out", str(out)]
 
     def first_round_done() -> bool:
-        return any('"round": 1,' in log.read_text() for log in out.glob("*/metrics.jsonl"))
+        return any('"round": 1,' in log.read_text(encoding="utf-8") for log in out.glob("*/metrics.jsonl"))
 
     with launched(command, folder) as run:
         seconds = run.wait_until(first_round_done)
@@ -162,7 +162,7 @@ def _flower(case: Case, folder: Path, threads: int) -> Block:
     path = None
     if not case.noop_floats:
         path = folder / "flower.toml"
-        path.write_text(case.toml())
+        path.write_text(case.toml(), encoding="utf-8")
     found = stock_flower.run(
         FlowerCase(
             num_clients=case.num_clients,

@@ -256,8 +256,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = f"{tables(found, of_hosts)}\n\n{where}"
     print(text)
     if asked.write_docs:
-        PAGE.write_text(docs.with_figures(PAGE.read_text(), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"))
-        PICTURE.write_text(picture(found))
+        PAGE.write_text(
+            docs.with_figures(
+                PAGE.read_text(encoding="utf-8"), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"
+            ),
+            encoding="utf-8",
+        )
+        PICTURE.write_text(picture(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,4 +30,4 @@ def with_figures(
 
 def write(figures: str, page: Path = PAGE) -> None:
     """Put figures into the page."""
-    page.write_text(with_figures(page.read_text(), figures))
+    page.write_text(with_figures(page.read_text(encoding="utf-8"), figures), encoding="utf-8")

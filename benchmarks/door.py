@@ -91,13 +91,13 @@ def door(folder: Path, *, clients: int, tokens: Sequence[str]) -> Iterator[tuple
 def opened(run: Path, roster: Path, options: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """Open a door in a process of its own; yield its host, its port and the process's id."""
     words = [sys.executable, "-m", "fedunlearn.cli", "door", str(run), "--roster", str(roster), "--port", "0"]
-    log = (run.parent / "door.log").open("w")
+    log = (run.parent / "door.log").open("w", encoding="utf-8")
     with log, subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=log, text=True) as process:
         try:
             assert process.stdout is not None
             parts = urlsplit(process.stdout.readline().removeprefix("door: ").strip())
             if parts.hostname is None or parts.port is None:
-                raise SystemExit(f"the door did not open: {(run.parent / 'door.log').read_text()}")
+                raise SystemExit(f"the door did not open: {(run.parent / 'door.log').read_text(encoding="utf-8")}")
             yield parts.hostname, parts.port, process.pid
         finally:
             process.terminate()
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(in_words(machine()))
     if chosen.json is not None:
         document = {"machine": machine(), "figures": [asdict(one) for one in found]}
-        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def save(results: Results, json_file: Path | None) -> None:
     verdicts: list[Verdict] = [verdict(goal, results) for goal in GOALS]
     content = results.to_dict() | {"goals": [v.to_dict() for v in verdicts]}
     json_file.parent.mkdir(parents=True, exist_ok=True)
-    json_file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    json_file.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _guard(record: bool) -> None:

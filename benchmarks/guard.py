@@ -53,7 +53,7 @@ class Record:
     def read(cls, path: Path = RECORDED) -> Record:
         """Read a file that :func:`record` wrote."""
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             return cls(found["factor"], {(r["case"], r["row"]): r["ratio"] for r in found["ratios"]})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: holds no recorded ratios ({error}); run {REMEDY}") from error
@@ -112,7 +112,7 @@ def record(
         for (case, row), ratio in found.items()
     ]
     content = {"factor": FACTOR, "machine": machine(), "ratios": entries}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return Record(FACTOR, found)
 
 

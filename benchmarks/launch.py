@@ -57,7 +57,11 @@ class Launched:
         return time.monotonic() - self.began
 
     def _last_words(self) -> str:
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line
+            for line in self.log.read_text(errors="replace", encoding="utf-8").splitlines()
+            if line.strip()
+        ]
         return lines[-1] if lines else f"ended with exit code {self.process.returncode} and without a word"
 
 
@@ -75,7 +79,7 @@ def launched(command: Command, folder: Path) -> Iterator[Launched]:
                 env=environment() | tree.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=stack.enter_context(log.open("w")),
+                stderr=stack.enter_context(log.open("w", encoding="utf-8")),
                 text=True,
             )
         )

@@ -85,7 +85,7 @@ class PeakMemory:
 def pss(pid: int) -> int:
     """Return the proportional set size of a process in bytes; 0 if it has ended."""
     try:
-        return parse_pss((PROC / str(pid) / "smaps_rollup").read_text())
+        return parse_pss((PROC / str(pid) / "smaps_rollup").read_text(encoding="utf-8"))
     except OSError:
         return 0
 
@@ -104,6 +104,6 @@ def parse_pss(rollup: str) -> int:
 
 def _name(pid: int) -> str:
     try:
-        return (PROC / str(pid) / "comm").read_text().strip()
+        return (PROC / str(pid) / "comm").read_text(encoding="utf-8").strip()
     except OSError:
         return "ended"

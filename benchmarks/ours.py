@@ -107,7 +107,7 @@ def federation(row: str, case: Case, folder: Path, threads: int) -> Federation:
         return _noop(row, case, threads)
     engine, numerics = engine_settings(row, case, threads)
     path = folder / f"{row}-{threads}.toml"
-    path.write_text(case.toml(engine, numerics))
+    path.write_text(case.toml(engine, numerics), encoding="utf-8")
     try:
         experiment = resident.experiment_at(str(path))
         data = resident.data_of(experiment, SEED)

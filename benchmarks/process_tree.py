@@ -97,7 +97,7 @@ def _living() -> Iterable[tuple[Process, int]]:
         if not entry.name.isdigit():
             continue
         try:
-            stat = (PROC / entry.name / "stat").read_text()
+            stat = (PROC / entry.name / "stat").read_text(encoding="utf-8")
         except OSError:  # it has ended
             continue
         state, parent, *rest = stat.rpartition(")")[2].split()  # the name before may contain anything

@@ -173,7 +173,7 @@ class Results:
     def read(cls, path: Path) -> Results:
         """Read a file that :func:`to_dict` made; a UserError says why it cannot be used."""
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             if found["schema"] != SCHEMA:
                 raise UserError(f"{path}: schema = {found['schema']}, must be {SCHEMA}")
             results = cls(found["machine"])

@@ -115,6 +115,6 @@ def make(name: str, case: Case, folder: Path, threads: int) -> Row:
     if case.noop_floats:
         return Memcpy(case.noop_floats, case.num_clients, threads)
     path = folder / f"{name}.toml"
-    path.write_text(case.toml())
+    path.write_text(case.toml(), encoding="utf-8")
     experiment = resident.experiment_at(str(path))
     return BareLoop(experiment, resident.data_of(experiment, SEED), SEED, threads)

@@ -116,7 +116,7 @@ def run(
         base = tempfile.gettempdir()
         folder = Path(tempfile.mkdtemp(prefix="flower-", dir=base if len(base) <= LONGEST_FOLDER else "/tmp"))
         stack.callback(shutil.rmtree, folder)
-        (folder / "run.toml").write_text(dumps(settings | {"output": str(folder)}))
+        (folder / "run.toml").write_text(dumps(settings | {"output": str(folder)}), encoding="utf-8")
         tree = ProcessTree()
         stack.callback(tree.stop)
         memory = PeakMemory(tree)
@@ -127,7 +127,7 @@ def run(
         if not (folder / "result.json").exists():
             raise RunError(_failure(ending, log, folder))
         report("stopping")
-        found = json.loads((folder / "result.json").read_text())
+        found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         return FlowerRun(
             seconds=[end - start for start, end in zip(found["began"], found["ended"], strict=True)],
             first_send=found["began"][0] - began,
@@ -190,7 +190,11 @@ def _follow(lines: Iterable[str], report: Callable[[str], None]) -> list[str]:
 def _failure(ending: str, log: list[str], folder: Path) -> str:
     if not any("ERROR" in line or "Error" in line for line in log):  # then it is in the SuperLink's
         files = sorted((folder / "home").rglob("superlink.log"))
-        log += [line for file in files for line in file.read_text(errors="replace").splitlines()[-TAIL:]]
+        log += [
+            line
+            for file in files
+            for line in file.read_text(errors="replace", encoding="utf-8").splitlines()[-TAIL:]
+        ]
     return "\n    ".join([f"stock Flower {ending} and gave no result; its log ends with:", *log])
 
 

@@ -231,9 +231,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text)
     if chosen.json is not None:
         found = {model: [asdict(row) for row in some] for model, some in rows.items()}
-        chosen.json.write_text(json.dumps({"machine": machine(PACKAGES), "models": found}, indent=1) + "\n")
+        chosen.json.write_text(
+            json.dumps({"machine": machine(PACKAGES), "models": found}, indent=1) + "\n", encoding="utf-8"
+        )
     if chosen.write_docs:
-        PAGE.write_text(docs.with_figures(PAGE.read_text(), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"))
+        PAGE.write_text(
+            docs.with_figures(
+                PAGE.read_text(encoding="utf-8"), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"
+            ),
+            encoding="utf-8",
+        )
 
 
 def _command(arguments: Sequence[str] | None) -> list[str]:

@@ -33,7 +33,7 @@ def main() -> None:
     keys = {}
     for path in sorted(PUBLIC_KEYS.glob("client-*.pub")):
         if match := re.fullmatch(r"client-(\d+)", path.stem):
-            keys[int(match[1])] = canonical_key(path.read_text())
+            keys[int(match[1])] = canonical_key(path.read_text(encoding="utf-8"))
     if not keys:
         sys.exit(
             f"{PUBLIC_KEYS}: no client-<number>.pub; ask every client for the public key of its SuperNode"

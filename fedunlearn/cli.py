@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_sweep, cli_trail, terminal
 from fedunlearn.errors import RunError, UserError
@@ -116,14 +117,12 @@ def run(
     except KeyboardInterrupt:
         progress.close()
         words = [shlex.quote(word) for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
-        console.print(
-            f"stopped; continue with: fedunlearn {' '.join(words)} --resume", markup=False, soft_wrap=True
-        )
+        terminal.say(console, f"stopped; continue with: fedunlearn {' '.join(words)} --resume")
         raise typer.Exit(1) from None
     finally:
         progress.close()
     if experiment.live:
-        console.print(f"run: {folder}", highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, f"run: {terminal.shown(folder)}")
     elif _show(folder, console):
         raise typer.Exit(1)
 
@@ -183,7 +182,7 @@ def list_(
 
     console = terminal.console()
     for name, text in catalogue(what):
-        console.print(f"[bold]{name}[/]  {text}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble((name, "bold"), f"  {text}"), soft_wrap=True)
 
 
 @data.command()
@@ -207,15 +206,17 @@ def phantom(
         def done(site: str, case: int) -> None:
             bars.update(task, advance=1, description=site)
             if case == cases - 1:
-                console.print(f"{site}: {cases} case{'s' * (cases > 1)}", highlight=False)
+                console.print(f"{site}: {cases} case{'s' * (cases > 1)}")
 
         try:
             write_phantoms(out, cases=cases, seed=seed, size=size, done=done)
         except KeyboardInterrupt:
             bars.stop()
-            console.print(f"stopped; {out} is incomplete: delete it before you start again", markup=False)
+            terminal.say(
+                console, f"stopped; {terminal.shown(out)} is incomplete: delete it before you start again"
+            )
             raise typer.Exit(1) from None
-    console.print(f"phantoms: {out}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"phantoms: {terminal.shown(out)}")
 
 
 @data.command()
@@ -235,7 +236,7 @@ def augmentations(
     from fedunlearn.simulation.augmented import draw_augmentations
 
     draw_augmentations(experiment, out)
-    terminal.console().print(f"picture: {out}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(terminal.console(), f"picture: {terminal.shown(out)}")
 
 
 def _show(folder: Path, console: Console) -> bool:
@@ -245,16 +246,17 @@ def _show(folder: Path, console: Console) -> bool:
     from fedunlearn.report.scores import Scores
     from fedunlearn.report.tables import markdown, scorecard_table
     from fedunlearn.simulation.runner import read_scorecard
+    from fedunlearn.text_files import write_text
 
     card = with_setting(read_scorecard(folder), folder)
-    (folder / "scorecard.md").write_text(markdown(card))
+    write_text(folder / "scorecard.md", markdown(card))
     page = write_report(folder)
     console.print(scorecard_table(card))
     failures = Scores(card).failures()
     for label, reasons in failures.items():
         for why in reasons:
-            console.print(f"{label}: forgetting {why}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+            terminal.say(console, f"{label}: forgetting {why}")
+    terminal.say(console, f"report: {terminal.shown(page)}")
     return bool(failures)
 
 
@@ -281,17 +283,23 @@ cli_trail.register(app)
 
 def main() -> None:
     """Entry point: exit code 0 done, 2 the user's input is wrong (one line), 1 the run failed."""
+    terminal.prepare()
     try:
-        app()
+        try:
+            app()
+        finally:
+            terminal.finish()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(2, f"error: {error}")
     except OSError as error:  # such as a full disk: nothing that the input could have got right
-        print(f"failed: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _end(1, f"failed: {error.filename or 'a file'}: {error.strerror or error}")
     except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _end(1, f"failed: {error}")
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(terminal.one_line(message), file=sys.stderr)
+    raise SystemExit(code) from None
 
 
 if __name__ == "__main__":

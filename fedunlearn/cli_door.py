@@ -134,7 +134,7 @@ def add_client(
     from fedunlearn.roster import ClientEntry, canonical_key, token_hash
 
     try:
-        key = None if public_key is None else canonical_key(public_key.read_text())
+        key = None if public_key is None else canonical_key(public_key.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--public-key {public_key}: {getattr(error, 'strerror', None) or error}") from None
 

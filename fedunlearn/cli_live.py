@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from fedunlearn import terminal
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.text_files import read_text
 
 if TYPE_CHECKING:
     from fedunlearn.requests import Intake, Ledger, RequestRecord
@@ -112,7 +114,7 @@ def withdraw(
     else:
         with _intake(Path(place)) as intake:
             record = intake.withdraw(request, actor=LOCAL)
-    terminal.console().print(f"request {record.id}: {record.state}", markup=False, highlight=False)
+    terminal.say(terminal.console(), f"request {record.id}: {record.state}")
 
 
 def requests(
@@ -143,7 +145,7 @@ def requests(
     with _ledger(Path(place), read_only=True) as ledger:
         console.print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
         for line in reasons(ledger.requests(LIVE_BRANCH), ledger.audit(LIVE_BRANCH)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            terminal.say(console, line)
         if verify or head is not None:
             _verify(console, ledger, head)
 
@@ -165,10 +167,10 @@ def _verify(console: Console, ledger: Ledger, text: str | None) -> None:
         of_this = head if name == LIVE_BRANCH or len(names) == 1 else None
         problems = ledger.check_trail(name, head=of_this)
         for problem in problems:
-            console.print(f"{name}: {problem}", markup=False, highlight=False, soft_wrap=True)
+            terminal.say(console, f"{name}: {problem}")
         bad += bool(problems)
         if not problems and (last := ledger.head(name)) is not None:
-            console.print(f"{name}: trail intact; head {last}", markup=False, highlight=False, soft_wrap=True)
+            terminal.say(console, f"{name}: trail intact; head {last}")
     if bad:
         raise RunError(f"{bad} of {len(names)} trails {'is' if bad == 1 else 'are'} not intact")
 
@@ -181,13 +183,12 @@ def _acknowledge(console: Console, request_id: str, state: str, same_as: str | N
             "end without forgetting"
         )
     lines.append(f"head {head} (keep it: it proves that the request was made)")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    terminal.say(console, *lines)
 
 
 def _say_unserved(console: Console, remedy: str, *, wait: bool) -> None:
     line = f"nobody serves this run now; {remedy}{'; waiting for a server' if wait else ''}"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    terminal.say(console, line)
 
 
 def _follow(console: Console, look: Callable[[], RequestRecord]) -> None:
@@ -200,15 +201,15 @@ def _follow(console: Console, look: Callable[[], RequestRecord]) -> None:
         with console.status("") as status:
             while True:
                 if record.state != shown and (shown is not None or record.state != "received"):
-                    console.print(f"request {record.id}: {record.state}", markup=False, highlight=False)
+                    console.print(f"request {record.id}: {record.state}", soft_wrap=True)
                 shown = record.state
-                status.update(f"{record.id}: {record.state}")
+                status.update(Text(f"{record.id}: {record.state}"))
                 if record.ended:
                     break
                 time.sleep(LOOK_SECONDS)
                 record = look()
     except KeyboardInterrupt:
-        console.print(f"stopped waiting; request {record.id} stays, it is {record.state}", markup=False)
+        terminal.say(console, f"stopped waiting; request {record.id} stays, it is {record.state}")
         raise typer.Exit(1) from None
     if record.state not in ("forgotten", "duplicate"):
         raise RunError(f"request {record.id}: {ENDINGS[record.state].title} ({record.state})")
@@ -224,7 +225,7 @@ def _patiently(console: Console, look: Callable[[], RequestRecord]) -> RequestRe
             return look()
         except UnreachableError as error:
             if not said:
-                console.print(f"{error}; still waiting", markup=False, highlight=False, soft_wrap=True)
+                console.print(f"{error}; still waiting", soft_wrap=True)
             said = True
 
 
@@ -278,10 +279,10 @@ def _token(file: Path | None) -> str:
         token, where = os.environ.get("FEDUNLEARN_TOKEN", ""), "$FEDUNLEARN_TOKEN"
     else:
         try:
-            token, where = file.read_text(), str(file)
+            token, where = read_text(file), str(file)
         except OSError as error:
             raise UserError(f"--token-file {file}: cannot be read ({error.strerror})") from None
-        except UnicodeDecodeError:
+        except UserError:
             raise UserError(f"--token-file {file}: is no text; a token is one line of it") from None
     token = token.strip()
     if not token or not (token.isascii() and token.isprintable()) or " " in token:

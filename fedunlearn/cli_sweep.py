@@ -66,7 +66,7 @@ def sweep(
         line = (
             f"\n{place}/{len(searched.labels)} {label}: {trials} settings, {seeds} seed{'s' * (seeds != 1)}"
         )
-        console.print(line, highlight=False, markup=False)
+        terminal.say(console, line)
 
     def progress() -> Progress:
         return progress_for(console)
@@ -75,19 +75,15 @@ def sweep(
         folder, found = run_sweep(searched, out=out, fresh=fresh, progress=progress, begins=begins)
     except KeyboardInterrupt:
         words = [shlex.quote(word) for word in sys.argv[1:] if word != "--fresh"]
-        console.print(f"stopped; continue with: fedunlearn {' '.join(words)}", markup=False, soft_wrap=True)
+        terminal.say(console, f"stopped; continue with: fedunlearn {' '.join(words)}")
         raise typer.Exit(1) from None
     console.print()
     for label, best in chosen(searched, found).items():
         before, after = (number(each.score, 2) for each in (found[label][0], best))
-        console.print(
-            f"{label}: {searched.settings.by} {before} → {after}, {settings_words(best.trial.settings)}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"next: fedunlearn run {folder / TUNED}", highlight=False, markup=False, soft_wrap=True)
+        settings = settings_words(best.trial.settings)
+        terminal.say(console, f"{label}: {searched.settings.by} {before} → {after}, {settings}")
+    terminal.say(console, f"report: {terminal.shown(folder / 'report.html')}")
+    terminal.say(console, f"next: fedunlearn run {shlex.quote(str(folder / TUNED))}")
 
 
 def _forecast(seeds: tuple[int, ...], experiments: Mapping[str, Experiment], console: Console) -> None:
@@ -96,5 +92,5 @@ def _forecast(seeds: tuple[int, ...], experiments: Mapping[str, Experiment], con
         settings = len(experiment.methods)
         times = settings * sum(len(experiment.target_sets(seed)) for seed in experiment.seeds)
         total += times
-        console.print(f"{label}: {settings} settings, {times} times to forget", highlight=False, markup=False)
-    console.print(f"{total} times to forget in all; seeds {', '.join(map(str, seeds))}", highlight=False)
+        console.print(f"{label}: {settings} settings, {times} times to forget")
+    console.print(f"{total} times to forget in all; seeds {', '.join(map(str, seeds))}")

@@ -1,16 +1,28 @@
 """Files that a crash leaves whole or not at all."""
 
+import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from fedunlearn.errors import naming
+
+_LONGEST_NAME = 255
+"""Bytes that a file's name may have."""
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file so that after a crash it is there whole or not at all."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, content)
-    move_durably(temporary, path)
+    if len(os.fsencode(temporary.name)) > _LONGEST_NAME:
+        temporary = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.tmp")
+    try:
+        write_synced(temporary, content)
+        move_durably(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def write_synced(path: Path, content: bytes, *, mode: int = 0o666, new: bool = False) -> None:

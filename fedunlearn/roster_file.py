@@ -38,7 +38,7 @@ def edit(path: Path, change: Callable[[Roster], Roster], *, new: bool = False) -
     if not path.parent.is_dir():
         raise UserError(f"{path}: its folder does not exist; make it first")
     # A file of its own: the roster itself is replaced by every change, and a lock on it with it.
-    with (path.parent / f".{path.name}.lock").open("w") as lock:
+    with (path.parent / f".{path.name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if new and path.exists():
             raise UserError(

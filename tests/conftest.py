@@ -15,6 +15,19 @@ settings.load_profile("fedunlearn")
 _caches = tempfile.TemporaryDirectory(prefix="fedunlearn-tests-")
 os.environ["XDG_CACHE_HOME"] = _caches.name
 
+# What a user has set for runs of their own would make tests pass or fail: a cache that is there already above all.
+USERS = (
+    "FEDUNLEARN_CACHE",
+    "FEDUNLEARN_SIGNING_KEY",
+    "FEDUNLEARN_TOKEN",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+)
+for _name in USERS:
+    os.environ.pop(_name, None)
+
 
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
+from fedunlearn import json_text
 from fedunlearn.config.conditions import above, at_least, at_most, distinct, not_empty
-from fedunlearn.errors import ConfigError
+from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.home import expanded
 from fedunlearn.parts import Part
 
 Numbers = Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct]
@@ -121,11 +121,11 @@ def read_samples(file: str, clients: Iterable[int]) -> dict[int, tuple[int, ...]
         With one line that names the file and what is wrong.
     """
     try:
-        content = json.loads(Path(file).read_text())
+        content = json_text.loads(expanded(file).read_bytes(), file)
     except OSError as error:
         raise ConfigError(f"samples = {file!r}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise ConfigError(f"samples = {file!r}: is no JSON ({error})") from None
+    except UserError as error:
+        raise ConfigError(f"samples = {file!r}: {str(error).removeprefix(f'{file}: ')}") from None
     clients = list(clients)
     by_client = {str(clients[0]): content} if isinstance(content, list) and len(clients) == 1 else content
     if not isinstance(by_client, dict):

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fedunlearn.home import cache_home, path_in, why_temporary
+
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 CHECKSUM = 32
 """Bytes at the head of an entry."""
@@ -26,13 +28,14 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def arrays_folder() -> Path:
     """Return where arrays are kept: in ``$FEDUNLEARN_CACHE``, else in the user's folder for caches."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given) / "arrays"
-    users = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is to be ignored.
-    base = Path(users) if Path(users).is_absolute() else Path("~/.cache").expanduser()
-    return base / "fedunlearn" / "arrays"
+    given = path_in(CACHE_VARIABLE)
+    return given / "arrays" if given else cache_home() / "fedunlearn" / "arrays"
+
+
+def why_not_kept() -> list[str]:
+    """Return a line that says why arrays are kept for this process only; none where they are kept for the next."""
+    why = "" if path_in(CACHE_VARIABLE) else why_temporary()
+    return [why] if why else []
 
 
 class ArrayCache:

@@ -89,7 +89,11 @@ def covertype(directory: str | Path) -> Table:
 def _rows(file: Path) -> npt.NDArray[Any]:
     """Return the numbers of an archive, (n, 55)."""
     try:
-        with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as lines:
+        with (
+            gzip.open(file, "rt", encoding="utf-8")
+            if file.suffix == ".gz"
+            else file.open(encoding="utf-8") as lines
+        ):
             return np.loadtxt(lines, delimiter=",", ndmin=2)
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{file}: is no Covertype archive ({error})") from error

@@ -223,7 +223,7 @@ class Supervisor:
 
     def _remembered(self) -> str | None:
         try:
-            return str(json.loads((self._folder / MEMORY).read_text())["run"])
+            return str(json.loads((self._folder / MEMORY).read_text(encoding="utf-8"))["run"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):

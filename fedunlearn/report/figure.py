@@ -14,6 +14,7 @@ from fedunlearn.report.palette import Look, css_variables, looks
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.trajectories import trajectory
+from fedunlearn.text_files import write_text
 
 MARGIN, LEGEND, GAP = 12.0, 40.0, 14.0
 
@@ -41,7 +42,7 @@ def write_figure(run_dir: Path, path: Path, *, number: int = 0) -> Path:
         choice = f"choose 0 to {len(charts) - 1}" if charts else "its branches.json lists no method"
         raise UserError(f"chart {number}: {run_dir} has {len(charts)}; {choice}")
     try:
-        path.write_text(_compose(run, charts[number], run_dir.name))
+        write_text(path, _compose(run, charts[number], run_dir.name))
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another file") from error
     return path

@@ -9,6 +9,7 @@ from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import looks
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.style import stylesheet
+from fedunlearn.text_files import write_text
 
 NAVIGATION = {
     "verdict": "Findings",
@@ -39,9 +40,7 @@ def write_report(run_dir: Path) -> Path:
     """
     page = render(read_run(run_dir))
     path = run_dir / "report.html"
-    partial = path.with_suffix(".html.partial")  # a reader never sees half a page
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, page)
     return path
 
 

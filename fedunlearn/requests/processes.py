@@ -45,8 +45,8 @@ def _place() -> str | None:
     """Return the boot of the system and the namespaces of process numbers and of the clock."""
     try:
         # Where /proc is of another namespace than this process, it would tell of others under our numbers.
-        own = (_PROC / "self/stat").read_text(errors="replace").partition(" ")[0] == str(os.getpid())
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        own = (_PROC / "self/stat").read_text(errors="replace", encoding="utf-8").partition(" ")[0] == str(os.getpid())
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespaces = [str((_PROC / "self/ns" / kind).readlink()) for kind in ("pid", "time")]
     except OSError:
         return None
@@ -56,7 +56,7 @@ def _place() -> str | None:
 def _status(number: int) -> list[str]:
     """Return the fields of /proc/NUMBER/stat from the third, the state, on; none if they cannot be read."""
     try:
-        text = (_PROC / str(number) / "stat").read_text(errors="replace")
+        text = (_PROC / str(number) / "stat").read_text(errors="replace", encoding="utf-8")
     except OSError:
         return []
     # The second field is a name in brackets, which may hold anything.

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedunlearn import resident
+from fedunlearn import json_text, resident
 from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
 from fedunlearn.runs.directory import RunDirectory
@@ -242,7 +242,7 @@ class Cache:
     def load_branch(self, key: str, run: RunDirectory, branch: Branch) -> dict[str, Any]:
         """Put a cached branch into a run under its name there, and return its outcome."""
         entry = self._entry("branches", key)
-        history = json.loads((entry / "branch.json").read_text())
+        history = json_text.loads_object((entry / "branch.json").read_bytes(), entry, allow_nan=True)
         folder = run.path / "checkpoints"
         checkpoints = run.checkpoints(branch.name)
         for round in checkpoints.rounds():  # of a computation that was interrupted
@@ -260,7 +260,7 @@ class Cache:
     def measures(self, key: str) -> Any | None:
         """Return stored measures, or None."""
         path = self._entry("measures", key).with_suffix(".json")
-        return json.loads(path.read_text()) if path.exists() else None
+        return json_text.loads(path.read_bytes(), path, allow_nan=True) if path.exists() else None
 
     def store_measures(self, key: str, measures: Any) -> None:
         """Store measures under a key."""

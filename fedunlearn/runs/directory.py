@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedunlearn import config
+from fedunlearn import config, json_text
 from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
@@ -42,7 +42,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = (path / LOCK).open("w")
+        self._lock = (path / LOCK).open("wb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -195,7 +195,7 @@ class RunDirectory:
         path = self.path / BRANCHES
         if not path.exists():
             return {}
-        return {record["branch"]: record for record in json.loads(path.read_text())}
+        return {record["branch"]: record for record in json_text.loads(path.read_bytes(), path)}
 
     def begin_branch(self, name: str, key: str) -> None:
         """Note durably that a branch is computed here under this key (see ``runs.cache.branch_key``).
@@ -207,7 +207,7 @@ class RunDirectory:
             processor, and to go on from them would pass off their weights as these ones'.
         """
         path = self.path / BEGUN
-        begun = json.loads(path.read_text()) if path.exists() else {}
+        begun = json_text.loads(path.read_bytes(), path) if path.exists() else {}
         begun |= {record["branch"]: record["key"] for record in self.branches().values()}
         if begun.setdefault(name, key) != key:
             raise UserError(

@@ -71,7 +71,7 @@ class MetricsLog:
         """Write the lines and wait until they are on the disk; none that stands there from before a crash."""
         lines = "".join(json.dumps(asdict(m)) + "\n" for m in self._new(metrics))
         if lines:
-            with naming(self._path), self._path.open("a") as file:
+            with naming(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
@@ -124,7 +124,7 @@ def _branch_of(line: bytes) -> str:
 
 def read_metrics(path: Path) -> Iterator[Metric]:
     """Yield the metrics in a log, in order, without those whose line is torn."""
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for line in file:
             if line.endswith("\n"):
                 yield Metric(**json.loads(line))

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from fedunlearn import models, resident
+from fedunlearn import models, resident, terminal
 from fedunlearn.config import Experiment
 from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.randomness import torch_generator
@@ -206,15 +207,13 @@ def show(plan: Forecast, console: Console) -> None:
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
         f"           about {duration(plan.evaluation_seconds)} of evaluation, by a probe of "
-        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; {_on_top(plan.experiment)}",
-        highlight=False,
-        markup=False,
+        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; {_on_top(plan.experiment)}"
     )
     if not plan.memory.fits:
         advice = what_would_fit(plan.experiment, plan.memory)
-        console.print(f"[bold red]memory     too little: {advice}[/]", highlight=False)
+        console.print(Text(f"memory     too little: {advice}", "bold red"))
     for note in plan.notes:
-        console.print(f"data       {note}", highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, f"data       {note}")
 
 
 def _on_top(experiment: Experiment) -> str:

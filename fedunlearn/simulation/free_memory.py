@@ -23,7 +23,7 @@ def free_bytes(device: torch.device) -> int:
 
 def _free_of_the_machine() -> int:
     if MEMINFO.exists():
-        for line in MEMINFO.read_text().splitlines():
+        for line in MEMINFO.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 return int(value.split()[0]) * 1024
@@ -34,11 +34,11 @@ def _free_of_the_machine() -> int:
 def _limits_of_the_group() -> Iterator[int]:
     """Yield the limits of the control groups that this process is in: of a container, or a batch system's job."""
     files = [GROUPS / "memory" / "memory.limit_in_bytes"]
-    for line in OWN_GROUP.read_text().splitlines() if OWN_GROUP.exists() else ():
+    for line in OWN_GROUP.read_text(encoding="utf-8").splitlines() if OWN_GROUP.exists() else ():
         number, _, path = line.split(":", 2)
         if number == "0":
             inner = Path(path.lstrip("/"))
             files += [GROUPS / group / "memory.max" for group in (inner, *inner.parents)]
     for file in files:
-        if file.exists() and (text := file.read_text().strip()).isdigit():
+        if file.exists() and (text := file.read_text(encoding="utf-8").strip()).isdigit():
             yield int(text)

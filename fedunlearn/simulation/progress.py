@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
+from fedunlearn import terminal
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.simulation.branches import Branch
 
@@ -127,7 +129,7 @@ class PlainProgress(Progress):
         self._done_here = 0
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        terminal.say(self._console, text)
 
     def _due(self) -> bool:
         """Whether it is time for another line."""
@@ -139,7 +141,7 @@ class PlainProgress(Progress):
 
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         self._clock = _Clock(sum(b.rounds for b in branches))
-        self._say(f"run {run}: {len(branches)} branches, at most {self._clock.total} rounds")
+        self._say(f"run {terminal.shown(run)}: {len(branches)} branches, at most {self._clock.total} rounds")
 
     def note(self, text: str) -> None:
         self._say(text)
@@ -179,10 +181,10 @@ class LiveProgress(Progress):
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             TimeElapsedColumn(),
             console=console,
             transient=True,
@@ -195,12 +197,15 @@ class LiveProgress(Progress):
 
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         self._clock = _Clock(sum(b.rounds for b in branches))
-        self._console.print(f"[bold]{run.name}[/]  {len(branches)} branches", highlight=False)
+        self._console.print(
+            Text.assemble((terminal.one_line(run.name), "bold"), f"  {len(branches)} branches"),
+            soft_wrap=True,
+        )
         self._bars.update(self._all, total=self._clock.total)
         self._bars.start()
 
     def note(self, text: str) -> None:
-        self._bars.console.print(f"  {text}", highlight=False, markup=False)
+        self._bars.console.print(Text(f"  {text}"), soft_wrap=True)
 
     def branch_begins(self, branch: Branch) -> None:
         self._done_here = 0
@@ -221,9 +226,8 @@ class LiveProgress(Progress):
         self._done_here = 0
         self._bars.update(self._one, visible=False)
         self._bars.update(self._all, completed=self._clock.done)
-        self._bars.console.print(
-            f"  [green]✓[/] {branch.name}: {_summary(record, reused=reused)}", highlight=False
-        )
+        summary = f" {branch.name}: {_summary(record, reused=reused)}"
+        self._bars.console.print(Text.assemble("  ", ("✓", "green"), summary), soft_wrap=True)
 
     def measuring(self, rows: int) -> None:
         self._clock = _Clock(rows)
@@ -241,4 +245,5 @@ class LiveProgress(Progress):
 
 def progress_for(console: Console) -> Progress:
     """Return the display that suits where the output goes."""
-    return LiveProgress(console) if console.is_terminal else PlainProgress(console)
+    moves = console.is_terminal and not console.is_dumb_terminal
+    return LiveProgress(console) if moves else PlainProgress(console)

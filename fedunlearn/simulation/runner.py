@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from flwr.serverapp import Grid
 
-from fedunlearn import config, models, resident
+from fedunlearn import config, json_text, models, resident
 from fedunlearn.config import Experiment
 from fedunlearn.data.holdings import holdings
 from fedunlearn.durable import write_durably
@@ -22,6 +20,7 @@ from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.home import path_in
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.registry import load_object
 from fedunlearn.report.words import clients, names_of
@@ -48,7 +47,7 @@ CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
 def cache_folder(out: Path) -> Path:
     """Return where branches are cached: ``$FEDUNLEARN_CACHE``, or ``.cache`` beside the runs."""
-    return Path(os.environ.get(CACHE_VARIABLE) or out / ".cache")
+    return path_in(CACHE_VARIABLE) or out / ".cache"
 
 
 def simulate(
@@ -282,8 +281,8 @@ def _description(branch: Branch) -> dict[str, Any]:
 
 def read_scorecard(run: Path) -> dict[str, Any]:
     """Return a run's scorecard."""
+    path = run / SCORECARD
     try:
-        card: dict[str, Any] = json.loads((run / SCORECARD).read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{run / SCORECARD}: is damaged ({error}); run the experiment again") from error
-    return card
+        return json_text.loads_object(path.read_bytes(), path, allow_nan=True)
+    except UserError as error:
+        raise UserError(f"{error}; run the experiment again") from error

@@ -86,4 +86,4 @@ def main(grid: Grid, context: Context) -> None:
         "bytes_down": strategy.bytes_down,
         "bytes_up": strategy.bytes_up,
     }
-    (output / "result.json").write_text(json.dumps(found))
+    (output / "result.json").write_text(json.dumps(found), encoding="utf-8")

@@ -67,7 +67,7 @@ def write_phantoms(
     _take(folder)
     # First of all: whatever becomes of the rest, what lies here is never taken for real data.
     about = {"version": VERSION, "seed": seed, "cases": cases, "size": size, "note": SENTENCE}
-    (folder / "PHANTOM.json").write_text(json.dumps(about, indent=2) + "\n")
+    (folder / "PHANTOM.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for site_number, site in enumerate(SITES):
         (folder / site.name).mkdir()
         for case in range(cases):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from fedunlearn.data.array_cache import why_not_kept
 from fedunlearn.data.prostate.bad_case import BadCaseError
 from fedunlearn.data.prostate.grey_levels import identity, padding
 from fedunlearn.data.prostate.layout import CaseFiles, read_layout
@@ -84,6 +85,7 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
             *(f"left out {case.path}: {case.what}" for case in bad),
             *told,
             *prepared.notes,
+            *why_not_kept(),
         ),
     )
 
