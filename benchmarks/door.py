@@ -97,7 +97,9 @@ def opened(run: Path, roster: Path, options: Sequence[str]) -> Iterator[tuple[st
             assert process.stdout is not None
             parts = urlsplit(process.stdout.readline().removeprefix("door: ").strip())
             if parts.hostname is None or parts.port is None:
-                raise SystemExit(f"the door did not open: {(run.parent / 'door.log').read_text(encoding="utf-8")}")
+                raise SystemExit(
+                    f"the door did not open: {(run.parent / 'door.log').read_text(encoding='utf-8')}"
+                )
             yield parts.hostname, parts.port, process.pid
         finally:
             process.terminate()

@@ -45,7 +45,9 @@ def _place() -> str | None:
     """Return the boot of the system and the namespaces of process numbers and of the clock."""
     try:
         # Where /proc is of another namespace than this process, it would tell of others under our numbers.
-        own = (_PROC / "self/stat").read_text(errors="replace", encoding="utf-8").partition(" ")[0] == str(os.getpid())
+        own = (_PROC / "self/stat").read_text(errors="replace", encoding="utf-8").partition(" ")[0] == str(
+            os.getpid()
+        )
         boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         namespaces = [str((_PROC / "self/ns" / kind).readlink()) for kind in ("pid", "time")]
     except OSError:
