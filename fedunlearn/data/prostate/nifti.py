@@ -92,6 +92,8 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
             version_2 = NIFTI_2 in (int.from_bytes(plain[:4], order) for order in ("little", "big"))
             kind = nibabel.Nifti2Image if version_2 else nibabel.Nifti1Image
             header = kind.header_class.from_fileobj(BytesIO(plain), check=False)
+            if header["sizeof_hdr"] != header.sizeof_hdr:
+                raise ValueError(f"a header of {header['sizeof_hdr']} bytes")
             image = kind.from_bytes(plain)
             shape = image.shape
             stored: Any = image.dataobj
@@ -122,6 +124,12 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
         raise BadCaseError(
             path, f"holds {broken} voxels that are not finite numbers", "repair or fetch it again"
         )
+    for code in ("sform_code", "qform_code"):
+        if (
+            header[code] != image.header[code]
+        ):  # nibabel puts 0 for what it does not know, and mirrors the volume
+            what = f"says where it lies under an unknown code ({code} {header[code]})"
+            raise BadCaseError(path, what, "correct its header")
     unplaced = not (header["sform_code"] or header["qform_code"])
     if on is not None and (unplaced or np.array_equal(affine, np.eye(4))):
         affine = on.stored
@@ -137,9 +145,14 @@ def _silent() -> Iterator[None]:
     """Keep nibabel from telling, on other lines, what it repairs: what matters of that is refused."""
     import nibabel
 
-    with nibabel.imageglobals.LoggingOutputSuppressor(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    logger = nibabel.imageglobals.logger
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _declared_sizes(image: Any, header: Any) -> npt.NDArray[np.float64] | None:
@@ -174,7 +187,8 @@ def _in_millimetres(
 
 
 def _sides(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    lengths: npt.NDArray[np.float64] = np.sqrt(np.square(affine[:3, :3]).sum(axis=0))
+    with np.errstate(over="ignore"):
+        lengths: npt.NDArray[np.float64] = np.sqrt(np.square(affine[:3, :3]).sum(axis=0))
     return lengths
 
 

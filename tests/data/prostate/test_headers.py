@@ -67,6 +67,13 @@ def test_a_size_that_no_voxel_has_is_refused(own, unit, factor, sides):
     )
 
 
+def test_a_header_that_does_not_know_its_own_length_is_refused(own):
+    patch(own / "HK" / SCAN, "<i", 0, 360)
+    assert error(own).startswith(
+        f"HK/{SCAN}: is no whole NIfTI volume (a header of 360 bytes); fetch it again"
+    )
+
+
 def test_an_unknown_unit_is_refused(own):
     patch(own / "HK" / SCAN, "B", 123, 5)
     assert error(own).startswith(f"HK/{SCAN}: gives its lengths in an unknown unit (5); correct its header")
@@ -149,6 +156,16 @@ def test_a_scan_placed_by_its_qform_alone(own, sites):
     data, expected = load(own), load(sites)
     assert (data.train_images == expected.train_images).all()
     np.testing.assert_allclose(data.slices["train"].spacing, expected.slices["train"].spacing, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("offset", "name"), [(252, "qform_code"), (254, "sform_code")])
+@pytest.mark.parametrize("which", [SCAN, MASK])
+def test_an_unknown_code_is_not_taken_for_none(own, which, offset, name):
+    """Without a code the first axis would run to the other side."""
+    patch(own / "HK" / which, "<h", offset, 16)
+    assert error(own).startswith(
+        f"HK/{which}: says where it lies under an unknown code ({name} 16); correct its header"
+    )
 
 
 def test_axes_that_lie_nearly_on_one_line_are_refused(own):
