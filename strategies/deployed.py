@@ -24,6 +24,7 @@ from fedunlearn.data.export import read_part
 from fedunlearn.deployment.server_settings import ServerSettings, open_folder
 from fedunlearn.deployment.supervise import holder_name
 from fedunlearn.errors import RunError
+from fedunlearn.federation.superlink_grid import superlink_grid
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.requests.clerk import Clerk
 from fedunlearn.requests.keys import find_key
@@ -72,6 +73,7 @@ def run(grid: Grid, context: Context) -> Path:
             "no roster: every node is believed which client it is. Fine in a simulation; of a deployment name the "
             "roster in the run config",
         )
+    grid = superlink_grid(grid)
     serve_it = _serve_live if experiment.live else _train_original
     serve_it(grid, experiment, settings, folder, roster)
     return folder
@@ -171,7 +173,12 @@ def server_data(experiment: Experiment, settings: ServerSettings) -> FederatedDa
 
 
 class Deployed(Conduct):
-    """The conduct of a federation whose nodes are other machines: they come and go, and are held against a roster."""
+    """The conduct of a federation whose nodes are other machines: they come and go, and are held against a roster.
+
+    One that runs out of memory has failed alone, and is no sign of the others.
+    """
+
+    tolerant = True
 
     def __init__(self, known: Nodes) -> None:
         super().__init__()

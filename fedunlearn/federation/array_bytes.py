@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
-
 import numpy as np
 import torch
 from flwr.app import Array
@@ -11,6 +9,7 @@ from flwr.common.constant import SType
 from torch import Tensor
 
 from fedunlearn.federation.payload import TensorArray, tensor_of
+from fedunlearn.federation.shown import shown
 
 PREAMBLE = b"\x93NUMPY\x01\x00"
 """How ``np.save`` begins: what it is, and the version of its header."""
@@ -43,12 +42,10 @@ def decoded(array: Array, like: Tensor, what: str) -> Tensor:
     if isinstance(array, TensorArray):
         return tensor_of(array)
     if array.stype != SType.NUMPY:
-        raise UndecodableError(
-            f"{what} serialised as {_REPR.repr(array.stype)}, must be {str(SType.NUMPY)!r}"
-        )
+        raise UndecodableError(f"{what} serialised as {shown(array.stype)}, must be {str(SType.NUMPY)!r}")
     shape, dtype = tuple(like.shape), str(like.dtype)
     if (array.shape, f"torch.{array.dtype}") != (shape, dtype):
-        found = f"{_REPR.repr(array.shape)} and {_REPR.repr(array.dtype)}"
+        found = f"{shown(array.shape)} and {shown(array.dtype)}"
         raise UndecodableError(f"{what} of shape {found}, the model's is {shape} and {dtype}")
     return torch.from_numpy(_values(array.data, like, what))
 
@@ -79,7 +76,3 @@ def _header(shape: tuple[int, ...], dtype: np.dtype, order: str) -> bytes:
     """Return the header of ``np.save``, without the spaces that fill it up."""
     descr = np.lib.format.dtype_to_descr(dtype)
     return f"{{'descr': {descr!r}, 'fortran_order': {order == 'F'}, 'shape': {shape!r}, }}".encode("ascii")
-
-
-_REPR = reprlib.Repr()
-_REPR.maxlong = 40

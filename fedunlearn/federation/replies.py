@@ -7,7 +7,6 @@ Nobody else opens a reply. A node may send anything in any field, and what it se
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from logging import WARNING
@@ -31,6 +30,7 @@ from fedunlearn.federation.answers import (
 )
 from fedunlearn.federation.array_bytes import UndecodableError, decoded
 from fedunlearn.federation.payload import BUFFER_PREFIX, PARAMETERS
+from fedunlearn.federation.shown import printable, shown
 from fedunlearn.federation.sums import Contribution
 from fedunlearn.federation.tallies import tally_in
 from fedunlearn.models.state import ModelState
@@ -125,7 +125,7 @@ def read(reply: Message, question: Question) -> Reading:
         metadata = reply.metadata
         if (metadata.message_type, metadata.group_id) != (question.kind, question.group):
             raise _RefusedError(
-                f"a reply to {_short(metadata.message_type)} of round {_short(metadata.group_id)}, asked was "
+                f"a reply to {shown(metadata.message_type)} of round {shown(metadata.group_id)}, asked was "
                 f"{question.kind} of round {question.group!r}"
             )
         return _content(reply.content, question)
@@ -169,14 +169,14 @@ def _check_work(content: RecordDict, question: Question) -> None:
     if not isinstance(work, ConfigRecord):
         raise _OtherWorkError(f"the reply does not say what it carries and what was run (record {WORK!r})")
     if (carries := work.get(CARRIES)) != UPDATE:
-        raise _OtherWorkError(f"the reply carries {_short(carries)}, asked was {UPDATE!r}")
+        raise _OtherWorkError(f"the reply carries {shown(carries)}, asked was {UPDATE!r}")
     if (ran := work.get(RAN)) != question.ran:
-        raise _OtherWorkError(f"the client ran {_short(ran)}, asked was {question.ran!r}")
+        raise _OtherWorkError(f"the client ran {shown(ran)}, asked was {question.ran!r}")
 
 
 def _check_number(metrics: MetricRecord, question: Question) -> None:
     if (number := metrics.get(NUMBER)) != question.number:
-        raise _RefusedError(f"metrics/{NUMBER} = {_short(number)}, asked was {question.number}")
+        raise _RefusedError(f"metrics/{NUMBER} = {shown(number)}, asked was {question.number}")
 
 
 def _update(arrays: object, like: ModelState) -> ModelState:
@@ -186,7 +186,7 @@ def _update(arrays: object, like: ModelState) -> ModelState:
     expected = {PARAMETERS: like.vector} | {BUFFER_PREFIX + name: b for name, b in like.buffers.items()}
     if arrays.keys() != expected.keys():
         others = sorted(key.removeprefix(BUFFER_PREFIX) for key in arrays if key != PARAMETERS)
-        raise _RefusedError(f"buffers {_short(others)}, the model's are {sorted(like.buffers)}")
+        raise _RefusedError(f"buffers {shown(others)}, the model's are {sorted(like.buffers)}")
     tensors: dict[str, Tensor] = {}
     for key, wanted in expected.items():
         what = "update" if key == PARAMETERS else f"buffer {key.removeprefix(BUFFER_PREFIX)}"
@@ -198,7 +198,7 @@ def _update(arrays: object, like: ModelState) -> ModelState:
 def _whole(metrics: MetricRecord, name: str) -> int:
     value = metrics.get(name)
     if type(value) is not int or not -LARGEST <= value <= LARGEST:
-        raise _RefusedError(f"{name} = {_short(value)}, must be a whole number")
+        raise _RefusedError(f"{name} = {shown(value)}, must be a whole number")
     return value
 
 
@@ -207,29 +207,15 @@ def _number(metrics: MetricRecord, name: str, default: float) -> float:
     if type(value) is float:
         return value
     if type(value) is not int or abs(value) > LARGEST:
-        raise _RefusedError(f"{name} = {_short(value)}, must be a number")
+        raise _RefusedError(f"{name} = {shown(value)}, must be a number")
     return float(value)
-
-
-def _short(value: object) -> str:
-    """Return a node's value as a message may show it: printable, and short however long it is."""
-    return _printable(_REPR.repr(value))
 
 
 def _account_of(reason: object) -> str:
     """Return what a node says of its own error."""
     text = reason if isinstance(reason, str) else ""
     lines = text[-LONGEST_ERROR:].splitlines() if text.strip() else ()
-    return "\n".join(map(_printable, lines)) or "the node reported an error without a reason"
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
-
-
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 120
-_REPR.maxlong = 40
+    return "\n".join(map(printable, lines)) or "the node reported an error without a reason"
 
 
 class Correspondence:

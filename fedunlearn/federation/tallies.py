@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
-from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld
-from fedunlearn.federation.answers import TALLY
+from fedunlearn.evaluation.histograms import BINS, FEWEST, TOO_FEW, Tally, Withheld
+from fedunlearn.federation.answers import MOST_EXAMPLES, TALLY
+from fedunlearn.federation.shown import printable, shown
 
 EVALUATE = "evaluate.tally"
 """Type of the message that asks a client for the tally of the weights in it on the client's own training data."""
@@ -13,6 +16,8 @@ FORGOTTEN = "query.forgotten"
 """Type of the message that tells a node that it has been forgotten, with the weights that have forgotten it."""
 LONGEST_REASON = 200
 """Characters of a node's own words that are kept."""
+LARGEST_LOSS = 3.5e38
+"""Nats: more than float32 can hold no example's loss is; sums of such sums stay numbers."""
 
 
 def tally_record(told: Tally | Withheld) -> MetricRecord | ConfigRecord:
@@ -43,32 +48,40 @@ def tally_in(content: RecordDict) -> Tally | Withheld:
             loss_sum=_number(record["loss-sum"]),
             confidences=tuple(_whole(count) for count in _several(record["confidences"])),
         )
-    except (KeyError, ValueError) as error:
+    except KeyError as error:
+        return Withheld(f"refused: {error.args[0]} is missing")
+    except ValueError as error:
         return Withheld(_one_line(f"refused: {error}"))
+    if told.loss_sum > told.num_examples * LARGEST_LOSS:
+        return Withheld(
+            f"refused: sum of losses {told.loss_sum}: of {told.num_examples} examples cannot be as much"
+        )
     if told.num_examples < FEWEST:
         return Withheld(f"refused: {TOO_FEW.reason}")
     return told
 
 
 def _whole(value: object) -> int:
-    if type(value) is not int:
-        raise ValueError(f"{value!r} must be a whole number")
+    if type(value) is not int or abs(value) > MOST_EXAMPLES:
+        raise ValueError(f"{shown(value)} must be a whole number, at most {MOST_EXAMPLES}")
     return value
 
 
 def _number(value: object) -> float:
-    if type(value) not in (int, float):
-        raise ValueError(f"{value!r} must be a number")
-    return float(value)  # type: ignore[arg-type]
+    if type(value) is int and abs(value) <= sys.maxsize:
+        return float(value)
+    if type(value) is not float:
+        raise ValueError(f"{shown(value)} must be a number")
+    return value
 
 
 def _several(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r} must be a list")
+    if not isinstance(value, list) or len(value) != BINS:
+        raise ValueError(f"{shown(value)} must be a list of {BINS} numbers")
     return value
 
 
 def _one_line(words: object) -> str:
     """Return a node's words as they may be kept: one printable line, and not too long."""
     text = " ".join(words.split()) if isinstance(words, str) else ""
-    return "".join(c if c.isprintable() else "?" for c in text)[:LONGEST_REASON]
+    return printable(text)[:LONGEST_REASON]

@@ -300,6 +300,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/runs/foreign_source.py": "makes the key",
     "fedunlearn/federation/local_methods.py": "in the key of branches whose method is a local routine",
     "fedunlearn/unlearning": "in the key of branches whose method is a local routine",
+    "fedunlearn/federation/shown.py": "what is shown",
     "fedunlearn/simulation/__init__.py": "empty",
     "fedunlearn/simulation/branch_forecast.py": "what is shown",
     "fedunlearn/simulation/copies.py": "what is shown",
@@ -322,6 +323,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     **dict.fromkeys(
         [
             "fedunlearn/deployment",
+            "fedunlearn/federation/superlink_grid.py",
             "fedunlearn/federation/tallies.py",
             "fedunlearn/roster.py",
             "fedunlearn/roster_file.py",
