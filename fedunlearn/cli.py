@@ -13,6 +13,7 @@ from rich.text import Text
 
 from fedunlearn import __version__, cli_deploy, cli_door, cli_live, cli_sweep, cli_trail, terminal
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.home import expanded
 
 app = typer.Typer(
     name="fedunlearn",
@@ -26,8 +27,10 @@ app = typer.Typer(
 data = typer.Typer(help="Prepare data.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
-ExperimentFile = Annotated[Path, typer.Argument(metavar="FILE", help="An experiment, in TOML.")]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+ExperimentFile = Annotated[
+    Path, typer.Argument(parser=expanded, metavar="FILE", help="An experiment, in TOML.")
+]
+RunFolder = Annotated[Path, typer.Argument(parser=expanded, metavar="RUN", help="A run directory.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as train.lr=0.05; repeatable."),
@@ -75,7 +78,7 @@ def options(
 def run(
     file: ExperimentFile,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of runs.")] = Path("runs"),
     engine: Engine = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     fresh: Annotated[
@@ -88,7 +91,9 @@ def run(
     key: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Signing key of a live federation; without it $FEDUNLEARN_SIGNING_KEY."
+            parser=expanded,
+            metavar="FILE",
+            help="Signing key of a live federation; without it $FEDUNLEARN_SIGNING_KEY.",
         ),
     ] = None,
 ) -> None:
@@ -143,7 +148,10 @@ def check(
 def report(
     folder: RunFolder,
     figure: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the first chart as an SVG of its own.")
+        Path | None,
+        typer.Option(
+            parser=expanded, metavar="FILE", help="Also write the first chart as an SVG of its own."
+        ),
     ] = None,
 ) -> None:
     """Write a finished run's scorecard and report again, and show the scorecard."""
@@ -156,7 +164,9 @@ def report(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories.")],
+    folders: Annotated[
+        list[Path], typer.Argument(parser=expanded, metavar="RUN...", help="Run directories.")
+    ],
     centralised: Annotated[
         bool,
         typer.Option("--centralised", help="In UA, RA, TA, MIA-efficacy, Average Gap, ToW and run time."),
@@ -187,7 +197,9 @@ def list_(
 
 @data.command()
 def phantom(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to: new or empty.")],
+    out: Annotated[
+        Path, typer.Option(parser=expanded, metavar="DIR", help="Folder to write to: new or empty.")
+    ],
     cases: Annotated[int, typer.Option(metavar="N", help="Cases per site.")],
     seed: Annotated[int, typer.Option(help="Draws the patients; the same seed gives the same bytes.")] = 0,
     size: Annotated[
@@ -222,7 +234,7 @@ def phantom(
 @data.command()
 def augmentations(
     file: ExperimentFile,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG to write.")],
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="FILE", help="PNG to write.")],
     overrides: Overrides = None,
     smoke: Smoke = False,
 ) -> None:

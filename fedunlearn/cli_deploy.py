@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded
 
 
 def register(app: typer.Typer, data: typer.Typer) -> None:
@@ -18,8 +19,10 @@ def register(app: typer.Typer, data: typer.Typer) -> None:
 
 
 def export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An experiment, in TOML.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to: new or empty.")],
+    file: Annotated[Path, typer.Argument(parser=expanded, metavar="FILE", help="An experiment, in TOML.")],
+    out: Annotated[
+        Path, typer.Option(parser=expanded, metavar="DIR", help="Folder to write to: new or empty.")
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,9 +44,12 @@ def export(
 
 def supervise(
     folder: Annotated[
-        Path, typer.Option(metavar="RUN", help="The run directory on this machine, the run's server's too.")
+        Path,
+        typer.Option(
+            parser=expanded, metavar="RUN", help="The run directory on this machine, the run's server's too."
+        ),
     ],
-    app: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the app.")] = Path(),
+    app: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of the app.")] = Path(),
     superlink: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Connection in Flower's config.toml; default: its default."),
@@ -77,11 +83,11 @@ def supervise(
     def say(line: str) -> None:
         typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
-    place = folder.expanduser().resolve()
+    place = folder.resolve()
     _agree_on_folder(run_config or [], place)
     link = FlowerSuperLink(
         superlink,
-        app=app.expanduser().resolve(),
+        app=app.resolve(),
         run_config=[*(run_config or []), f"folder={json.dumps(str(place))}"],
         federation=federation,
     )
@@ -103,7 +109,7 @@ def _agree_on_folder(run_config: list[str], place: Path) -> None:
         named = parse_config_args([*run_config, "beside=1"]).get("folder")
     except (ValueError, click.ClickException) as error:
         raise UserError(f"--run-config: cannot be read ({error})") from None
-    if named not in (None, "") and Path(str(named)).expanduser().resolve() != place:
+    if named not in (None, "") and expanded(str(named)).resolve() != place:
         raise UserError(
             f'--run-config folder="{named}": is not --folder {place}; leave it out, --folder is passed on to the run'
         )

@@ -13,6 +13,7 @@ import typer
 
 from fedunlearn.durable import write_synced
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded
 
 if TYPE_CHECKING:
     from fedunlearn.roster import Roster
@@ -21,11 +22,15 @@ roster = typer.Typer(
     help="Keep the roster: clients, their SuperNodes, and tokens for the door.", no_args_is_help=True
 )
 
-RosterPath = Annotated[Path, typer.Argument(metavar="ROSTER", help="The roster's TOML file.")]
+RosterPath = Annotated[
+    Path, typer.Argument(parser=expanded, metavar="ROSTER", help="The roster's TOML file.")
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Write the token there, a new file for your eyes only, instead of showing it."
+        parser=expanded,
+        metavar="FILE",
+        help="Write the token there, a new file for your eyes only, instead of showing it.",
     ),
 ]
 NodeIdOption = Annotated[
@@ -40,14 +45,20 @@ def register(app: typer.Typer) -> None:
 
 
 def door(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a live federation.")],
-    roster: Annotated[Path, typer.Option(metavar="FILE", help="Who may ask; see `fedunlearn roster`.")],
+    folder: Annotated[
+        Path, typer.Argument(parser=expanded, metavar="RUN", help="The run directory of a live federation.")
+    ],
+    roster: Annotated[
+        Path, typer.Option(parser=expanded, metavar="FILE", help="Who may ask; see `fedunlearn roster`.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8443,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate with its chain, PEM.")
+        Path | None, typer.Option(parser=expanded, metavar="FILE", help="Certificate with its chain, PEM.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(parser=expanded, metavar="FILE", help="Its private key, PEM.")
+    ] = None,
     insecure_loopback: Annotated[
         bool, typer.Option("--insecure-loopback", help="Plain HTTP, on a loopback address.")
     ] = False,
@@ -121,7 +132,8 @@ def add_client(
     path: RosterPath,
     number: Annotated[int, typer.Option(min=0, help="The client's number: its partition-id.")],
     public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The SuperNode's public key, OpenSSH or PEM.")
+        Path | None,
+        typer.Option(parser=expanded, metavar="FILE", help="The SuperNode's public key, OpenSSH or PEM."),
     ] = None,
     node_id: NodeIdOption = None,
     num_examples: Annotated[

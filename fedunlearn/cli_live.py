@@ -20,6 +20,7 @@ from rich.text import Text
 
 from fedunlearn import terminal
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.home import expanded
 from fedunlearn.text_files import read_text
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 Place = Annotated[str, typer.Argument(metavar="RUN|URL", help="A run directory, or a door's address.")]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Your token for the door; without it $FEDUNLEARN_TOKEN."),
+    typer.Option(
+        parser=expanded, metavar="FILE", help="Your token for the door; without it $FEDUNLEARN_TOKEN."
+    ),
 ]
 Authority = Annotated[
     Path | None,
-    typer.Option("--tls-ca", metavar="FILE", help="Authority of the door's certificate, PEM."),
+    typer.Option(
+        "--tls-ca", parser=expanded, metavar="FILE", help="Authority of the door's certificate, PEM."
+    ),
 ]
 LOCAL = "operator:local"
 """Who asks in the run directory itself."""
@@ -93,7 +98,7 @@ def forget(
             _follow(console, lambda: _patiently(console, lambda: door.request(request_id)))
         return
 
-    with _intake(Path(place)) as intake:
+    with _intake(expanded(place)) as intake:
         made = intake.ask(clients or None, **of, source="cli", actor=LOCAL)
         _acknowledge(console, made.request_id, made.state, made.same_as, str(made.head))
         if made.state == "received" and not intake.ledger.served(intake.branch):
@@ -112,7 +117,7 @@ def withdraw(
     if _is_url(place):
         record = _door(place, token_file, tls_ca).withdraw(request)
     else:
-        with _intake(Path(place)) as intake:
+        with _intake(expanded(place)) as intake:
             record = intake.withdraw(request, actor=LOCAL)
     terminal.say(terminal.console(), f"request {record.id}: {record.state}")
 
@@ -142,7 +147,7 @@ def requests(
             raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
         console.print(request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
         return
-    with _ledger(Path(place), read_only=True) as ledger:
+    with _ledger(expanded(place), read_only=True) as ledger:
         console.print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
         for line in reasons(ledger.requests(LIVE_BRANCH), ledger.audit(LIVE_BRANCH)):
             terminal.say(console, line)
@@ -291,6 +296,6 @@ def _token(file: Path | None) -> str:
 
 
 def _is_url(place: str) -> bool:
-    if re.fullmatch(r"[\w.-]+:\d+/?", place) and not Path(place).exists():
+    if re.fullmatch(r"[\w.-]+:\d+/?", place) and not expanded(place).exists():
         raise UserError(f"{place}: is no run directory; a door's URL begins with http:// or https://")
     return place.startswith(("http://", "https://"))

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from fedunlearn import terminal
+from fedunlearn.home import expanded
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -23,12 +24,12 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep, in TOML.")],
+    file: Annotated[Path, typer.Argument(parser=expanded, metavar="FILE", help="A sweep, in TOML.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as trials=32; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of runs.")] = Path("runs"),
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Delete the trials that were run, instead of going on with them.")
     ] = False,

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded
 
 PublicKeyFiles = Annotated[
     list[Path] | None,
     typer.Option(
         "--public-key",
+        parser=expanded,
         metavar="FILE",
         help="A key that must have signed, from a place that you trust; repeatable where keys have changed.",
     ),
@@ -34,7 +36,8 @@ def _keys() -> None:
 
 def new(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where to write it: outside any run directory.")
+        Path,
+        typer.Argument(parser=expanded, metavar="FILE", help="Where to write it: outside any run directory."),
     ],
 ) -> None:
     """Make a signing key: FILE (keep it secret) and FILE.pub (hand it out)."""
@@ -46,7 +49,10 @@ def new(
 
 def verify(
     place: Annotated[
-        Path, typer.Argument(metavar="RUN|CERTIFICATE", help="A run directory, or one certificate.")
+        Path,
+        typer.Argument(
+            parser=expanded, metavar="RUN|CERTIFICATE", help="A run directory, or one certificate."
+        ),
     ],
     public_keys: PublicKeyFiles = None,
     heads: Annotated[

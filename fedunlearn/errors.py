@@ -1,12 +1,21 @@
 """Errors whose message is meant for the user: one line that names the value, the place and the remedy."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
+def one_line(text: str) -> str:
+    """Return a message without what would break its line or command a terminal: a path or a key may hold anything."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
+
+
 class UserError(Exception):
-    """The user's input is wrong. The command line prints the message alone and exits with 2."""
+    """The user's input is wrong. The command line prints the message, always one line, and exits with 2."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class ConfigError(UserError):

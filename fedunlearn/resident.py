@@ -17,6 +17,7 @@ from fedunlearn.data import FederatedData, load_federated
 from fedunlearn.data.augmentation import augmentation_of
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.parts import Parts
 from fedunlearn.training import LOSSES, Recipe, accelerate
 from fedunlearn.unlearning.output_filter import with_slot
@@ -90,7 +91,8 @@ def _as_asked(data: FederatedData, parts: Parts, seed: int, unseen: str) -> Fede
 def _load_data(
     data: config.DataConfig, num_clients: int, seed: int, device: torch.device, dtype: torch.dtype
 ) -> FederatedData:
-    return load_federated(data, num_clients, seed, device=device, dtype=dtype)
+    with naming_shortage("loading the data"):
+        return load_federated(data, num_clients, seed, device=device, dtype=dtype)
 
 
 def has_filter_slot(experiment: Experiment) -> bool:
@@ -101,16 +103,17 @@ def has_filter_slot(experiment: Experiment) -> bool:
 
 def new_model(experiment: Experiment, data: FederatedData, seed: int) -> FlatModel:
     """Build the experiment's model with the initial weights that ``seed`` draws."""
-    module = models.build(
-        experiment.model,
-        num_classes=data.num_classes,
-        in_channels=data.in_channels,
-        image_size=data.image_size,
-        seed=seed,
-    )
-    if has_filter_slot(experiment):
-        module = with_slot(module, data.num_classes)
-    return FlatModel(module, dtype=dtype_of(experiment), device=device_of(experiment))
+    with naming_shortage(f"model {experiment.model.name}"):
+        module = models.build(
+            experiment.model,
+            num_classes=data.num_classes,
+            in_channels=data.in_channels,
+            image_size=data.image_size,
+            seed=seed,
+        )
+        if has_filter_slot(experiment):
+            module = with_slot(module, data.num_classes)
+        return FlatModel(module, dtype=dtype_of(experiment), device=device_of(experiment))
 
 
 def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from rich.console import Console
 
+from fedunlearn.errors import one_line as one_line
+
 WIDTH = 100
 """Columns where there is neither a terminal nor a $COLUMNS that makes sense."""
 
@@ -78,11 +80,6 @@ def finish() -> None:
         _abandon_stdout()
         error.filename = error.filename or "standard output"
         raise
-
-
-def one_line(text: str) -> str:
-    """Return a message without what would break its line or command the terminal: a path may hold anything."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown(path: object) -> str:

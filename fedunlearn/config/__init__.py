@@ -17,16 +17,21 @@ from typing import Annotated, Any, Literal
 
 from fedunlearn.config.checks import contradictions
 from fedunlearn.config.conditions import (
+    ClientCount,
     Count,
+    PathText,
+    Pixels,
     Refused,
+    Seconds,
     above,
     at_least,
     at_most,
     below,
     distinct,
-    matching,
     not_empty,
 )
+from fedunlearn.config.conditions import Name as Name
+from fedunlearn.config.conditions import Share as Share
 from fedunlearn.config.engine import EngineConfig as EngineConfig
 from fedunlearn.config.engine import Numerics, Precision
 from fedunlearn.config.engine import RayConfig as RayConfig
@@ -41,11 +46,6 @@ from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.errors import ConfigError
 from fedunlearn.parts import Part, Parts
 
-Share = Annotated[float, above(0), at_most(1)]
-Name = Annotated[
-    str,
-    matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
-]
 SEGMENTED = ("prostate-mri", "prostate-phantom")
 """Sources whose targets are masks."""
 ALWAYS = "is always computed; leave this [[method]] out"
@@ -64,21 +64,21 @@ class DataConfig:
         "prostate-mri",
         "prostate-phantom",
     ]
-    directory: str | None = None  # where cifar10, cifar100 and prostate-mri lie
+    directory: PathText | None = None  # where cifar10, cifar100 and prostate-mri lie
     partition: Literal["iid", "dirichlet", "pathological", "shards", "file", "site"] = "iid"
     alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
     classes_per_client: Count = 2  # of "pathological"
     shards_per_client: Count = 2  # of "shards"
-    partition_file: str | None = None  # of "file": JSON {"clients": [[index, …], …]}
+    partition_file: PathText | None = None  # of "file": JSON {"clients": [[index, …], …]}
     validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
     augmentation: str = "none"  # one name or several, joined by +: see ``config.augmentation``
     # Of "prostate-mri" and "prostate-phantom":
-    resize: Annotated[int, at_least(16)] = 384  # height and width of a slice in pixels
+    resize: Annotated[Pixels, at_least(16)] = 384  # height and width of a slice in pixels
     bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used
-    cases: Annotated[int, at_least(3)] = 8  # of "prostate-phantom": patients of each site
+    cases: Annotated[int, at_least(3), at_most(10_000)] = 8  # of "prostate-phantom": patients of each site
     # Of "synthetic-images":
-    num_classes: Annotated[int, at_least(2)] = 10
-    image_size: Annotated[int, at_least(4)] = 8
+    num_classes: Annotated[int, at_least(2), at_most(1_000_000)] = 10
+    image_size: Annotated[Pixels, at_least(4)] = 8
     channels: Count = 1
     num_train: Count = 2000
     num_test: Count = 500
@@ -105,7 +105,7 @@ def slots_of(num_clients: int, participation: float) -> int:
 class FederationConfig:
     """``[federation]``: how many clients there are, and how many of them a round needs."""
 
-    num_clients: Count = 10  # 1: pooled data, as centralised unlearning has them
+    num_clients: ClientCount = 10  # 1: pooled data, as centralised unlearning has them
     participation: Share = 1.0  # share of all clients that a round asks
     # Share of a round's clients that must answer; None: all of them, or LIVE_QUORUM, see Experiment.
     given_quorum: Share | None = field(default=None, metadata={"key": "quorum"})
@@ -115,9 +115,7 @@ class FederationConfig:
         0.2  # of a round's answers, for all but the mean
     )
     # Seconds after which a client that has not answered has failed; None: ROUND_TIMEOUT. Of deployments.
-    given_round_timeout: Annotated[float, above(0)] | None = field(
-        default=None, metadata={"key": "round-timeout"}
-    )
+    given_round_timeout: Seconds | None = field(default=None, metadata={"key": "round-timeout"})
 
     @property
     def quorum(self) -> float:
@@ -144,15 +142,15 @@ class ModelConfig:
     # Of "vit":
     patch_size: Count = 4  # pixels; image height and width are a multiple
     width: Count = 192  # numbers per token
-    depth: Count = 6  # blocks
+    depth: Annotated[int, at_least(1), at_most(1000)] = 6  # blocks
     heads: Count = 3  # of attention; width is a multiple
     # Of "mit-b0":
-    weights: str | None = None  # a safetensors file to start from; None: random
-    input_size: Count = 224  # pixels that images are enlarged to
+    weights: PathText | None = None  # a safetensors file to start from; None: random
+    input_size: Pixels = 224  # pixels that images are enlarged to
     # Of "unet":
     base_features: Count = 32  # channels of the first level, doubled at each
-    levels: Annotated[int, at_least(2)] = 4
-    residual_units: Annotated[int, at_least(0)] = 2  # convolutions per level, with a residual connection
+    levels: Annotated[int, at_least(2), at_most(16)] = 4
+    residual_units: Annotated[int, at_least(0), at_most(64)] = 2  # convolutions per level, a residual beside
     norm: Literal["batch", "instance"] = "batch"
 
 
@@ -251,7 +249,7 @@ class Experiment:
     """The whole file. Exactly one of ``targets``, ``target``, ``forget`` and ``requests`` is given."""
 
     name: Name
-    seeds: Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct] = (1,)
+    seeds: Annotated[tuple[Annotated[int, at_least(0), at_most(2**63 - 1)], ...], not_empty, distinct] = (1,)
     targets: Targets | None = None
     target: tuple[TargetConfig, ...] = ()
     cache: bool = True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fedunlearn.config.augmentation import contradictions_of
-from fedunlearn.config.targets import MOST_IN_TURN, DrawnTargets, Wanted
+from fedunlearn.config.targets import MOST_IN_TURN, MOST_PARTS, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
     from fedunlearn.config import DataConfig, Experiment
@@ -112,8 +112,7 @@ def _targets(experiment: Experiment) -> Iterator[Contradiction]:
     elif isinstance(targets, DrawnTargets):
         if targets.size >= num_clients:
             yield "targets.size", targets.size, f"must be < federation.num-clients = {num_clients}"
-        elif targets.draw > math.comb(num_clients, targets.size):
-            different = math.comb(num_clients, targets.size)
+        elif targets.draw > (different := _different(num_clients, targets.size, targets.draw)):
             yield "targets.draw", targets.draw, f"must be <= {different}, the number of different sets"
     elif isinstance(targets, tuple):
         listed: set[frozenset[int]] = set()
@@ -122,6 +121,13 @@ def _targets(experiment: Experiment) -> Iterator[Contradiction]:
             if frozenset(clients) in listed:
                 yield f"targets[{index}]", clients, "this set is already listed; give each set once"
             listed.add(frozenset(clients))
+
+
+def _different(num_clients: int, size: int, enough: int) -> int:
+    """Return how many sets of clients there are, or any number >= `enough`: all of them have too many digits."""
+    if size > enough and num_clients - size > enough:
+        return enough  # each client in turn left out of, or added to, some set
+    return math.comb(num_clients, size)
 
 
 def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contradiction]:
@@ -151,8 +157,27 @@ def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contr
         yield f"{path}.samples", wanted.samples, "is all there is; leave it out to forget whole clients"
 
 
+def _number_of_parts(experiment: Experiment) -> Iterator[Contradiction]:
+    """Check that what is forgotten can be numbered, before anybody does."""
+    wanted: list[tuple[str, Wanted]] = [
+        *((f"target[{index}]", entry) for index, entry in enumerate(experiment.target, start=1)),
+        *((f"forget[{index}]", entry) for index, entry in enumerate(experiment.forget, start=1)),
+    ]
+    total = 0
+    for path, entry in wanted:
+        if entry.samples is not None or entry.classes is not None:
+            total += experiment.federation.num_clients if entry.clients is None else len(entry.clients)
+        if total > MOST_PARTS:
+            message = (
+                f"makes {total:,} parts of clients' data to forget; at most {MOST_PARTS:,} are kept apart"
+            )
+            yield path, None, message
+            return
+
+
 def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
     num_clients, rounds = experiment.federation.num_clients, experiment.train.rounds
+    yield from _number_of_parts(experiment)
     for index, target in enumerate(experiment.target, start=1):
         yield from _wanted(experiment, f"target[{index}]", target)
         if target in experiment.target[: index - 1]:
@@ -189,6 +214,7 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
     elif data.directory is not None and data.source not in IN_A_DIRECTORY and not experiment.smoke_run:
         # A smoke run may leave the directory of the data that it stands in for.
         yield "data.directory", data.directory, f'is not read by source = "{data.source}"; leave it out'
+    yield from _made_up(data)
     segments = data.task == "segmentation"
     if segments != (data.partition == "site"):
         foreign = f'belongs to prostate MRI, not "{data.source}"'
@@ -199,6 +225,17 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
         yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'
     if data.partition == "file" and data.partition_file is None:
         yield "data.partition-file", None, 'is required by partition = "file": a JSON file of index lists'
+
+
+MOST_NUMBERS = 2**32
+"""Numbers in the images of a source that are made up; 16 GiB."""
+
+
+def _made_up(data: DataConfig) -> Iterator[Contradiction]:
+    numbers = (data.num_train + data.num_test + data.num_classes) * data.channels * data.image_size**2
+    if data.source == "synthetic-images" and numbers > MOST_NUMBERS:
+        message = f"makes {numbers:,} numbers with channels and image-size; at most {MOST_NUMBERS:,} fit"
+        yield "data.num-train", data.num_train, message
 
 
 def _training(experiment: Experiment) -> Iterator[Contradiction]:

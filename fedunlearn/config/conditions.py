@@ -57,10 +57,28 @@ distinct = Must(lambda values: len(set(values)) == len(values), "must not repeat
 
 LARGEST = 2**31 - 1
 """Nobody has more of anything than this."""
+LONGEST = 1e9
+"""Seconds, 31 years: what counts them elsewhere overflows far beyond that."""
 LARGEST_RATE = 3.4e38
 """Beyond it a float32 is infinite."""
 
+no_nul = Must(lambda text: "\0" not in text, "must be a path, which holds no NUL")
+
 Count = Annotated[int, at_least(1), at_most(LARGEST)]
+ClientCount = Annotated[int, at_least(1), at_most(1_000_000)]
+Pixels = Annotated[int, at_least(1), at_most(8192)]
+"""Height or width of an image that a model is shown."""
+Share = Annotated[float, above(0), at_most(1)]
+Name = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
+    Must(lambda name: len(name) <= 100, "must be at most 100 characters, as it names files"),
+]
+Number = Annotated[int, at_least(0), at_most(LARGEST)]
+"""Of a client, a class or a row, counted from 0."""
+PathText = Annotated[str, not_empty, no_nul]
+"""A path as it stands in a file; ``~`` is expanded where it is used."""
+Seconds = Annotated[float, above(0), at_most(LONGEST)]
 CountOrZero = Annotated[int, at_least(0), at_most(LARGEST)]
 Rate = Annotated[float, above(0), at_most(LARGEST_RATE)]
 """A learning rate, a temperature: 0 has no meaning."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fedunlearn.config.conditions import above, at_least, at_most, below
+from fedunlearn.config.conditions import LONGEST, PathText, Seconds, above, at_least, at_most, below
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,12 +16,12 @@ class RequestsConfig:
     retrained to compare with.
     """
 
-    window: Annotated[float, at_least(0)] = (
+    window: Annotated[float, at_least(0), at_most(LONGEST)] = (
         0.0  # seconds a request waits for others, to be forgotten with them
     )
     during_recovery: Literal["wait", "join"] = "wait"  # what a request does while another's recovery goes on
     offline: Literal["wait", "stored", "exclude"] = "wait"  # what becomes of a client that cannot be reached
-    deadline: Annotated[float, above(0)] | None = None  # seconds that "wait" waits before it excludes
+    deadline: Seconds | None = None  # seconds that "wait" waits before it excludes
     store_updates: bool = False  # keep every client's last update at the server, for offline = "stored"
     validation: Literal["server", "clients"] = "server"  # who measures the global model
 
@@ -43,4 +43,4 @@ class RetentionConfig:
     """``[retention]``: what becomes of earlier weights and stored updates once a request has ended."""
 
     earlier: Literal["purge", "quarantine", "keep"] = "purge"
-    quarantine: str | None = None  # folder of "quarantine"; None: quarantine/ in the run directory
+    quarantine: PathText | None = None  # folder of "quarantine"; None: quarantine/ in the run directory

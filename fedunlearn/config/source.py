@@ -10,21 +10,29 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from fedunlearn import text_files
 from fedunlearn.config.toml_tree import Origin
-from fedunlearn.errors import ConfigError
+from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.home import expanded
+
+DEEPEST = 16
+"""Tables and lists within one another; no experiment has half as many."""
+
+_TOO_DEEP = f"tables and lists are nested deeper than {DEEPEST}"
 
 
 def read_text(path: str | PathLike[str]) -> str:
     """Return the text of an experiment file, or raise a ConfigError that says why there is none."""
+    path = expanded(path)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return text_files.read_text(path)
     except FileNotFoundError:
         siblings = [sibling.name for sibling in Path(path).parent.glob("*.toml")]
         close = difflib.get_close_matches(Path(path).name, siblings, n=1)
         hint = f"; did you mean {Path(path).with_name(close[0])}?" if close else ""
         raise ConfigError(f"{path}: there is no such file{hint}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: must be a text file in UTF-8") from None
+    except UserError as error:
+        raise ConfigError(str(error)) from None
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ConfigError(f"{path}: cannot be read ({reason}); name an experiment's TOML file") from None
@@ -33,10 +41,17 @@ def read_text(path: str | PathLike[str]) -> str:
 def parse(text: str, place: str) -> dict[str, Any]:
     """Return the tables of a TOML document, with ``[smoke]`` flattened to dotted keys."""
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(text.removeprefix("\ufeff"))
+        _refuse_depth(table, place)
     except tomllib.TOMLDecodeError as error:
         reason, line = _syntax_error(str(error), text)
         raise ConfigError(f"line {line} ({place}): not valid TOML: {reason}") from None
+    except ValueError:  # of Python's int()
+        raise ConfigError(
+            f"{place}: holds a whole number of thousands of digits; write a smaller one"
+        ) from None
+    except RecursionError:
+        raise ConfigError(f"{place}: {_TOO_DEEP}") from None
     if isinstance(table.get("smoke"), Mapping):
         table["smoke"] = dict(_flattened(table["smoke"]))
     return table
@@ -82,16 +97,24 @@ def origin_of(path: str | PathLike[str], assignments: Sequence[str] = (), *, smo
 
 def _parsed(assignment: str) -> tuple[str, Any]:
     path, _, text = (part.strip() for part in assignment.partition("="))
+    if any("\ud800" <= character <= "\udfff" for character in assignment):
+        raise ConfigError(f"--set {assignment!a}: must be text in UTF-8")
     if not path or not text or len(assignment.splitlines()) > 1:
         raise ConfigError(f"--set {' '.join(assignment.split())}: must read KEY=VALUE, such as train.lr=0.05")
     if path.startswith("smoke."):
         raise ConfigError(f"{path} (--set {assignment}): set {path.removeprefix('smoke.')} itself")
     try:
-        return path, tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
+        _refuse_depth({path: value}, "--set")
+        return path, value
     except tomllib.TOMLDecodeError:
         if text[0] in "[{\"'":
             raise ConfigError(f"--set {assignment}: the value is not valid TOML") from None
         return path, text  # the shell has stripped the quotes of --set 'train.optimizer="adam"'
+    except ValueError:
+        raise ConfigError(f"{path} (--set): is a whole number of thousands of digits") from None
+    except RecursionError:
+        raise ConfigError(f"{path} (--set): {_TOO_DEEP}") from None
 
 
 def _steps(path: str) -> list[str | int]:
@@ -113,6 +136,21 @@ def _replaced(tree: Any, steps: Sequence[str | int], value: Any) -> Any:
     if not 1 <= step <= length:
         raise ValueError(f"there is no entry {step}; entries count from 1 and there are {length}")
     return [*tree[: step - 1], _replaced(tree[step - 1], rest, value), *tree[step:]]
+
+
+def _refuse_depth(table: Mapping[str, Any], place: str) -> None:
+    """Refuse what whoever walks through it, or writes it again, could not: tables and lists in one another."""
+    level: list[tuple[str, Any]] = [*table.items()]
+    for _ in range(DEEPEST):
+        level = [
+            (path, item)
+            for path, outer in level
+            if isinstance(outer, Mapping | list)
+            for item in (outer.values() if isinstance(outer, Mapping) else outer)
+        ]
+        if not level:
+            return
+    raise ConfigError(f"{level[0][0]} ({place}): {_TOO_DEEP}")
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

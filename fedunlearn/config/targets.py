@@ -7,24 +7,40 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from fedunlearn import json_text
-from fedunlearn.config.conditions import above, at_least, at_most, distinct, not_empty
+from fedunlearn.config.conditions import (
+    Count,
+    Number,
+    PathText,
+    above,
+    at_least,
+    at_most,
+    distinct,
+    not_empty,
+)
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.home import expanded
 from fedunlearn.parts import Part
 
-Numbers = Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct]
-Samples = Annotated[float, above(0), at_most(1)] | Numbers | str
+Numbers = Annotated[tuple[Number, ...], not_empty, distinct]
+Samples = Annotated[float, above(0), at_most(1)] | Numbers | PathText
 """A share of a client's rows; single rows, counted from 0 in the order of its data; or a JSON file of such rows."""
 
-Clients = Annotated[tuple[Annotated[int, at_least(0)], ...], not_empty, distinct]
+Clients = Annotated[tuple[Number, ...], not_empty, distinct]
+
+
+MOST_DRAWN = 1000
+"""So many sets of clients may be drawn; each is a branch for every method."""
+
+MOST_PARTS = 100_000
+"""So many parts of clients' data may be forgotten by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnTargets:
     """``targets = {draw = 3, size = 1}``: three sets of one client, drawn by the experiment's seed."""
 
-    draw: Annotated[int, at_least(1)]
-    size: Annotated[int, at_least(1)] = 1
+    draw: Annotated[int, at_least(1), at_most(MOST_DRAWN)]
+    size: Count = 1
 
 
 MOST_IN_TURN = 1000

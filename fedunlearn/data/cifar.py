@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedunlearn.data.source import ImageSource
 from fedunlearn.errors import ConfigError
+from fedunlearn.home import expanded
 
 ARCHIVES = {"CIFAR10": "cifar-10-python.tar.gz", "CIFAR100": "cifar-100-python.tar.gz"}
 
@@ -49,7 +50,7 @@ def _checked_root(dataset: Any, archive: str, directory: str | None) -> Path:
     remedy = f"unpack {archive} there"
     if directory is None:
         raise ConfigError(f"data.directory is missing: name the folder that holds {dataset.base_folder}")
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     folder = root / dataset.base_folder
     if not folder.is_dir():
         raise ConfigError(f"data.directory = {directory!r}: there is no folder {folder}; {remedy}")

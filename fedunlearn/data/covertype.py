@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded
 
 ARCHIVES = ("covtype.data.gz", "covtype.data")
 """Text: a line per row, 54 numbers and the class, with commas between them and no heading."""
@@ -69,7 +70,7 @@ def covertype(directory: str | Path) -> Table:
     UserError
         No such file is there, or one is not what its name says.
     """
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     for folder in (root, root / "covertype"):
         for name in ARCHIVES:
             if (folder / name).is_file():

@@ -1,15 +1,16 @@
 """A partition given by hand: one list of row numbers per client, in a JSON file."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedunlearn import json_text
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.partitioners import hand_out
 from fedunlearn.data.source import Indices
-from fedunlearn.errors import ConfigError
+from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.home import expanded
 
 
 def from_file(
@@ -62,11 +63,11 @@ def _read(partition_file: str | None, setting: str) -> list[Any]:
             "data.partition-file is missing: data.partition = 'file' needs the path of a JSON file"
         )
     try:
-        content = json.loads(Path(partition_file).expanduser().read_text(encoding="utf-8"))
+        content = json_text.loads(expanded(partition_file).read_bytes(), partition_file)
     except OSError as error:
         raise ConfigError(f"{setting}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ConfigError(f"{setting}: is not JSON ({error})") from error
+    except UserError as error:
+        raise ConfigError(f"{setting}: {str(error).removeprefix(f'{partition_file}: ')}") from error
     lists = content.get("clients") if isinstance(content, dict) else None
     if not isinstance(lists, list) or not all(isinstance(rows, list) for rows in lists):
         raise ConfigError(f'{setting}: must hold {{"clients": [[row, …], …]}}, one list per client')

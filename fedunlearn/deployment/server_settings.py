@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.deployment.experiment_path import experiment_path
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded, user_folder
 from fedunlearn.runs.directory import EXPERIMENT, run_name
 
 
@@ -67,7 +67,7 @@ def _path(run_config: Mapping[str, Any], key: str) -> Path | None:
     named = str(run_config.get(key) or "")
     if not named:
         return None
-    path = Path(named).expanduser()
+    path = expanded(named)
     if not path.is_absolute():
         raise UserError(
             f'{key} = "{named}" (run config): must be an absolute path; the app runs with a working directory of '
@@ -78,8 +78,12 @@ def _path(run_config: Mapping[str, Any], key: str) -> Path | None:
 
 def data_home() -> Path:
     """Return the folder of run directories that nobody named: in ``$XDG_DATA_HOME``, or ``~/.local/share``."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "fedunlearn" / "runs"
+    base = user_folder("XDG_DATA_HOME", "~/.local/share")
+    if base is None:
+        raise UserError(
+            "folder (run config): is needed, as there is no home folder here; name a run directory"
+        )
+    return base / "fedunlearn" / "runs"
 
 
 def open_folder(experiment: Experiment, folder: Path | None) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from fedunlearn.errors import ConfigError
+from fedunlearn.home import expanded
 
 NAMED = 3
 """So many names of a file that does not fit are told."""
@@ -48,7 +48,7 @@ class WeightsFile:
         self.path = path
         self._naming = naming
         try:
-            content = Path(path).read_bytes()
+            content = expanded(path).read_bytes()
             stored = load(content)
         except OSError as error:
             raise self._error(

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from fedunlearn.durable import write_synced
 from fedunlearn.errors import UserError
+from fedunlearn.home import expanded
 
 KEY_VARIABLE = "FEDUNLEARN_SIGNING_KEY"
 """The environment variable that names the key's file where no option does."""
@@ -176,7 +177,7 @@ def find_key(option: Path | str | None, *, run_folder: Path) -> SigningKey | Non
         See :meth:`SigningKey.load`.
     """
     named = str(option or os.environ.get(KEY_VARIABLE, ""))
-    return SigningKey.load(Path(named), run_folder=run_folder) if named else None
+    return SigningKey.load(expanded(named), run_folder=run_folder) if named else None
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

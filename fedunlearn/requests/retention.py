@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from fedunlearn.durable import sync_folder, write_durably
+from fedunlearn.home import expanded
 from fedunlearn.json_text import loads
 
 Holds = Literal["update", "earlier-weights", "weights", "numbers", "record", "unknown"]
@@ -172,7 +173,7 @@ def quarantine(files: Iterable[Path], run: Path, folder: Path) -> None:
 
 def quarantine_folder(run: Path, named: str | None) -> Path:
     """Return the folder of ``[retention] quarantine``; a relative one lies in the run directory."""
-    return run / (named or QUARANTINE)
+    return run / expanded(named or QUARANTINE)
 
 
 def inventory(

@@ -17,6 +17,7 @@ from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import TargetConfig, Targets
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import Origin, key_of, plain, read
+from fedunlearn.home import expanded
 from fedunlearn.sweep.space import Choice, Dimensions, check_space, drawn, grid, read_space
 
 SUFFIX = "-tuned"
@@ -199,7 +200,7 @@ def load(path: Path, *, overrides: tuple[str, ...] = (), smoke: bool = False) ->
             "method", None, "belongs to an experiment: fedunlearn run takes one; a sweep has [space]"
         )
     settings = read(SweepConfig, tree, origin)
-    experiment = config.load(path.parent / settings.experiment, smoke=smoke)
+    experiment = config.load(path.parent / expanded(settings.experiment), smoke=smoke)
     space = {}
     for label, dimensions in settings.space.items():
         if not isinstance(dimensions, Mapping):

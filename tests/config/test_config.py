@@ -32,6 +32,7 @@ counts = st.integers(1, 10**9)
 shares = st.floats(0, 1, exclude_min=True)
 positive = st.floats(0, exclude_min=True, allow_infinity=False)
 text = st.text(st.characters(exclude_categories=["Cs"]))
+paths = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
 
 
 @st.composite
@@ -92,7 +93,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     source = draw(st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]))
     return Experiment(
         name=draw(names),
-        seeds=tuple(draw(st.lists(st.integers(0, 2**63), min_size=1, max_size=3, unique=True))),
+        seeds=tuple(draw(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3, unique=True))),
         targets=targets,
         cache=draw(st.booleans()),
         numerics=numerics,
@@ -100,13 +101,13 @@ def experiments(draw: st.DrawFn) -> Experiment:
             st.builds(
                 config.DataConfig,
                 source=st.just(source),
-                directory=text if source.startswith("cifar") else st.none(),
+                directory=paths if source.startswith("cifar") else st.none(),
                 partition=st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]),
-                partition_file=text,
+                partition_file=paths,
                 alpha=positive,
                 validation=st.floats(0, 1, exclude_min=True, exclude_max=True),
                 difficulty=st.floats(0, 1),
-                num_train=counts,
+                num_train=st.integers(1, 10**6),
             )
         ),
         federation=config.FederationConfig(

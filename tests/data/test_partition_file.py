@@ -69,7 +69,7 @@ def test_a_file_is_dealt_as_by_lists(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2)"),
         ([[0], [1]], 'must hold {"clients": [[row, …], …]}, one list per client'),
         ({"clients": [[0], 1]}, 'must hold {"clients": [[row, …], …]}, one list per client'),
         ({"clients": [[0]]}, "lists 1 clients, federation.num-clients is 2"),

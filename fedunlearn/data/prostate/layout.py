@@ -15,6 +15,7 @@ from pathlib import Path
 from fedunlearn.data.prostate.bad_case import BadCaseError
 from fedunlearn.data.prostate.other_formats import notes_on
 from fedunlearn.errors import ConfigError
+from fedunlearn.home import expanded
 
 SITES = ("BIDMC", "HK", "I2CVB", "ISBI", "ISBI_1.5", "UCL")
 """By the names that clients have, in their order."""
@@ -71,7 +72,7 @@ def read_layout(directory: str | None) -> Layout:
     """
     if directory is None:
         raise ConfigError("data.directory is missing: name the folder that holds the sites' folders")
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     setting = f"data.directory = {directory!r}"
     try:
         entries = sorted(entry for entry in root.iterdir() if entry.name[0] != ".")
