@@ -24,6 +24,7 @@ from fedunlearn.data.export import read_part
 from fedunlearn.deployment.server_settings import ServerSettings, open_folder
 from fedunlearn.deployment.supervise import holder_name
 from fedunlearn.errors import RunError
+from fedunlearn.federation.local_methods import check_routines
 from fedunlearn.federation.superlink_grid import superlink_grid
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.requests.clerk import Clerk
@@ -60,6 +61,7 @@ def run(grid: Grid, context: Context) -> Path:
     """
     settings = ServerSettings.of(context.run_config)
     experiment = resident.experiment_at(str(settings.experiment))
+    check_routines(experiment)
     # As many threads as in every other engine, or sums come out in another order.
     torch.set_num_threads(experiment.engine.threads_per_client)
     folder = open_folder(experiment, settings.folder)

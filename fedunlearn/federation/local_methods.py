@@ -99,7 +99,7 @@ def check_routines(experiment: Experiment, origin: Origin | None = None) -> None
         except ConfigError as error:
             _, _, why = str(error).partition(": ")
             raise origin.error(f"{path}.routine", method.routine, why) from None
-        Chosen.of(method.routine, method.settings, origin, f"{path}.settings")
+        chosen = Chosen.of(method.routine, method.settings, origin, f"{path}.settings")
         if experiment.data.task not in routine.tasks:
             what = f"is for {' and '.join(routine.tasks)}, and {experiment.data.source!r} is {experiment.data.task}"
             raise origin.error(f"{path}.routine", routine.name, what)
@@ -108,6 +108,36 @@ def check_routines(experiment: Experiment, origin: Origin | None = None) -> None
             if experiment.live:
                 remedy = "a live federation may be asked to forget anything"
             raise origin.error(f"{path}.routine", routine.name, f"forgets classes; {remedy}")
+        if routine.needs(chosen.settings).retained and (why := _whole_clients(experiment)):
+            what = f"needs retained examples, and {why} take a routine that does without, {alternatives(experiment)}"
+            raise origin.error(f"{path}.routine", routine.name, what)
+
+
+def alternatives(experiment: Experiment) -> str:
+    """Name routines that an experiment's clients could run without retained examples: "such as …"."""
+    task = experiment.data.task
+    names = [
+        name
+        for name, method in unlearning.methods().items()
+        if not method.needs(method.settings()).retained
+        and task in method.tasks
+        and "samples" in method.forgets
+    ]
+    return f"such as {', '.join(names[:3])}"
+
+
+def _whole_clients(experiment: Experiment) -> str:
+    """Say that whole clients are to be forgotten, or may be, up to the remedy; or nothing."""
+    if experiment.live:
+        return "a live federation may be asked to forget whole clients, which keep none;"
+    entries: tuple[Wanted, ...] = (*experiment.target, *experiment.forget)
+    if experiment.targets is None and all(e.samples is not None or e.classes is not None for e in entries):
+        return ""
+    table = "[[forget]]" if experiment.forget else "[[target]]"
+    return (
+        "a client that is forgotten as a whole keeps none; forget a part of its data, such as "
+        f"{table} clients = [1] samples = 0.5, or"
+    )
 
 
 def _only_classes(experiment: Experiment) -> bool:

@@ -18,6 +18,7 @@ from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branc
 from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
+from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
 
@@ -98,8 +99,10 @@ def forecast(experiment: Experiment) -> Forecast:
         found += of_seed
         copies.add(seed, data, {each.branch.forget for each in of_seed})
         evaluated += evaluated_with(experiment, seed, data)
+        check_needs(experiment, seed, data)
     data = resident.data_of(experiment, experiment.seeds[0])
     model = resident.new_model(experiment, data, seed=0)
+    check_models(experiment, data, model)
     tensors = [model.vector, *model.buffers().values()]
     return Forecast(
         experiment=experiment,

@@ -25,6 +25,7 @@ from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.simulation.branches import live_branch
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.routine_needs import check_models
 from fedunlearn.simulation.shortage import remedy
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def run_live(
     progress = progress or Progress()
     check_routines(experiment)
     data = resident.data_of(experiment, experiment.seeds[0])
-    resident.new_model(experiment, data, experiment.seeds[0])  # what is wrong is said before a run is begun
+    # What is wrong is said before a run is begun.
+    check_models(experiment, data, resident.new_model(experiment, data, experiment.seeds[0]))
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     try:
         with naming_shortage("the live federation"):

@@ -33,6 +33,7 @@ from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
 from fedunlearn.simulation.shortage import remedy
@@ -79,7 +80,9 @@ def simulate(
     check_routines(experiment)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
-        resident.new_model(experiment, resident.data_of(experiment, seed), seed)
+        data = resident.data_of(experiment, seed)
+        check_needs(experiment, seed, data)
+        check_models(experiment, data, resident.new_model(experiment, data, seed))
     progress = progress or Progress()
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     simulation = _Simulation(experiment, run, out, progress)

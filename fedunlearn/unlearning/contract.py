@@ -250,6 +250,10 @@ class Method:
         self, needs: Needs, model: FlatModel, forget: Examples, retain: Examples, conditions: Conditions
     ) -> None:
         outputs = check_model(self.name, needs, model, forget.images)
+        if outputs.dim() > 2 and "segmentation" not in self.tasks:
+            raise UserError(
+                f"{self.name}: is for {self.tasks[0]}, and the model tells of every pixel what it is"
+            )
         check_examples(self.name, "to forget", forget, forget, outputs)
         check_examples(self.name, "to retain", retain, forget, outputs)
         if conditions.held_out is not None:

@@ -6,6 +6,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.unlearning.needs import Needs
 from fedunlearn.unlearning.steps import frozen
 
 
@@ -55,3 +56,9 @@ def _shared(module: nn.Module, layer: nn.Linear, runs: int) -> str:
     if any(sum(each is own for each in everything) > 1 for own in layer.parameters()):
         return "shares its weights with another layer"
     return ""
+
+
+def check_last_layer(method: str, needs: Needs, model: FlatModel, images: Tensor) -> None:
+    """Refuse a model that does not end in what a method needs, see :func:`head_of`."""
+    if needs.last_layer != "any":
+        head_of(model, images, method, own=needs.last_layer == "own")

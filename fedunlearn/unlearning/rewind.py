@@ -10,10 +10,19 @@ from fedunlearn.unlearning.contract import Examples
 from fedunlearn.unlearning.steps import frozen, logits_of
 
 
-def split_held_out(retain: Examples, share: float, generator: torch.Generator) -> tuple[Examples, Examples]:
-    """Return held-out examples, at least one where R has two, and the rest of R in its order."""
+def split_held_out(
+    retain: Examples, share: float, generator: torch.Generator, classes: Tensor
+) -> tuple[Examples, Examples]:
+    """Return held-out examples, at least one where R has two, and the rest of R in its order.
+
+    One of the held-out examples is of ``classes`` where R has any of them: where none was drawn, the first of them in
+    the drawn order takes the place of the last that was.
+    """
     count = min(max(1, round(share * retain.size)), retain.size - 1)
     order = torch.randperm(retain.size, generator=generator).to(retain.labels.device)
+    known = torch.isin(retain.labels[order], classes).nonzero().flatten()
+    if count and len(known) and known[0] >= count:
+        order[[count - 1, int(known[0])]] = order[[int(known[0]), count - 1]]
     return retain.select(order[:count]), retain.select(order[count:].sort().values)
 
 

@@ -9,11 +9,12 @@ Source: Kurmanji et al., "Towards Unbounded Machine Unlearning", NeurIPS 2023; d
 (meghdadk/SCRUB, large-scale notebook). The rewind is a reconstruction: the code has none.
 Deviations: the learning rate is constant (the code divides it by 10 from the fourth epoch on).
 Held-out examples are ``conditions.held_out``; without them the generator takes ``held_out_share`` of R, which is then
-not trained on (purpose ``held-out``). Their error is counted per class and averaged with F's label shares, over the
-classes that have held-out examples; where none of F's has, as with a whole class and no ``held_out``, rewinding is
-refused. Of checkpoints equally near the latest is taken. The paper's held-out examples are data that no model has
-trained on. A part of R is not: the original has seen it, so that the reference is lower than it would be, and the
-rewinding stops where F is known better. Clients, who have no other data, take this part, on pooled data, too.
+not trained on (purpose ``held-out``), one of F's classes among them. Their error is counted per class and averaged
+with F's label shares, over the classes that have held-out examples; where none of F's has, as with a whole class and
+no ``held_out``, rewinding is refused. Of checkpoints equally near the latest is taken. The paper's held-out examples
+are data that no model has trained on. A part of R is not: the original has seen it, so that the reference is lower
+than it would be, and the rewinding stops where F is known better. Clients, who have no other data, take this part, on
+pooled data, too.
 At the very first step student and teacher agree, so that the first pass over F has no gradient but that of dropout
 and batch statistics: with a single epoch SCRUB hardly differs from fine-tuning. BatchNorm: the ascent, too, runs in
 training mode, so the student's running statistics see F; the teacher's never change.
@@ -67,7 +68,7 @@ def held_out_of(
     held_out = conditions.held_out
     if held_out is None:
         drawing = torch_generator(generator.initial_seed(), "held-out")
-        held_out, retain = split_held_out(retain, settings.held_out_share, drawing)
+        held_out, retain = split_held_out(retain, settings.held_out_share, drawing, forget.labels)
     if not torch.isin(held_out.labels, forget.labels).any():
         raise UserError("scrub: rewind = true needs held-out examples of F's classes, and there are none")
     return held_out, retain

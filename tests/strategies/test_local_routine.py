@@ -249,10 +249,12 @@ def test_what_a_routine_cannot_do_is_refused_before_anything_runs(tmp_path, rout
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_client_without_retained_data_and_a_routine_that_needs_some(tmp_path):
-    """The client fails at its forgetting, and the request with it: nothing is half done."""
+def test_a_client_that_refuses_its_routine_fails_and_the_request_with_it(tmp_path, monkeypatch):
+    """Nothing is half done, though nobody had looked before."""
     from fedunlearn.requests import Ledger
 
+    for check in ("check_routines", "check_needs"):
+        monkeypatch.setattr(f"fedunlearn.simulation.runner.{check}", lambda *_: None)
     run = simulate(hosted("salun", "{}"), out=tmp_path)
     with Ledger(run / "requests.sqlite") as ledger:
         (request,) = ledger.requests("salun-0-s1")

@@ -18,7 +18,7 @@ from tests.e2e.tiny import tiny as tiny_experiment
 from tests.unlearning import tiny
 
 METHODS = unlearning.methods()
-ROUTINE = '[[method]]\nname = "local-routine"\nroutine = "fine-tune"\n'
+ROUTINE = '[[method]]\nname = "local-routine"\nroutine = "gradient-ascent"\n'
 EMPTY = Examples(torch.empty(0, 1, 2, 3, dtype=torch.float64), torch.empty(0, dtype=torch.int64))
 
 
@@ -270,7 +270,7 @@ def test_an_experiment_that_names_a_broken_routine_is_refused_and_another_runs(i
         ConfigError,
         match=r"^method\[3\]\.routine = \"theirs\" \(experiment tiny\): is broken: .*torchvision2$",
     ):
-        check_routines(tiny_experiment(text=TINY + ROUTINE.replace("fine-tune", "theirs")))
+        check_routines(tiny_experiment(text=TINY + ROUTINE.replace("gradient-ascent", "theirs")))
 
 
 def test_what_is_returned_must_be_a_flat_model():

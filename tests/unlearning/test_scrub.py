@@ -138,13 +138,32 @@ def test_rewinding_is_the_oracles():
 
 
 def test_without_held_out_data_a_part_of_r_is_neither_trained_on_nor_lost():
-    held_out, rest = split_held_out(RETAIN, 0.3, torch_generator(3, "held-out"))
+    held_out, rest = split_held_out(RETAIN, 0.3, torch_generator(3, "held-out"), FORGET.labels)
     assert held_out.size == 3 and rest.size == 7
     both = torch.cat([held_out.images, rest.images]).flatten(1)
     assert sorted(both.tolist()) == sorted(RETAIN.images.flatten(1).tolist())
     settings = replace(LONG, held_out_share=0.3)
     given = run(tiny.flat(), settings, retain=rest, held_out=held_out)
     assert torch.equal(run(tiny.flat(), settings).vector, given.vector)
+
+
+def test_one_held_out_example_is_of_a_forgotten_class_and_nothing_changes_where_one_was_drawn():
+    labels = torch.arange(30) % 3
+    labels[17] = 3
+    retain = Examples(tiny.examples(30, 5).images, labels)
+    drawn = 0
+    for seed in range(40):
+        draws = [torch.Generator().manual_seed(seed) for _ in range(3)]
+        (alone, _), (of_all, _) = (
+            split_held_out(retain, 0.2, draw, torch.tensor(classes))
+            for draw, classes in zip(draws, ([3, 3], [0, 1, 2, 3]), strict=False)
+        )
+        assert 3 in alone.labels and alone.size == of_all.size == 6
+        order = torch.randperm(30, generator=draws[2])[:6]
+        assert torch.equal(of_all.labels, labels[order])
+        drawn += 17 in order
+        assert torch.equal(alone.labels[:5], of_all.labels[:5])
+    assert 0 < drawn < 40
 
 
 def test_without_rewinding_held_out_data_do_not_matter():

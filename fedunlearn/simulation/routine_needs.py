@@ -1,0 +1,127 @@
+"""Whether the clients of an experiment can run its local routines: their data, part by part, and its model.
+
+What is wrong is said before anything runs. At home a routine would refuse the same, and the request would fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from fedunlearn.config import Experiment
+from fedunlearn.config.toml_tree import Origin
+from fedunlearn.data import FederatedData
+from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.federation.local_methods import Chosen, alternatives
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.parts import Assignment
+from fedunlearn.simulation.branches import moments
+from fedunlearn.unlearning.linear_head import check_last_layer
+from fedunlearn.unlearning.needs import Needs, check_model
+
+Labels = npt.NDArray[np.int64]
+
+
+def check_models(experiment: Experiment, data: FederatedData, model: FlatModel) -> None:
+    """Refuse an experiment one of whose routines cannot work on its model.
+
+    Parameters
+    ----------
+    data
+        Of any of its seeds.
+    model
+        As it is built for these data; it stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names the routine and what is wrong.
+    """
+    image = data.train_images[:1]
+    for path, chosen, needs in _chosen(experiment):
+        try:
+            check_model(chosen.method.name, needs, model, image)
+            check_last_layer(chosen.method.name, needs, model, image)
+        except UserError as error:
+            raise _refused(experiment, path, chosen, str(error)) from None
+
+
+def check_needs(experiment: Experiment, seed: int, data: FederatedData) -> None:
+    """Refuse an experiment some of whose clients cannot run a routine when they are asked to.
+
+    Of a live federation nobody knows before what it is asked.
+
+    Parameters
+    ----------
+    seed
+        One of the experiment's, of the data.
+    data
+        All clients', with the parts that are forgotten.
+
+    Raises
+    ------
+    ConfigError
+        With one line that names the routine, the client, what it is to forget and the remedy.
+    """
+    for path, chosen, needs in _chosen(experiment):
+        for why in _objections(experiment, seed, data, chosen, needs):
+            raise _refused(experiment, path, chosen, why)
+
+
+def _chosen(experiment: Experiment) -> Iterator[tuple[str, Chosen, Needs]]:
+    for index, method in enumerate(experiment.methods, start=1):
+        if method.routine is not None:
+            chosen = Chosen.of(method.routine, method.settings)
+            yield f"method[{index}].routine", chosen, chosen.method.needs(chosen.settings)
+
+
+def _refused(experiment: Experiment, path: str, chosen: Chosen, why: str) -> ConfigError:
+    name = chosen.method.name
+    return Origin(f"experiment {experiment.name}").error(path, name, why.removeprefix(f"{name}: "))
+
+
+def _objections(
+    experiment: Experiment, seed: int, data: FederatedData, chosen: Chosen, needs: Needs
+) -> Iterator[str]:
+    earlier: set[int] = set()
+    dropped: set[int] = set()  # classes, of filters, which stay
+    for moment in moments(experiment, seed):
+        if experiment.branching:
+            earlier, dropped = set(), set()
+        numbers = tuple(sorted({k for request in moment.requests for k in request.clients}))
+        without = data.parts.without((), numbers, (), earlier)
+        assignments = data.parts.assignments(numbers, without)
+        for number in numbers:
+            assignment = assignments.get(number, Assignment(number))
+            forget, retain = _labels(data, assignment), _labels(data, assignment.rest)
+            if not len(forget):
+                continue  # nobody runs anything
+            what = f"{assignment} (seed {seed})"
+            if needs.retained and not len(retain):
+                yield (
+                    f"needs retained examples, and there are none beside what is forgotten of {what}; forget less of "
+                    f"it, or take a routine that does without, {alternatives(experiment)}"
+                )
+            if needs.retained_of_forgotten_classes and (len(retain) < 2 or not np.isin(retain, forget).any()):
+                yield (
+                    f"needs several retained examples, one of a class that is forgotten, and has none beside {what}; "
+                    "forget some of their samples, or take settings that do without"
+                )
+            if chosen.method.forgets == ("class",):
+                dropped = (
+                    {*dropped, *forget.tolist()}
+                    if chosen.method.returns == "filter"
+                    else set(forget.tolist())
+                )
+                if len(dropped) == data.num_classes:
+                    yield f"forgets classes, and with {what} no class is left; keep at least one"
+        earlier.update(numbers)
+
+
+def _labels(data: FederatedData, assignment: Assignment) -> Labels:
+    """Return the classes of the rows that a client works with; of masks, zeros."""
+    labels = data.client(assignment.client)[1]
+    own = np.zeros(len(labels), dtype=np.int64) if data.task == "segmentation" else labels.cpu().numpy()
+    return own[assignment.rows(own, data.seed)]
