@@ -23,7 +23,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import live_branch
 from strategies.live_evaluation import evaluation_of
 from strategies.live_service import serve_live
-from strategies.rounds import RoundReport
+from strategies.rounds import QuorumMissedError, RoundReport
 
 EXPERIMENT = """
 name = "hostile"
@@ -37,8 +37,8 @@ name = "mlp"
 hidden = [32]
 [train]
 rounds = 100
-lr = 0.1
-lr-decay = 0.98
+lr = 0.3
+lr-decay = 0.97
 batch-size = 16
 [[method]]
 name = "puf"
@@ -68,6 +68,9 @@ class Outcome:
     requests : tuple[str, ...]
         How each request ended, in order of arrival.
     rounds : int
+        Up to the last checkpoint.
+    diverged : bool
+        Whether no more than half of the clients could train from that any more: the server has stopped.
     seconds : float
     """
 
@@ -76,13 +79,13 @@ class Outcome:
     refusals: int
     requests: tuple[str, ...]
     rounds: int
+    diverged: bool
     seconds: float
 
 
-def experiment_of(**settings: object) -> Experiment:
-    """Return the experiment with other settings; ``data__alpha=0.3`` stands for ``data.alpha``."""
-    sets = [f"{key.replace('__', '.').replace('_', '-')}={_toml(value)}" for key, value in settings.items()]
-    return config.loads(EXPERIMENT, "the experiment of benchmarks.hostile", overrides=sets)
+def experiment_of(*settings: str) -> Experiment:
+    """Return the experiment with other settings, as after ``--set``: "train.rounds=10"."""
+    return config.loads(EXPERIMENT, "the experiment of benchmarks.hostile", overrides=settings)
 
 
 def federate(
@@ -111,7 +114,7 @@ def federate(
     chosen = IDEAS[idea]
     asked = dict(ask_at or {})
     refused: dict[int, int] = {}
-    refusals = 0
+    refusals, diverged = 0, False
     clock = _Clock()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as name, Ledger(Path(name) / "requests.sqlite", clock=clock) as ledger:
@@ -135,24 +138,27 @@ def federate(
             open_grid(experiment, str(file), seed) as grid,
         ):
             grid.trainer = HostileTrainer(grid.trainer, hostile, chosen.spoil)  # type: ignore[attr-defined]
-            serve_live(
-                grid,
-                experiment,
-                ledger=ledger,
-                checkpoints=checkpoints,
-                folder=folder,
-                evaluate=evaluation_of(experiment, data=lambda: data),
-                holder="benchmark",
-                observe=observe,
-                data=data,
-                clock=clock,
-                pause=clock.pause,
-            )
+            try:
+                serve_live(
+                    grid,
+                    experiment,
+                    ledger=ledger,
+                    checkpoints=checkpoints,
+                    folder=folder,
+                    evaluate=evaluation_of(experiment, data=lambda: data),
+                    holder="benchmark",
+                    observe=observe,
+                    data=data,
+                    clock=clock,
+                    pause=clock.pause,
+                )
+            except QuorumMissedError:
+                diverged = True
         last = checkpoints.latest()
         assert last is not None
         requests = tuple(record.state for record in ledger.requests(LIVE_BRANCH))
     accuracy = test_accuracy(experiment, ModelState(last.vector, last.buffers))
-    return Outcome(accuracy, refused, refusals, requests, last.round, time.perf_counter() - began)
+    return Outcome(accuracy, refused, refusals, requests, last.round, diverged, time.perf_counter() - began)
 
 
 def test_accuracy(experiment: Experiment, state: ModelState) -> float:
@@ -177,7 +183,3 @@ class _Clock:
 
     def pause(self, seconds: float) -> None:
         self._now += seconds
-
-
-def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)

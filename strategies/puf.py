@@ -15,8 +15,9 @@ Recovery is federated averaging without U; the learning-rate schedule goes on. D
 20 (regular), one local epoch.
 
 Deviations and choices of ours: the server negates, so the server sees and is trusted with single updates of
-forgotten clients, and a client cannot send the wrong sign. Under partial participation U takes |U| slots of the
-regular round and the rest is sampled from the retained clients (with |U| ≥ slots nobody else takes part).
+forgotten clients, and no client has to be trusted with the scale; with what it is, docs/trust.md says. Under partial
+participation U takes |U| slots of the regular round and the rest is sampled from the retained clients (with
+|U| ≥ slots nobody else takes part).
 Buffers such as BatchNorm statistics are never negated (see :class:`strategies.base.UnlearningStrategy`).
 """
 
