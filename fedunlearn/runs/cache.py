@@ -15,7 +15,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
@@ -25,12 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedunlearn import json_text, resident
+from fedunlearn import resident
 from fedunlearn.config import Experiment
-from fedunlearn.durable import write_durably
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.foreign_source import UNKNOWN, foreign_source
 from fedunlearn.runs.metrics_log import Metric
+from fedunlearn.runs.sealed import are_as_noted, discard, hash_of, read_sealed, write_sealed
 from fedunlearn.simulation.branches import Branch
 from fedunlearn.simulation.schedule import never_forgot
 
@@ -124,6 +125,8 @@ def _processor() -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+HISTORY = "branch.json"
+"""Of an entry: what became of the branch, and the hashes of its files."""
 NEVER = "never-"
 """How the key of a branch begins that is not cached, because nobody knows what computed it."""
 
@@ -197,21 +200,29 @@ def branch_key(
 class Cache:
     """Finished branches and measures on disk, by key. Safe against crashes and against parallel writers.
 
+    An entry that is damaged, or that cannot be read, counts as missing: its files have their SHA-256 noted, and are
+    compared each time. Files are linked into runs where that is possible; nobody writes into one in place, and who
+    does it all the same has made the entry a damaged one.
+
     Parameters
     ----------
     folder
         Made when first written to.
+    note
+        Told in a line, once, that nothing can be kept.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, note: Callable[[str], None] = lambda _: None) -> None:
         self._folder = folder
+        self._note = note
+        self._told = False
 
     def _entry(self, kind: str, key: str) -> Path:
         return self._folder / kind / key[:2] / key
 
     def has_branch(self, key: str) -> bool:
-        """Whether a branch is there."""
-        return self._entry("branches", key).is_dir()
+        """Whether a branch is there, whole."""
+        return self._history(self._entry("branches", key)) is not None
 
     def store_branch(self, key: str, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
         """Copy a finished branch and its outcome from a run; nobody ever sees half of it.
@@ -219,57 +230,92 @@ class Cache:
         One whose forgetting failed is left out: what it failed for may be gone the next time.
         """
         entry = self._entry("branches", key)
-        if entry.exists() or key.startswith(NEVER) or any(map(never_forgot, outcome.get("requests", ()))):
+        if key.startswith(NEVER) or any(map(never_forgot, outcome.get("requests", ()))):
             return
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))
+        if self._history(entry) is not None:
+            return
+        discard(entry)  # damaged, or nothing
+        with self._telling():
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".staging-"))
+            try:
+                self._fill(staging, run, name, outcome)
+                staging.rename(entry)  # unless another process was first; its content is the same
+            except OSError:
+                shutil.rmtree(staging, ignore_errors=True)
+                if not entry.exists():
+                    raise
+
+    def _fill(self, staging: Path, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
         checkpoints = run.checkpoints(name)
+        hashes = {}
         for round in checkpoints.rounds():
             for source in (checkpoints.path(round), checkpoints.path(round).with_suffix(".json")):
                 if source.exists():
-                    _link(source, staging / source.name.removeprefix(name))
+                    copy = staging / source.name.removeprefix(name)
+                    _link(source, copy)
+                    hashes[copy.name] = hash_of(copy)
         history = {
             "outcome": dict(outcome),
             "metrics": [asdict(m) for m in run.metrics.of(name).values()],
             "ledger": run.ledger.export(name),
+            "files": hashes,
         }
-        write_durably(staging / "branch.json", json.dumps(history).encode())
-        try:
-            staging.rename(entry)
-        except OSError:  # another process was first; its content is the same
-            shutil.rmtree(staging)
+        write_sealed(staging / HISTORY, history)
 
-    def load_branch(self, key: str, run: RunDirectory, branch: Branch) -> dict[str, Any]:
-        """Put a cached branch into a run under its name there, and return its outcome."""
+    def load_branch(self, key: str, run: RunDirectory, branch: Branch) -> dict[str, Any] | None:
+        """Put a cached branch into a run under its name there, and return its outcome; None if it is not there."""
         entry = self._entry("branches", key)
-        history = json_text.loads_object((entry / "branch.json").read_bytes(), entry, allow_nan=True)
+        history = self._history(entry)
+        if history is None:
+            return None
         folder = run.path / "checkpoints"
         checkpoints = run.checkpoints(branch.name)
         for round in checkpoints.rounds():  # of a computation that was interrupted
             checkpoints.delete(round)
-        for source in entry.iterdir():
-            if source.name != "branch.json":
-                target = folder / f"{branch.name}{source.name}"
-                target.unlink(missing_ok=True)
-                _link(source, target)
+        for name in history["files"]:
+            target = folder / f"{branch.name}{name}"
+            target.unlink(missing_ok=True)
+            _link(entry / name, target)
         run.metrics.append(replace(Metric(**m), branch=branch.name) for m in history["metrics"])
         run.ledger.load(branch.name, history["ledger"])
         outcome: dict[str, Any] = history["outcome"]
         return outcome
 
+    @staticmethod
+    def _history(entry: Path) -> dict[str, Any] | None:
+        """Return what an entry says, if it and all of its files are whole."""
+        history: dict[str, Any] | None = read_sealed(entry / HISTORY)
+        return history if history is not None and are_as_noted(entry, history["files"]) else None
+
     def measures(self, key: str) -> Any | None:
-        """Return stored measures, or None."""
-        path = self._entry("measures", key).with_suffix(".json")
-        return json_text.loads(path.read_bytes(), path, allow_nan=True) if path.exists() else None
+        """Return stored measures; None if they are not there, or damaged."""
+        return read_sealed(self._entry("measures", key).with_suffix(".json"))
 
     def store_measures(self, key: str, measures: Any) -> None:
         """Store measures under a key."""
         path = self._entry("measures", key).with_suffix(".json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Under a name of this process first: another one may be storing the same measures.
-        own = path.with_name(f"{key}.{os.getpid()}")
-        write_durably(own, json.dumps(measures).encode())
-        own.replace(path)
+        with self._telling():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Under a name of this process first: another one may be storing the same measures.
+            own = path.with_name(f"{key}.{os.getpid()}")
+            write_sealed(own, measures)
+            if path.is_dir():
+                discard(path)
+            own.replace(path)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Say once that something could not be kept, and go on: the run has it."""
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                reason = (error.strerror or type(error).__name__).lower()
+                self._note(
+                    f"cache {self._folder}: cannot be written ({reason}); what is computed is not kept there"
+                )
+            self._told = True
 
 
 def _link(source: Path, target: Path) -> None:

@@ -101,7 +101,7 @@ class _Simulation:
     def __init__(self, experiment: Experiment, run: RunDirectory, out: Path, progress: Progress) -> None:
         self.experiment = experiment
         self.run = run
-        self.cache = Cache(cache_folder(out)) if experiment.cache else None
+        self.cache = Cache(cache_folder(out), progress.note) if experiment.cache else None
         self.progress = progress
         self.keys: dict[str, str] = {}
         self._engine: Grid | None = None
@@ -154,10 +154,9 @@ class _Simulation:
         if finished is not None and finished["key"] == key:
             self.progress.branch_done(branch, self._with_words(finished), reused=True)
             return
-        cached = self.cache is not None and self.cache.has_branch(key)
-        if self.cache is not None and cached:
-            outcome = self.cache.load_branch(key, self.run, branch)
-        else:
+        outcome = None if self.cache is None else self.cache.load_branch(key, self.run, branch)
+        cached = outcome is not None
+        if outcome is None:
             self.run.begin_branch(branch.name, key)
             self.progress.branch_begins(branch)
             with naming_shortage(branch.name):

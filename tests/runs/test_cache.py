@@ -11,7 +11,8 @@ from fedunlearn.runs.checkpoints import Snapshot
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.simulation.branches import Branch
-from tests.e2e.tiny import tiny
+from tests.e2e.tiny import everything, tiny
+from tests.e2e.tiny import run as computed
 
 # -- branches in and out --------------------------------------------------------------------------------------
 
@@ -195,3 +196,120 @@ def test_two_processes_may_store_the_same_measures_at_once(tmp_path, monkeypatch
     cache.store_measures(KEY, {"a": 1})
     assert cache.measures(KEY) == {"a": 1}
     assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [f"{KEY}.json"]
+
+
+# -- damage ---------------------------------------------------------------------------------------------------
+
+
+def as_link(path):
+    path.rename(path.with_name("elsewhere"))
+    path.symlink_to("elsewhere")
+
+
+def as_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "one bit": flip,
+    "other content": lambda path: path.write_bytes(b"{}"),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
+    "a folder": as_folder,
+    "a link": as_link,
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("file", ["-r0003.safetensors", "-r0004.json", "branch.json"])
+def test_a_damaged_entry_is_a_miss_and_is_stored_anew(file, damage, stored, tmp_path):
+    cache, run = stored
+    (entry,) = (tmp_path / "cache" / "branches").glob("*/*")
+    other = open_run(tmp_path / "two")
+    fill(other, "mine", rounds=(1, 2))
+    # As on a file system without links: the run has files of its own.
+    for path in (run.path / "checkpoints").iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+    damage(entry / file)
+    before = files(other, "mine"), ledger_of(other, "mine")
+    assert not cache.has_branch(KEY)
+    assert cache.load_branch(KEY, other, branch("mine")) is None
+    assert (files(other, "mine"), ledger_of(other, "mine")) == before, "nothing of the run is lost by a miss"
+    cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
+    assert cache.load_branch(KEY, other, branch("mine")) == OUTCOME
+    assert files(other, "mine") == files(run, "puf-0-s1")
+    other.close()
+
+
+def test_whoever_writes_into_a_run_s_file_has_damaged_the_entry_and_no_other_run(stored, tmp_path):
+    cache, run = stored
+    other = open_run(tmp_path / "two")
+    flip(run.checkpoints("puf-0-s1").path(3))
+    assert cache.load_branch(KEY, other, branch("mine")) is None
+    assert files(other, "mine") == {}
+    other.close()
+
+
+@pytest.mark.parametrize("what", ["a file", "a link", "empty"])
+def test_an_entry_that_is_no_folder_of_files_is_a_miss_and_is_stored_anew(what, stored, tmp_path):
+    cache, run = stored
+    (entry,) = (tmp_path / "cache" / "branches").glob("*/*")
+    entry.rename(tmp_path / "moved")
+    {
+        "a file": entry.touch,
+        "a link": lambda: entry.symlink_to(tmp_path / "nowhere"),
+        "empty": entry.mkdir,
+    }[what]()
+    assert cache.load_branch(KEY, run, branch("mine")) is None
+    cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
+    assert cache.load_branch(KEY, run, branch("mine")) == OUTCOME
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_measures_are_a_miss_and_are_stored_anew(damage, tmp_path):
+    cache = Cache(tmp_path / "cache")
+    cache.store_measures(KEY, {"values": [1.5, None]})
+    (path,) = (tmp_path / "cache").rglob("*.json")
+    damage(path)
+    assert cache.measures(KEY) is None
+    cache.store_measures(KEY, {"values": [2.5]})
+    assert cache.measures(KEY) == {"values": [2.5]}
+
+
+@pytest.mark.parametrize("what", ["a file", "under a file"])
+def test_a_cache_that_cannot_be_written_is_a_note_and_no_failure(what, stored, tmp_path):
+    _, run = stored
+    (tmp_path / "file").touch()
+    told = []
+    cache = Cache(tmp_path / "file" if what == "a file" else tmp_path / "file" / "cache", told.append)
+    cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
+    cache.store_measures(KEY, {"a": 1})
+    assert not cache.has_branch(KEY) and cache.measures(KEY) is None
+    (line,) = told
+    assert "cannot be written (" in line and str(tmp_path / "file") in line
+
+
+def test_a_run_whose_cache_is_damaged_computes_again_what_it_lost(tmp_path):
+    experiment = tiny("cache=true")
+    first = everything(computed(experiment, tmp_path))
+    for entry in (tmp_path / ".cache").rglob("*.safetensors"):
+        content = entry.read_bytes()
+        entry.unlink()
+        entry.write_bytes(content[: len(content) // 2])
+    again = computed(experiment, tmp_path)
+    assert everything(again) == first
+    assert not any(record["cached"] for record in RunDirectory(again).branches().values())
+    third = computed(experiment, tmp_path)
+    assert everything(third) == first
+    assert all(record["cached"] for record in RunDirectory(third).branches().values())
