@@ -63,14 +63,16 @@ def main() -> None:
 
 
 def trace(out: Path, jobs: int) -> None:
-    """Run the quick tests and note what they run."""
+    """Run the quick tests, where changes are tried later, and note what those run that pass there."""
     folder = out / "trace"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
+    bench = Bench.copied(ROOT, out / "bench-0")
     words = [sys.executable, "-m", "pytest", "-p", "tests.mutants.trace", "-n", str(jobs), *QUICK]
     environment = {**os.environ, "FEDUNLEARN_TRACE": str(folder), "OMP_NUM_THREADS": "1"}
-    subprocess.run(words, cwd=ROOT, env=environment, check=False)
+    environment["PYTHONPATH"] = str(bench.root)
+    subprocess.run(words, cwd=bench.root, env=environment, check=False)
 
 
 def sample(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
@@ -90,7 +92,7 @@ def sample(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
 def run(out: Path, chosen: list[tuple[str, Mutant]], seconds: float, jobs: int) -> None:
     """Try every change that has not been tried, in as many processes as asked for."""
     import_heavy()
-    traced = Trace.read(out / "trace", ROOT)
+    traced = Trace.read(out / "trace", out / "bench-0")
     done = {entry["change"] for entry in results(out)}
     left = [(file, mutant) for file, mutant in chosen if describe(file, mutant)["change"] not in done]
     print(f"{len(chosen)} changes, {len(chosen) - len(left)} tried before", flush=True)
