@@ -10,6 +10,7 @@ A value that is not known is null, with a ``reason`` beside it.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from fedunlearn import __version__, config
 from fedunlearn.config import Experiment
 from fedunlearn.config.toml_tree import plain
-from fedunlearn.durable import write_durably
+from fedunlearn.durable import sync_folder, write_synced
 from fedunlearn.errors import UserError
 from fedunlearn.json_text import loads
 from fedunlearn.requests import certificate_facts as facts
@@ -28,7 +29,8 @@ from fedunlearn.requests.certificate_words import ENDINGS, LEGAL, LIMITS, PURGED
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.keys import SigningKey
 from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
-from fedunlearn.requests.retention import CERTIFICATES, Kept
+from fedunlearn.requests.relations import Relations, related
+from fedunlearn.requests.retention import CERTIFICATES, Kept, is_temporary
 from fedunlearn.requests.signing import CERTIFICATE, digest, sign
 
 KIND = "certificate of a forget request"
@@ -49,8 +51,10 @@ class Evidence:
         What is run, and which federation of it.
     record, entries
         The request, and its own entries of the trail in order.
-    requests, plans
-        All requests and all plans of the federation.
+    relations
+        All requests of the federation, at least up to `head`.
+    plans
+        All plans up to `round`.
     weights : Mapping
         ``before``, ``after`` and ``end``, each ``{"round", "sha256", "reason"}``.
     measures : Mapping
@@ -76,7 +80,7 @@ class Evidence:
     branch: str
     record: RequestRecord
     entries: Sequence[AuditEntry]
-    requests: Sequence[RequestRecord]
+    relations: Relations
     plans: Sequence[PlanRecord]
     weights: Mapping[str, Mapping[str, Any]]
     measures: Mapping[str, Mapping[str, Any]]
@@ -100,12 +104,11 @@ def compose(
         The edition that this one takes the place of.
     """
     record, experiment = evidence.record, evidence.experiment
-    links = facts.related(record, evidence.requests)
+    links = related(record, evidence.relations, evidence.head.entry)
     told = facts.story(record, evidence.entries, links, evidence.plans, experiment)
     end = ending(told)
     tree = plain(experiment)
     earlier = links.pop("earlier")
-    others = {other.id: other for other in evidence.requests}
     document: dict[str, Any] = {
         "kind": KIND,
         "schema": SCHEMA,
@@ -157,7 +160,9 @@ def compose(
         },
         "related": {
             **links,
-            "earlier_certificates": [_earlier(others[id_], evidence.earlier.get(id_)) for id_ in earlier],
+            "earlier_certificates": [
+                _earlier(evidence.relations[id_], evidence.earlier.get(id_)) for id_ in earlier
+            ],
         },
         "trail": {
             "entry": evidence.head.entry,
@@ -203,28 +208,94 @@ def _measures(evidence: Evidence, *, unlearned: bool) -> dict[str, Any]:
     }
 
 
-def write(run: Path, document: Mapping[str, Any]) -> Path:
-    """Write a certificate durably, and its page, and return the JSON file's path.
+@dataclass(frozen=True)
+class Prepared:
+    """A certificate on the disk that does not have its name yet.
 
-    The page comes first: where the certificate is, it is too, but after a power cut; see :func:`write_page`. An
-    edition that is replaced is set aside before.
+    Attributes
+    ----------
+    path : Path
+        What it will be called.
+    replaced : tuple or None
+        File and name of the edition before, where one is replaced.
+    page, certificate : tuple
+        File and name of each.
+    """
+
+    path: Path
+    replaced: tuple[Path, Path] | None
+    page: tuple[Path, Path]
+    certificate: tuple[Path, Path]
+
+
+def prepare(run: Path, document: Mapping[str, Any]) -> Prepared:
+    """Write a certificate, its page and the edition that it replaces to files that :func:`publish` names.
+
+    Nobody need be kept from anything meanwhile: they are of no consequence until they are named.
     """
     folder = run / CERTIFICATES
     folder.mkdir(exist_ok=True)
     path = folder / f"{document['request']['id']}.json"
+    replaced = None
     if document["edition"] > 1 and path.exists():
         before = read(path)
         if before["edition"] < document["edition"]:
-            write_durably(path.with_name(f"{path.stem}.edition-{before['edition']}.json"), path.read_bytes())
-    write_page(path, document)
-    write_durably(path, dumps(document).encode())
-    return path
+            aside = path.with_name(f"{path.stem}.edition-{before['edition']}.json")
+            replaced = (_written(aside, path.read_bytes()), aside)
+    shown = path.with_suffix(".html")
+    page_of_it = _temporary(shown)
+    page_of_it.write_text(page(document), encoding="utf-8")  # can be made again: nobody waits for the disk
+    return Prepared(path, replaced, (page_of_it, shown), (_written(path, dumps(document).encode()), path))
+
+
+def publish(prepared: Sequence[Prepared]) -> None:
+    """Give certificates their names, durably.
+
+    The page comes first: where the certificate is, it is too, but after a power cut; see :func:`write_page`. An
+    edition that is replaced is set aside before.
+    """
+    aside = [one.replaced for one in prepared if one.replaced is not None]
+    for temporary, path in aside:
+        temporary.replace(path)
+    if aside:
+        sync_folder(prepared[0].path.parent)
+    for one in prepared:
+        for temporary, path in (one.page, one.certificate):
+            temporary.replace(path)
+    if prepared:
+        sync_folder(prepared[0].path.parent)
+
+
+def write(run: Path, document: Mapping[str, Any]) -> Path:
+    """Write a certificate durably, and its page, and return the JSON file's path."""
+    prepared = prepare(run, document)
+    publish([prepared])
+    return prepared.path
+
+
+def sweep(run: Path) -> None:
+    """Remove what a crash has left of certificates that were being written."""
+    folder = run / CERTIFICATES
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_temporary(path.name):
+            path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    # Of no other server's name: one that was replaced and has not noticed may be writing the same certificate.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _written(path: Path, content: bytes) -> Path:
+    temporary = _temporary(path)
+    write_synced(temporary, content)
+    return temporary
 
 
 def write_page(path: Path, document: Mapping[str, Any]) -> None:
     """Write the page of the certificate at ``path``; which can be made again any time: nobody waits for the disk."""
     shown = path.with_suffix(".html")
-    temporary = shown.with_name(f".{shown.name}.tmp")
+    temporary = _temporary(shown)
     temporary.write_text(page(document), encoding="utf-8")
     temporary.replace(shown)
 

@@ -144,50 +144,6 @@ def participation(
     }
 
 
-def related(record: RequestRecord, requests: Iterable[RequestRecord]) -> dict[str, Any]:
-    """Return the other requests that a reader of this one's certificate must know of, by id.
-
-    Returns
-    -------
-    dict
-        ``same_as``: the request this one repeats; ``done_by``: of a duplicate, those that unlearned its clients;
-        ``forgotten_by``: of one that ended otherwise with nothing unlearned, client → those that unlearned it;
-        ``recovery_taken_over_by``: of a superseded one; ``same_step``: others applied in the same round;
-        ``earlier``: ended requests that name one of the clients and came before.
-    """
-    others = [other for other in requests if other.id != record.id]
-    # A part of a client's data is forgotten with the client, too.
-    names = {client: {client} for client in record.clients}
-    names |= {part.number: {part.number, part.client} for part in record.parts}
-    mine_or_more = set[int]().union(*names.values())
-    sharing = [other for other in others if mine_or_more.intersection(other.clients)]
-    done_by, taken_over, same_step = [], [], []
-    forgotten_by: dict[str, list[str]] = {}
-    if record.state == "duplicate":
-        done_by = [other.id for other in sharing if other.unlearned_round is not None]
-    elif not ENDINGS[record.state].unlearned:
-        for client in record.clients:
-            own = [o for o in sharing if o.unlearned_round is not None and names[client] & set(o.clients)]
-            by = sorted(o.id for o in own)
-            if by:
-                forgotten_by[str(client)] = by
-    if record.unlearned_round is not None:
-        mine = record.unlearned_round
-        later = [other for other in others if (other.unlearned_round or 0) > mine]
-        if record.state == "superseded" and later:
-            first = min(other.unlearned_round or 0 for other in later)
-            taken_over = [other.id for other in later if other.unlearned_round == first]
-        same_step = [other.id for other in others if other.unlearned_round == mine]
-    return {
-        "same_as": record.same_as,
-        "done_by": sorted(done_by),
-        "forgotten_by": forgotten_by,
-        "recovery_taken_over_by": sorted(taken_over),
-        "same_step": sorted(same_step),
-        "earlier": sorted(other.id for other in sharing if other.ended and other.arrival < record.arrival),
-    }
-
-
 def method_in_words(experiment: Experiment) -> str:
     """Return what the method does, in words that follow a colon."""
     method = experiment.methods[0]

@@ -239,7 +239,8 @@ def _related(related: Mapping[str, Any], known: Sequence[Part], *, unlearned: bo
     if related["recovery_taken_over_by"]:
         lines.append(f"Recovery was taken over by: {', '.join(related['recovery_taken_over_by'])}.")
     if related["same_step"]:
-        lines.append(f"Unlearned in the same round: {', '.join(related['same_step'])}.")
+        more = f", and {related['same_step_more']} more" if related["same_step_more"] else ""
+        lines.append(f"Unlearned in the same round: {', '.join(related['same_step'])}{more}.")
     for earlier in related["earlier_certificates"]:
         ending = ENDINGS[earlier["state"]]
         after = ""

@@ -217,6 +217,7 @@ _CERTIFICATE = _object(
                 "forgotten_by": _mapping(_list(text), numbered=True),
                 "recovery_taken_over_by": _list(text),
                 "same_step": _list(text),
+                "same_step_more": whole,
                 "earlier_certificates": _list(_EARLIER),
             }
         ),

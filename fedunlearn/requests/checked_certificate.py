@@ -21,7 +21,6 @@ from fedunlearn.requests.keys import PublicKey
 from fedunlearn.requests.records import RequestRecord
 from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS, Kept
 from fedunlearn.requests.signing import CERTIFICATE, digest, verifies
-from fedunlearn.requests.standing import standing
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 
 FROM_THE_LEDGER = (
@@ -266,7 +265,7 @@ def _written_anew(
             branch=book.branch,
             record=record,
             entries=book.of_request[record.id],
-            requests=standing(book.records.values(), book.entries, head.entry),
+            relations=book.relations,
             plans=[plan for plan in book.plans if plan.round <= round],
             weights=_weights(document, record, book),
             measures=measures,

@@ -16,15 +16,15 @@ from typing import Any
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests import certificate, putting_away, retention
-from fedunlearn.requests.certificate_facts import DAMAGED, GONE, no_weights, related, rounds_of_weights
+from fedunlearn.requests.certificate_facts import DAMAGED, GONE, no_weights, rounds_of_weights
 from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.keys import SigningKey
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.putting_away import SuperLink
 from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.relations import Relations, related
 from fedunlearn.requests.seals import Sealer
 from fedunlearn.requests.signing import HEAD, sign
-from fedunlearn.requests.standing import standing
 from fedunlearn.requests.superlink_messages import purge_messages
 from fedunlearn.requests.transitions import ENDS
 from fedunlearn.runs.checkpoints import Checkpoints, Prepared, weights_hash
@@ -32,7 +32,7 @@ from fedunlearn.runs.checkpoints import Checkpoints, Prepared, weights_hash
 log = logging.getLogger("fedunlearn")
 
 AT_ONCE = 16
-"""So many certificates are written at a time; whoever asks meanwhile waits for the ledger until they are."""
+"""So many requests are dealt with at a time; whoever asks waits for the ledger while they are noted, or published."""
 
 _FLOWER_RUN = re.compile(r"flower-run-(\d+)\b")
 
@@ -128,8 +128,9 @@ class Clerk:
         certified = self._certificates()
         ended = [record for record in self._ledger.requests(self._branch, ENDS) if record.id in certified]
         files: set[Path] = set()
+        listing = retention.Listing()
         for record in ended:
-            found = putting_away.files_to_put_away(self._run, self._branch, self._experiment, record)
+            found = self._files(record, listing)
             again = {path for path in found if not retention.is_temporary(path.name)} - files
             for path in sorted(again):
                 log.warning("%s: is there again; request %s had it put away: it goes again", path, record.id)
@@ -165,17 +166,14 @@ class Clerk:
         everything = _Everything(self._run, self._ledger, self._branch, round, head, problems)
         pending.sort(key=lambda record: record.arrival)
         for first in range(0, len(pending), AT_ONCE):
-            with self._ledger.fenced():
-                for record in pending[first : first + AT_ONCE]:
-                    self._certify(record, head, everything, accounts[record.id])
-                    if not accounts[record.id]["open"]:
-                        certified.add(record.id)
+            self._certify(pending[first : first + AT_ONCE], head, everything, accounts, certified)
         return all(record.id in certified for record in pending)
 
     def _certificates(self) -> set[str]:
         """Return the requests whose certificate leaves nothing to be done; read once from the disk."""
         if self._certified is None:
             certified = set()
+            certificate.sweep(self._run)
             for id_, path in certificate.issued(self._run).items():
                 try:
                     document = certificate.read(path)
@@ -196,10 +194,8 @@ class Clerk:
     def _note_weights(self, record: RequestRecord) -> dict[str, Any]:
         """Return the hashes of the weights before and after the step and at the end; those found are noted."""
         noted = dict(self._ledger.measures(self._branch, record.id).get("weights", {}))
-        ended = record.ended_round
-        rounds = rounds_of_weights(record, None if ended is None else self._ledger.plan(self._branch, ended))
         found: dict[str, Any] = {}
-        for name, round in rounds.items():
+        for name, round in self._rounds_of_weights(record).items():
             if noted.get(name, {}).get("sha256"):
                 found[name] = noted[name]
             elif round is None:
@@ -212,7 +208,13 @@ class Clerk:
             self._ledger.note_measures(self._branch, record.id, "weights", known)
         return found
 
-    def _hash(self, round: int) -> tuple[str | None, str | None]:
+    def _rounds_of_weights(self, record: RequestRecord) -> dict[str, int | None]:
+        ended = record.ended_round
+        return rounds_of_weights(record, None if ended is None else self._ledger.plan(self._branch, ended))
+
+    def _hash(self, round: int | None) -> tuple[str | None, str | None]:
+        if round is None:
+            return None, None
         if round not in self._hashes:
             if not self._checkpoints.path(round).is_file():
                 return None, GONE
@@ -229,18 +231,18 @@ class Clerk:
         """Put away what the ended requests no longer allow to be kept; return what their certificates say of it."""
         names: dict[str, list[str]] = {}
         everything: set[Path] = set()
-        with self._ledger.batch():
-            for record in pending:
-                self._note_weights(record)
-                files = putting_away.files_to_put_away(self._run, self._branch, self._experiment, record)
-                noted = (
-                    self._ledger.measures(self._branch, record.id).get("retention", {}).get("put_away", [])
-                )
-                names[record.id] = sorted({*noted, *(str(path.relative_to(self._run)) for path in files)})
-                if names[record.id] != noted:
-                    document = {"put_away": names[record.id]}
-                    self._ledger.note_measures(self._branch, record.id, "retention", document)
-                everything.update(files)
+        listing = retention.Listing()
+        for first in range(0, len(pending), AT_ONCE):
+            together = pending[first : first + AT_ONCE]
+            found = {record.id: self._files(record, listing) for record in together}
+            for record in together:
+                for round in self._rounds_of_weights(record).values():
+                    self._hash(round)  # from the disk, while nobody has to wait
+            with self._ledger.batch():
+                for record in together:
+                    self._note_weights(record)
+                    names[record.id] = self._note_files(record, found[record.id])
+            everything.update(*found.values())
         self._remove(everything)
         superlink = self._superlink()
         untouched = superlink.untouched("nothing is put away on account of a request that ended like this")
@@ -256,6 +258,17 @@ class Clerk:
             )
             for record in pending
         }
+
+    def _files(self, record: RequestRecord, listing: retention.Listing) -> list[Path]:
+        return putting_away.files_to_put_away(self._run, self._branch, self._experiment, record, listing)
+
+    def _note_files(self, record: RequestRecord, files: Sequence[Path]) -> list[str]:
+        """Note which files are to go for a request, and return them with those that were noted before."""
+        noted = self._ledger.measures(self._branch, record.id).get("retention", {}).get("put_away", [])
+        names = sorted({*noted, *(str(path.relative_to(self._run)) for path in files)})
+        if names != noted:
+            self._ledger.note_measures(self._branch, record.id, "retention", {"put_away": names})
+        return names
 
     def _remove(self, files: Collection[Path]) -> None:
         settings = self._experiment.retention
@@ -285,12 +298,51 @@ class Clerk:
     # -- certificates ---------------------------------------------------------------------------------------
 
     def _certify(
-        self, record: RequestRecord, head: Head, known: _Everything, account: Mapping[str, Any]
+        self,
+        pending: Sequence[RequestRecord],
+        head: Head,
+        known: _Everything,
+        accounts: Mapping[str, Mapping[str, Any]],
+        certified: set[str],
     ) -> None:
-        """Write a request's certificate, unless the one that there is says the same already."""
+        """Write the certificates of some requests, and note which leave nothing to be done.
+
+        They are composed and written while anybody may ask; only their names are given while nobody can take over.
+        """
+        prepared: dict[str, certificate.Prepared] = {}
+        done = []
+        try:
+            for record in pending:
+                account = accounts[record.id]
+                if (document := self._composed(record, head, known, account)) is not None:
+                    prepared[record.id] = certificate.prepare(self._run, document)
+                    known.written[record.id] = document
+                if not account["open"]:
+                    done.append(record.id)
+        except (
+            OSError,
+            UserError,
+        ):  # a disk that is full: those that are on it already are published all the same
+            self._publish(prepared, known)
+            raise
+        self._publish(prepared, known)
+        certified.update(done)
+
+    def _publish(self, prepared: Mapping[str, certificate.Prepared], known: _Everything) -> None:
+        with self._ledger.fenced():
+            certificate.publish(list(prepared.values()))
+        for id_, one in prepared.items():
+            known.issued[id_] = one.path
+            log.info("request %s: %s; certificate %s", id_, known.relations[id_].state, one.path)
+        known.written.clear()
+
+    def _composed(
+        self, record: RequestRecord, head: Head, known: _Everything, account: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """Return a request's certificate; None where the one that there is says the same already."""
         before = certificate.read(known.issued[record.id]) if record.id in known.issued else None
         if before is not None and before["data"]["open"] and account["open"]:
-            return  # still hindered: no edition after every round
+            return None  # still hindered: no edition after every round
         quarantine = account["quarantine"]
         evidence = certificate.Evidence(
             run=self._run.resolve().name,
@@ -298,7 +350,7 @@ class Clerk:
             branch=self._branch,
             record=record,
             entries=known.entries.get(record.id, ()),
-            requests=known.requests,
+            relations=known.relations,
             plans=known.plans,
             weights=self._note_weights(record),
             measures=self._ledger.measures(self._branch, record.id),
@@ -310,6 +362,7 @@ class Clerk:
                 quarantined=None if quarantine is None else Path(quarantine),
                 numbers=known.numbers,
                 spared_from=putting_away.spared_from(record),
+                listing=known.listing,
             ),
             retention=account,
             head=head,
@@ -318,9 +371,7 @@ class Clerk:
             issued_at=self._clock(),
             earlier=known.earlier(record),
         )
-        document = certificate.compose(evidence, key=self._key, replaces=before)
-        known.issued[record.id] = certificate.write(self._run, document)
-        log.info("request %s: %s; certificate %s", record.id, record.state, known.issued[record.id])
+        return certificate.compose(evidence, key=self._key, replaces=before)
 
 
 class _Everything:
@@ -330,10 +381,13 @@ class _Everything:
         self, run: Path, ledger: Ledger, branch: str, round: int, head: Head, problems: Sequence[str]
     ) -> None:
         self.issued = certificate.issued(run)
+        self.written: dict[str, dict[str, Any]] = {}  # that have no names yet
+        self.listing = retention.Listing()
         self.numbers = retention.numbers_of_clients(run)
         trail = ledger.audit(branch)
         # Whoever checks a certificate sees them as its head has them: not what has come in since.
-        self.requests: list[RequestRecord] = standing(ledger.requests(branch), trail, head.entry)
+        self.relations = Relations(ledger.requests(branch), trail)
+        self.head = head
         # The plan of the round to come may be committed already, after a crash.
         self.plans: list[PlanRecord] = [plan for plan in ledger.plans(branch) if plan.round <= round]
         self.problems = problems
@@ -344,5 +398,7 @@ class _Everything:
 
     def earlier(self, record: RequestRecord) -> dict[str, dict[str, Any]]:
         """Return the certificates of earlier requests that name one of the same clients."""
-        earlier = related(record, self.requests)["earlier"]
-        return {id_: certificate.read(self.issued[id_]) for id_ in earlier if id_ in self.issued}
+        earlier = related(record, self.relations, self.head.entry)["earlier"]
+        found = {id_: self.written[id_] for id_ in earlier if id_ in self.written}
+        on_disk = {id_: self.issued[id_] for id_ in earlier if id_ in self.issued and id_ not in found}
+        return found | {id_: certificate.read(path) for id_, path in on_disk.items()}

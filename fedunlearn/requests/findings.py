@@ -15,6 +15,7 @@ from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.checked_tables import table_problems
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.relations import Relations
 from fedunlearn.requests.seals import Seal
 
 LEDGER = "requests.sqlite"
@@ -104,6 +105,11 @@ class Book:
         for entry in self.entries:
             found.setdefault(entry.request_id, []).append(entry)
         return found
+
+    @cached_property
+    def relations(self) -> Relations:
+        """The requests by what they name and by the round that unlearned them."""
+        return Relations(self.records.values(), self.entries)
 
     @property
     def last_planned(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from fedunlearn.config import Experiment
 from fedunlearn.requests.certificate_words import ENDINGS
 from fedunlearn.requests.records import RequestRecord
-from fedunlearn.requests.retention import earlier_files, is_temporary, quarantine_folder
+from fedunlearn.requests.retention import Listing, earlier_files, is_temporary, quarantine_folder
 from fedunlearn.requests.superlink_messages import MessagePurge
 
 ALWAYS_UNSEEN = (
@@ -70,7 +70,9 @@ def concerned(record: RequestRecord) -> bool:
     return ENDINGS[record.state].unlearned or record.state == "excluded"
 
 
-def files_to_put_away(run: Path, branch: str, experiment: Experiment, record: RequestRecord) -> list[Path]:
+def files_to_put_away(
+    run: Path, branch: str, experiment: Experiment, record: RequestRecord, listing: Listing | None = None
+) -> list[Path]:
     """Return the files that are to go for one ended request; none under ``earlier = "keep"``."""
     assert experiment.retention is not None, "a live experiment has [retention]"
     if experiment.retention.earlier == "keep" or not concerned(record):
@@ -81,6 +83,7 @@ def files_to_put_away(run: Path, branch: str, experiment: Experiment, record: Re
         unlearned_round=record.unlearned_round,
         clients=record.owners,
         spared_from=spared_from(record),
+        listing=listing,
     )
 
 

@@ -10,6 +10,7 @@ overwritten, and it reaches no backup, no snapshot of a volume and no copy that 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -69,6 +70,28 @@ class Kept:
     about: str
 
 
+class Listing:
+    """The files of a run directory, each folder looked at once: there may be thousands of certificates in it."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+        self._below: dict[Path, list[Path]] = {}
+
+    def names(self, folder: Path) -> list[str]:
+        """Return the names of the files in a folder in alphabetical order; none of a folder that is not there."""
+        if folder not in self._names:
+            files = os.scandir(folder) if folder.is_dir() else ()
+            self._names[folder] = sorted(entry.name for entry in files if entry.is_file())
+        return self._names[folder]
+
+    def below(self, folder: Path) -> list[Path]:
+        """Return the files in a folder and all its folders, in order."""
+        if folder not in self._below:
+            found = folder.rglob("*") if folder.is_dir() else ()
+            self._below[folder] = sorted(path for path in found if path.is_file())
+        return self._below[folder]
+
+
 def checkpoint_round(name: str, branch: str) -> int | None:
     """Return the round of a checkpoint, or of its readable copy; None for any other file name."""
     match = re.fullmatch(re.escape(branch) + r"-r(\d{4,})\.(?:safetensors|json)", name)
@@ -82,6 +105,7 @@ def earlier_files(
     unlearned_round: int | None,
     clients: Collection[int],
     spared_from: int | None = None,
+    listing: Listing | None = None,
 ) -> list[Path]:
     """Return the files that a request's retention is about, in alphabetical order.
 
@@ -93,13 +117,16 @@ def earlier_files(
     spared_from
         Of a request for parts of the clients' data: the round from which on the clients trained without them. Their
         stored updates of that and later rounds hold nothing of these data, and stay. None: all are meant.
+    listing
+        What lies in the run directory, if it has been looked at.
 
     Notes
     -----
     The newest checkpoint is never among them: without it the federation could not go on.
     """
     found = []
-    checkpoints = _names(run / CHECKPOINTS)
+    names = (listing or Listing()).names
+    checkpoints = names(run / CHECKPOINTS)
     rounds = {name: checkpoint_round(name, branch) for name in checkpoints}
     newest = max((round for round in rounds.values() if round is not None), default=0)
     for name, round in rounds.items():
@@ -107,12 +134,12 @@ def earlier_files(
             continue
         if round < min(unlearned_round, newest):
             found.append(run / CHECKPOINTS / name)
-    for name in _names(run / STORED):
+    for name in names(run / STORED):
         match = _STORED_UPDATE.fullmatch(name)
         if match and int(match[1]) in clients and not _spared(run / STORED / name, spared_from):
             found.append(run / STORED / name)
     for folder in (run, run / CHECKPOINTS, run / STORED):
-        found += [folder / name for name in _names(folder) if is_temporary(name)]
+        found += [folder / name for name in names(folder) if is_temporary(name)]
     return sorted(found)
 
 
@@ -185,6 +212,7 @@ def inventory(
     quarantined: Path | None = None,
     numbers: Mapping[int, int] | None = None,
     spared_from: int | None = None,
+    listing: Listing | None = None,
 ) -> list[Kept]:
     """Return everything in the run directory that holds, or may hold, something of these clients.
 
@@ -194,7 +222,7 @@ def inventory(
         The quarantine folder; None: ``quarantine/`` in the run directory.
     numbers
         What :func:`numbers_of_clients` returned, if it has been asked.
-    spared_from
+    spared_from, listing
         See :func:`earlier_files`.
 
     Notes
@@ -203,9 +231,10 @@ def inventory(
     data is concerned the client's stored update, for its round. A file of no known kind is
     listed as ``unknown``. Left out are ``experiment.toml`` and the lock, which hold nothing of a client.
     """
-    kept = _weights(run, run / CHECKPOINTS, branch, unlearned_round)
-    kept += _stored(run, clients, unlearned_round, spared_from)
-    for name in _names(run):
+    listing = listing or Listing()
+    kept = _weights(run, listing, branch, unlearned_round)
+    kept += _stored(run, listing, clients, unlearned_round, spared_from)
+    for name in listing.names(run):
         if name in _NOTHING_OF_A_CLIENT:
             continue
         if name == METRICS:
@@ -215,24 +244,24 @@ def inventory(
             kept.append(Kept(name, 1, "record", _RECORDS[name]))
         elif re.sub(r"-(wal|shm|journal)$", "", name) not in _RECORDS:  # SQLite's own files beside a database
             kept.append(Kept(name, 1, "unknown", "a file of no known kind, not examined"))
-    if certificates := _names(run / CERTIFICATES):
+    if certificates := listing.names(run / CERTIFICATES):
         place = f"{CERTIFICATES}/"
         kept.append(
             Kept(place, len(certificates), "record", "certificates: client numbers, states and times")
         )
     outside = quarantined or run / QUARANTINE
-    kept += _in_quarantine(run, outside, branch, clients, unlearned_round)
+    kept += _in_quarantine(run, listing, outside, branch, clients, unlearned_round)
     for folder in sorted(path for path in run.iterdir() if path.is_dir()) if run.is_dir() else []:
         if folder.name in (CHECKPOINTS, STORED, CERTIFICATES) or folder == outside:
             continue
-        files = sum(path.is_file() for path in folder.rglob("*"))
-        if files:
+        if files := len(listing.below(folder)):
             kept.append(Kept(f"{folder.name}/", files, "unknown", "files of no known kind, not examined"))
     return kept
 
 
-def _weights(run: Path, folder: Path, branch: str, unlearned_round: int | None) -> list[Kept]:
+def _weights(run: Path, listing: Listing, branch: str, unlearned_round: int | None) -> list[Kept]:
     kept: list[Kept] = []
+    folder = run / CHECKPOINTS
 
     def kind(name: str) -> tuple[Holds, str]:
         round = checkpoint_round(name, branch)
@@ -244,18 +273,22 @@ def _weights(run: Path, folder: Path, branch: str, unlearned_round: int | None) 
             return "earlier-weights", "the shared model from before the unlearning step"
         return "weights", "the shared model from the unlearning step on"
 
-    for (holds, about), names in groupby(_names(folder), key=kind):
+    for (holds, about), names in groupby(listing.names(folder), key=kind):
         several = list(names)
         kept.append(Kept(_place(run, folder, several), len(several), holds, about))
     return kept
 
 
 def _stored(
-    run: Path, clients: Collection[int], unlearned_round: int | None, spared_from: int | None
+    run: Path,
+    listing: Listing,
+    clients: Collection[int],
+    unlearned_round: int | None,
+    spared_from: int | None,
 ) -> list[Kept]:
     own: list[str] = []
     others: list[str] = []
-    for name in _names(run / STORED):
+    for name in listing.names(run / STORED):
         match = _STORED_UPDATE.fullmatch(name)
         mine = match and int(match[1]) in clients and not _spared(run / STORED / name, spared_from)
         (own if mine else others).append(name)
@@ -292,11 +325,15 @@ def _numbers(lines: int) -> list[Kept]:
 
 
 def _in_quarantine(
-    run: Path, folder: Path, branch: str, clients: Collection[int], unlearned_round: int | None
+    run: Path,
+    listing: Listing,
+    folder: Path,
+    branch: str,
+    clients: Collection[int],
+    unlearned_round: int | None,
 ) -> list[Kept]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     updates, weights, others = [], [], []
-    for path in files:
+    for path in listing.below(folder):
         match = _STORED_UPDATE.fullmatch(path.name)
         round = checkpoint_round(path.name, branch)
         if match and int(match[1]) in clients:
@@ -321,7 +358,3 @@ def _place(run: Path, folder: Path, names: list[str]) -> str:
 
 def _shown(run: Path, path: Path) -> str:
     return str(path.relative_to(run)) if path.is_relative_to(run) else str(path)
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []

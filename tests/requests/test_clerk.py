@@ -164,7 +164,8 @@ STEPS: list[tuple[object, str]] = [
     (retention, "sync_folder"),
     (Path, "unlink"),
     (Path, "replace"),
-    (certificate, "write_durably"),
+    (certificate, "write_synced"),
+    (certificate, "sync_folder"),
 ]
 
 
@@ -258,7 +259,7 @@ def test_a_disk_that_refuses_does_not_stop_the_federation(
     requests = [run.ask(client) for client in range(3)]
     for request in requests:
         run.end(request, "withdrawn")
-    clerk, calls, write = run.clerk(), [0], certificate.write_durably
+    clerk, calls, write = run.clerk(), [0], certificate.write_synced
 
     def full(*args: Any) -> None:
         calls[0] += 1
@@ -267,7 +268,7 @@ def test_a_disk_that_refuses_does_not_stop_the_federation(
         write(*args)
 
     with monkeypatch.context() as patched, caplog.at_level(logging.ERROR):
-        patched.setattr(certificate, "write_durably", full)
+        patched.setattr(certificate, "write_synced", full)
         clerk.attend(run.round)
     assert len(documents(run)) == at - 1 and "No space left" in caplog.text
     clerk.attend(run.round)
