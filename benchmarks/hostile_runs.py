@@ -15,6 +15,7 @@ from benchmarks.hostile_clients import IDEAS, HostileTrainer, poisoned
 from fedunlearn import config, resident
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import quality
+from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.models.state import ModelState
@@ -162,14 +163,17 @@ def federate(
 
 
 def test_accuracy(experiment: Experiment, state: ModelState) -> float:
-    """Return a model's accuracy on the test split, percent."""
+    """Return a model's accuracy on the test split, percent; 0 of one whose outputs are no numbers."""
     branch = live_branch(experiment)
     data = resident.data_of(experiment, branch.seed)
     model = resident.new_model(experiment, data, branch.training_seed)
     model.load(state.vector, state.buffers)
     outputs = collect(model.module, data, splits=("test",)).test
     assert outputs is not None
-    return quality(outputs)
+    try:
+        return quality(outputs)
+    except Unmeasurable:
+        return 0.0
 
 
 class _Clock:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from logging import INFO, WARNING
 from pathlib import Path
+from statistics import median_low
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -32,7 +33,7 @@ from strategies.nodes import NodeRoster, Nodes
 from strategies.plan import RoundPlan
 from strategies.request_measures import RequestMeasures
 from strategies.rounds import QuorumMissedError, RoundInProgress, floats
-from strategies.screening import Known, screened, screened_forgetting
+from strategies.screening import FEWEST, Known, screened, screened_forgetting, too_many
 from strategies.settings import Settings
 from strategies.stored import FOLDER, StoredUpdates
 
@@ -152,7 +153,9 @@ class LiveConduct(Conduct):
     def begins(self, round: int, docket: Docket, model: ModelState, grid: Grid) -> None:
         """Find out who is there, and do what an earlier server may not have come to any more."""
         assert isinstance(docket, LiveDocket)
-        self._evaluation.bind(grid, lambda: self._retained(docket), lambda: self._assigned(docket))
+        self._evaluation.bind(
+            grid, lambda: self._retained(docket), lambda: self._assigned(docket), self._too_many
+        )
         deadline = time.monotonic() + FIRST_ANSWERS_SECONDS
         self._who.refresh(grid)
         while self._who.answering and time.monotonic() < deadline:
@@ -248,6 +251,14 @@ class LiveConduct(Conduct):
             return {}
         there = tuple(self._who.there)
         return parts.assignments(there, parts.without(there, (), docket.gone() | self._leaving, ()))
+
+    def _too_many(self, client: int, num_examples: int) -> str:
+        """Say why a client cannot have measured on so many examples: its word counts by them."""
+        if not self._guard.enabled:
+            return ""
+        known = self._shown.examples.values()
+        usual = median_low(known) if len(known) >= FEWEST else None
+        return too_many(client, num_examples, usual, self._shown, self._guard, self._declared)
 
     # -- a round's answers --------------------------------------------------------------------------------
 

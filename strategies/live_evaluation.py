@@ -39,6 +39,14 @@ NodesToAsk = Callable[[], Mapping[int, int]]
 Assigned = Callable[[], Mapping[int, Assignment]]
 """Returns what those clients measure on that do not simply measure on all of their data."""
 
+TooMany = Callable[[int, int], str]
+"""Says why a client cannot have so many examples; an empty string: it can."""
+
+
+def any_number(client: int, num_examples: int) -> str:
+    """Object to no number of examples."""
+    return ""
+
 
 class LiveEvaluation(Protocol):
     """Measures the global model of a live federation; Flower's ``evaluate_fn``."""
@@ -47,8 +55,17 @@ class LiveEvaluation(Protocol):
         """Return ``validation-<quality>`` and ``validation-loss``; neither where they cannot be had."""
         ...
 
-    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
-        """Say through what, and whom, clients are asked, and of which data; before anything is measured."""
+    def bind(
+        self,
+        grid: Grid,
+        nodes: NodesToAsk,
+        assigned: Assigned = dict,
+        too_many: TooMany = any_number,
+    ) -> None:
+        """Say through what, and whom, clients are asked, of which data, and how many these may be.
+
+        Before anything is measured.
+        """
         ...
 
     def without(self, clients: Collection[int], round: int, state: ModelState) -> MetricRecord:
@@ -97,7 +114,13 @@ class ServerFileEvaluation:
             experiment, part.of_server(experiment.federation.num_clients, resident.device_of(experiment))
         )
 
-    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
+    def bind(
+        self,
+        grid: Grid,
+        nodes: NodesToAsk,
+        assigned: Assigned = dict,
+        too_many: TooMany = any_number,
+    ) -> None:
         """Do nothing: nobody is asked."""
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -151,11 +174,19 @@ class FederatedEvaluation:
         self._grid: Grid | None = None
         self._nodes: NodesToAsk = dict
         self._assigned: Assigned = dict
+        self._too_many: TooMany = any_number
         self._last: _Told | None = None
 
-    def bind(self, grid: Grid, nodes: NodesToAsk, assigned: Assigned = dict) -> None:
-        """Say through what, and whom, clients are asked, and of which data."""
+    def bind(
+        self,
+        grid: Grid,
+        nodes: NodesToAsk,
+        assigned: Assigned = dict,
+        too_many: TooMany = any_number,
+    ) -> None:
+        """Say through what, and whom, clients are asked, of which data, and how many these may be."""
         self._grid, self._nodes, self._assigned = grid, nodes, assigned
+        self._too_many = too_many
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Ask the clients what the model in ``arrays`` makes of their data."""
@@ -207,11 +238,15 @@ class FederatedEvaluation:
         for reply in self._grid.send_and_receive(sent.messages, timeout=self._timeout) if nodes else ():
             if (question := sent.question_of(reply)) is None:
                 continue
-            reading = read(reply, question)
+            reading, tally = read(reply, question), None
+            why = reading.why
             if isinstance(reading.tally, Tally):
-                told[question.number] = reading.tally
-            elif reading.why:
-                reason = reading.why.strip().splitlines()[-1]
+                tally = reading.tally
+                why = self._too_many(question.number, tally.num_examples)
+            if tally is not None and not why:
+                told[question.number] = tally
+            elif why:
+                reason = why.strip().splitlines()[-1]
                 log(
                     WARNING,
                     "round %d: client %d did not measure the model: %s",

@@ -99,9 +99,11 @@ class Scripted:
 
     quality: Callable[[int, ModelState], float | None] = lambda round, state: 50.0
     seen: dict[int, ModelState] = field(default_factory=dict)
+    too_many: Any = None
 
-    def bind(self, grid: Grid, nodes: Any, assigned: Any = None) -> None:
+    def bind(self, grid: Grid, nodes: Any, assigned: Any = None, too_many: Any = None) -> None:
         """Ask nobody."""
+        self.too_many = too_many
 
     def __call__(self, round: int, arrays: Any) -> MetricRecord:
         self.seen[round] = unpack(arrays)

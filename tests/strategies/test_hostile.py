@@ -169,6 +169,16 @@ def test_an_honest_federation_is_not_touched(tmp_path):
     assert all(not r.failed for r in made[0].reports)
 
 
+def test_who_measures_has_no_more_examples_than_who_trains(tmp_path):
+    living = Living(tmp_path).serve()
+    may = living.evaluation.too_many
+    assert all(may(k, examples_of(k)) == "" for k in range(6))
+    assert "guard.max-growth" in may(4, 2 * examples_of(4) + 1)
+    assert "guard.max-examples" in may(77, 10**9), "nor who has not trained yet"
+    (tmp_path / "off").mkdir()
+    assert Living(tmp_path / "off", guard={"enabled": False}).serve().evaluation.too_many(4, 10**9) == ""
+
+
 # -- refusing to be forgotten ------------------------------------------------------------------------------
 
 

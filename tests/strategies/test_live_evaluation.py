@@ -173,6 +173,24 @@ def test_a_client_that_fails_or_lies_is_left_out(place):
     assert expected["validation-clients"] == 2
 
 
+def test_a_client_cannot_outvote_the_others_by_claiming_many_examples(place):
+    """Or it could have every forgetting rolled back: a model is as good as the examples that it is measured on."""
+
+    def spoiled(message, context):
+        reply = app(message, context)
+        if context.node_config["partition-id"] == 2:
+            worst = Tally(10**9, 0.0, 1e9, (10**9, *(0,) * 19))
+            reply.content["tally"] = tally_record(worst)
+        return reply
+
+    expected = federated(place, place.nodes((0, 1, 3, 4)))(1, pack(place.state()))
+    place.grid = LocalGrid(spoiled, NUM_CLIENTS, run_config={"experiment": str(place.path), "seed": SEED})
+    assert federated(place)(1, pack(place.state()))["validation-accuracy"] < 1
+    evaluate = FederatedEvaluation("classification", timeout=60)
+    evaluate.bind(place.grid, place.nodes, dict, lambda client, n: "refused: too many" if n > 10**6 else "")
+    assert evaluate(1, pack(place.state())) == expected
+
+
 def test_nobody_there_is_no_measure_and_no_error(place):
     evaluate = federated(place, {})
     assert dict(evaluate(1, pack(place.state()))) == {}
