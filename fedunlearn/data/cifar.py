@@ -62,7 +62,13 @@ def _checked_root(dataset: Any, archive: str, directory: str | None) -> Path:
             raise ConfigError(
                 f"data.directory = {directory!r}: {folder / filename} is missing; {remedy} again"
             )
-        if not check_integrity(folder / filename, checksum):
+        try:
+            sound = check_integrity(folder / filename, checksum)
+        except OSError as error:
+            raise ConfigError(
+                f"data.directory = {directory!r}: {folder / filename} cannot be read ({error.strerror})"
+            ) from error
+        if not sound:
             raise ConfigError(
                 f"data.directory = {directory!r}: {folder / filename} is damaged; {remedy} again"
             )

@@ -7,6 +7,7 @@ and the files that it keeps.
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,14 @@ from fedunlearn.home import expanded
 
 ARCHIVES = ("covtype.data.gz", "covtype.data")
 """Text: a line per row, 54 numbers and the class, with commas between them and no heading."""
+GZIP = b"\x1f\x8b"
 FEATURES = 54
 """Ten measurements, and which of 4 areas and 40 soils: 0 or 1 each."""
 MEASUREMENTS = 10
+GROUPS = {"areas": slice(MEASUREMENTS, 14), "soils": slice(14, FEATURES)}
+"""Columns of which one is 1 in every row."""
+ROWS = 581_012
+"""Of the whole data set; nobody has more."""
 CLASS_NAMES = (
     "Spruce/Fir",
     "Lodgepole Pine",
@@ -78,26 +84,29 @@ def covertype(directory: str | Path) -> Table:
     from sklearn.datasets import fetch_covtype  # lazily: the library imports without it
 
     try:
-        inputs, labels = fetch_covtype(data_home=str(root), download_if_missing=False, return_X_y=True)
+        rows = np.column_stack(fetch_covtype(data_home=str(root), download_if_missing=False, return_X_y=True))
+        rows = rows.astype(np.float64)
     except Exception as error:  # a pickle can fail in any way
         raise UserError(
             f"{root}: holds neither {' nor '.join(ARCHIVES)} nor scikit-learn's covertype/samples_py3 and "
             f"targets_py3 that can be read ({error}); put the archive of the data set there"
         ) from error
-    return _checked(np.column_stack([inputs, labels]), root / "covertype")
+    return _checked(rows, root / "covertype")
 
 
 def _rows(file: Path) -> npt.NDArray[Any]:
     """Return the numbers of an archive, (n, 55)."""
     try:
-        with (
-            gzip.open(file, "rt", encoding="utf-8")
-            if file.suffix == ".gz"
-            else file.open(encoding="utf-8") as lines
-        ):
-            return np.loadtxt(lines, delimiter=",", ndmin=2)
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{file}: is no Covertype archive ({error})") from error
+        packed = file.read_bytes()
+        content = gzip.decompress(packed) if packed.startswith(GZIP) else packed
+        if not content.strip():
+            raise ValueError("it is empty")
+        return np.loadtxt(content.decode("ascii").splitlines(), delimiter=",", ndmin=2, comments=None)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{file}: is no Covertype archive ({reason}); put the data set's own there"
+        ) from error
 
 
 def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
@@ -105,9 +114,19 @@ def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
         raise UserError(
             f"{source}: holds {rows.shape[0]} rows of {rows.shape[1]} columns, must be some of 55"
         )
-    inputs, labels = rows[:, :FEATURES].astype(np.float64), rows[:, FEATURES].astype(np.int64)
+    if len(rows) > ROWS:
+        raise UserError(f"{source}: holds {len(rows)} rows, and Covertype has {ROWS}; some are there twice")
+    if broken := int(np.count_nonzero(~np.isfinite(rows))):
+        raise UserError(f"{source}: holds {broken} values that are not finite numbers")
     if not np.isin(rows[:, FEATURES], range(1, len(CLASS_NAMES) + 1)).all():
         raise UserError(f"{source}: column 55 is the class, and must be 1 to {len(CLASS_NAMES)}")
+    inputs, labels = rows[:, :FEATURES].astype(np.float64), rows[:, FEATURES].astype(np.int64)
     if not np.isin(inputs[:, MEASUREMENTS:], (0, 1)).all():
         raise UserError(f"{source}: columns 11 to 54 say which area and soil, and must be 0 or 1")
+    for name, columns in GROUPS.items():
+        if wrong := int(np.count_nonzero(inputs[:, columns].sum(axis=1) != 1)):
+            raise UserError(
+                f"{source}: {wrong} rows are of none or several {name} (columns {columns.start + 1} to "
+                f"{columns.stop}); each is of one"
+            )
     return Table(inputs, labels - 1)

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fedunlearn import json_text
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.pixels import Pixels
@@ -28,6 +29,8 @@ from fedunlearn.errors import ConfigError
 CLIENT_FILE = "data.safetensors"
 VALIDATION_FILE = "validation.safetensors"
 SERVER_FOLDER = "server"
+ROUNDING = 0.02
+"""So far outside 0 and 1 may a pixel be once its normalisation is undone."""
 META = "fedunlearn"
 """The one entry of the file's metadata: a JSON object."""
 
@@ -195,13 +198,15 @@ def read_part(path: Path, *, task: str, dtype: torch.dtype) -> DataPart:
     try:
         tensors = load(content)
         (length,) = struct.unpack("<Q", content[:8])
-        about = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][META])
+        about = json_text.loads(
+            json_text.loads(content[8 : 8 + length], "its header")["__metadata__"][META], META
+        )
         part = DataPart(
             images=tensors["images"],
             labels=tensors["labels"],
             task=str(about["task"]),
             class_names=tuple(map(str, about["class-names"])),
-            client=about["client"] if about["client"] is None else int(about["client"]),
+            client=_client(about["client"]),
             pixels=_pixels(about),
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -229,13 +234,33 @@ def _check(path: Path, part: DataPart, task: str, dtype: torch.dtype) -> None:
         raise ConfigError(
             f"{path}: labels are {labels.dtype}; must be {'torch.uint8' if masks else 'torch.int64'}"
         )
-    std = None if part.pixels is None else part.pixels.std
-    if std is not None and (len(std) != part.in_channels or not all(s > 0 for s in std)):
-        raise ConfigError(f"{path}: std = {list(std)}; must be a number above 0 for each channel")
+    if part.pixels is not None:
+        mean, std = part.pixels.mean, part.pixels.std
+        if len(std) != part.in_channels or not all(s > 0 for s in std):
+            raise ConfigError(f"{path}: std = {list(std)}; must be a number above 0 for each channel")
+        if len(mean) != part.in_channels:
+            raise ConfigError(f"{path}: mean = {list(mean)}; must be a number for each channel")
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= part.num_classes):
         raise ConfigError(f"{path}: a label is none of the {part.num_classes} classes that the file names")
     if not bool(images.isfinite().all()):
         raise ConfigError(f"{path}: an image holds numbers that are not finite")
+    if part.client is not None and not len(labels):
+        raise ConfigError(f"{path}: holds no image; a client without data can neither train nor be forgotten")
+    if len(set(part.class_names)) != part.num_classes:
+        raise ConfigError(f"{path}: names a class twice: {', '.join(part.class_names)}")
+    if part.pixels is not None and len(labels):
+        low, high = part.pixels.range_of(images)
+        if low < -ROUNDING or high > 1 + ROUNDING:
+            raise ConfigError(
+                f"{path}: its pixels are {low:.3g} to {high:.3g}, mean and std undone, and must be 0 to 1; were the "
+                "images normalised?"
+            )
+
+
+def _client(number: Any) -> int | None:
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
+        raise ValueError(f"client {number!r} is no number from 0 on")
+    return number
 
 
 def _pixels(about: dict[str, Any]) -> Pixels | None:

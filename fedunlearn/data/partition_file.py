@@ -12,6 +12,9 @@ from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.home import expanded
 
+SHOWN = 40
+"""Characters of a value that is no row number."""
+
 
 def from_file(
     num_clients: int, *, partition_file: str | None, source_rows: Indices, num_source_rows: int
@@ -36,8 +39,8 @@ def from_file(
     Raises
     ------
     ConfigError
-        A file that cannot be read, lists that are not row numbers, too few or too many lists, a row out of
-        range, a row listed twice, or a client left without data.
+        A file that cannot be read, or says something twice; lists that are not row numbers, too few or too many
+        lists, a row out of range, a row listed twice, or a client left without data.
     """
     setting = f"data.partition-file = {partition_file!r}"
     lists = _read(partition_file, setting)
@@ -78,7 +81,9 @@ def _row_numbers(rows: list[Any], client: int, num_source_rows: int, setting: st
     for row in rows:
         # JSON's true and false are ints to Python.
         if not isinstance(row, int) or isinstance(row, bool):
-            raise ConfigError(f"{setting}: client {client} lists {json.dumps(row)}; rows are whole numbers")
+            listed = json.dumps(row)
+            listed = listed if len(listed) <= SHOWN else f"{listed[:SHOWN]}…"
+            raise ConfigError(f"{setting}: client {client} lists {listed}; rows are whole numbers")
         if not 0 <= row < num_source_rows:
             raise ConfigError(
                 f"{setting}: client {client} lists row {row}; rows are 0 to {num_source_rows - 1}"

@@ -29,6 +29,13 @@ class Pixels:
         pixels = images * self._of_channels(self.std, images) + self._of_channels(self.mean, images)
         return pixels.mul_(WHITE).round_().clamp_(0, WHITE).to(torch.uint8)
 
+    def range_of(self, images: Tensor) -> tuple[float, float]:
+        """Return the least and the largest pixel that normalised images show; 0 to 1 if this is what they went by."""
+        by_channel = images.transpose(0, 1).flatten(1)
+        ends = torch.stack([by_channel.amin(1), by_channel.amax(1)]).cpu()
+        pixels = ends * torch.tensor(self.std, dtype=ends.dtype) + torch.tensor(self.mean, dtype=ends.dtype)
+        return float(pixels.min()), float(pixels.max())
+
     def normalise(self, levels: Tensor, like: Tensor) -> Tensor:
         """Return levels as images, with the dtype of ``like`` and on its device; what ``levels`` takes back."""
         images = levels.to(like.device).to(like.dtype).div_(WHITE)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedunlearn.data.pixels import Pixels
+from fedunlearn.errors import ConfigError
 
 Indices = npt.NDArray[np.int64]
 
@@ -33,6 +34,11 @@ class ImageSource:
         Per channel, of pixels divided by `white`.
     origin : str
         "synthetic" for images that were made up, "" for others.
+
+    Raises
+    ------
+    ConfigError
+        Arrays that are no images and labels of these classes.
     """
 
     train_images: Tensor
@@ -44,6 +50,30 @@ class ImageSource:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str = ""
+
+    def __post_init__(self) -> None:
+        for split in ("train", "test"):
+            images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
+            if wrong := self._wrong_with(images, labels):
+                raise ConfigError(
+                    f"the source's {split} split: {wrong}; its files are not what they should be"
+                )
+
+    def _wrong_with(self, images: Tensor, labels: Tensor) -> str | None:
+        """Say why these cannot be a split; None: they can."""
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != len(self.mean):
+            shape = "×".join(map(str, images.shape))
+            return f"images are {shape} of {images.dtype}, not n×{len(self.mean)}×height×width of torch.uint8"
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            return f"{len(images)} images have labels {tuple(labels.shape)} of {labels.dtype}"
+        if not len(images):
+            return "it has no image"
+        if (brightest := int(images.max())) > self.white:
+            return f"a pixel is {brightest}, and white is {self.white:g}"
+        if int(labels.min()) < 0 or int(labels.max()) >= len(self.class_names):
+            last = len(self.class_names) - 1
+            return f"labels run from {labels.min()} to {labels.max()}, and classes from 0 to {last}"
+        return None
 
     @property
     def pixels(self) -> Pixels:

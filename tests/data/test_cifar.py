@@ -11,7 +11,8 @@ import torchvision
 
 from fedunlearn.config import DataConfig
 from fedunlearn.data import load_federated
-from fedunlearn.errors import ConfigError
+from fedunlearn.data.duplicates import count_duplicates
+from fedunlearn.errors import ConfigError, UserError
 
 ROWS = 20  # per batch file
 
@@ -116,3 +117,85 @@ def test_a_missing_or_damaged_file_is_named(tmp_path, cifar10, name, problem):
     assert str(caught.value) == (
         f"data.directory = '{tmp_path}': {path} is {problem}; unpack cifar-10-python.tar.gz there again"
     )
+
+
+def refusal(directory, source="cifar10"):
+    with pytest.raises(UserError) as caught:
+        load_federated(config(directory, source), 2, seed=1)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_batch_under_two_names_and_two_that_are_exchanged_are_named(tmp_path, cifar10):
+    folder = tmp_path / "cifar-10-batches-py"
+    one, other = folder / "data_batch_1", folder / "data_batch_2"
+    content = one.read_bytes(), other.read_bytes()
+    other.write_bytes(content[0])
+    assert refusal(tmp_path).endswith(f"{other} is damaged; unpack cifar-10-python.tar.gz there again")
+    one.write_bytes(content[1])
+    assert f"{one} is damaged" in refusal(tmp_path)
+    (folder / "test_batch").write_bytes(content[0])
+    one.write_bytes(content[0])
+    other.write_bytes(content[1])
+    assert "test_batch is damaged" in refusal(tmp_path), "training data are no test data"
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, cifar10):
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    path.unlink()
+    path.mkdir()
+    assert f"{path} is missing" in refusal(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, cifar10, monkeypatch):
+    def denied(path, md5):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "check_integrity", denied)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
+    assert refusal(tmp_path) == f"data.directory = '{tmp_path}': {path} cannot be read (Permission denied)"
+
+
+def test_a_home_of_nobody_is_named():
+    assert refusal("~nosuchuser/data").startswith("~nosuchuser/data: there is no home folder for ~nosuchuser")
+
+
+def test_copies_within_and_across_batches_are_counted(tmp_path, monkeypatch):
+    """The real archives have some: they are read, and told of."""
+    dataset = torchvision.datasets.CIFAR10
+    pixels, _ = write_cifar(tmp_path, dataset, "labels", 10, monkeypatch)
+    folder = tmp_path / dataset.base_folder
+    for name, row in (("data_batch_2", 3), ("test_batch", 5)):
+        batch = pickle.loads((folder / name).read_bytes())
+        batch["data"][row] = pixels[0]
+        (folder / name).write_bytes(pickle.dumps(batch))
+    for attribute in ("train_list", "test_list"):
+        entries = [[name, md5(folder / name)] for name, _ in getattr(dataset, attribute)]
+        monkeypatch.setattr(dataset, attribute, entries)
+    data = load_federated(config(tmp_path), 2, seed=1)
+    counted = count_duplicates(data, [(0,), (1,)])
+    assert (counted["train"], counted["test"]) == (2, 1)
+    assert counted["borders"] == len({owner for k in (0, 1) for owner in [k] if holds(data, k, pixels[0])})
+
+
+def holds(data, client, pixels):
+    """Return whether a client has an image with these pixels, compared channel by channel."""
+    wanted = torch.from_numpy(pixels.reshape(3, 32, 32))
+    return any(torch.equal(data.pixels.levels(image[None])[0], wanted) for image in data.client(client)[0])
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [(10, "labels run from 0 to 10, and classes from 0 to 9"), (-1, "labels run from -1 to 9")],
+)
+def test_a_label_that_is_no_class_is_refused_whatever_the_checksum(
+    tmp_path, cifar10, monkeypatch, label, message
+):
+    dataset = torchvision.datasets.CIFAR10
+    path = tmp_path / dataset.base_folder / "data_batch_1"
+    batch = pickle.loads(path.read_bytes())
+    batch["labels"][4] = label
+    path.write_bytes(pickle.dumps(batch))
+    entries = [[name, md5(path) if name == path.name else sum_] for name, sum_ in dataset.train_list]
+    monkeypatch.setattr(dataset, "train_list", entries)
+    assert message in refusal(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import fetch_covtype
 from sklearn.datasets._base import _pkl_filepath
 
+from fedunlearn.data import covertype as module
 from fedunlearn.data.covertype import CLASS_NAMES, covertype
 from fedunlearn.errors import UserError
 from tests.data.covertype_file import lines_of, rows_of
@@ -106,3 +107,72 @@ def test_damaged_files_are_refused_by_name(tmp_path):
     (home / "covertype" / "targets_py3").write_bytes(b"no pickle")
     with pytest.raises(UserError, match="that can be read"):
         covertype(home)
+
+
+def changed(row, column, value):
+    rows = ROWS.astype(object)
+    rows[row, column] = value
+    return "".join(",".join(map(str, line)) + "\n" for line in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (changed(3, 0, "nan"), "holds 1 values that are not finite numbers"),
+        (changed(3, 5, "inf"), "holds 1 values that are not finite numbers"),
+        (changed(3, 54, "nan"), "holds 1 values that are not finite numbers"),
+        (changed(3, 54, "1.5"), "column 55 is the class, and must be 1 to 7"),
+        (
+            changed(3, slice(10, 14), 0),
+            "1 rows are of none or several areas (columns 11 to 14); each is of one",
+        ),
+        (
+            changed(3, slice(14, 54), 1),
+            "1 rows are of none or several soils (columns 15 to 54); each is of one",
+        ),
+        (changed(3, 0, "# a remark"), "is no Covertype archive (could not convert string"),
+        (lines_of(ROWS)[:-3], "is no Covertype archive ("),  # the last line is cut off
+        ("", "is no Covertype archive (it is empty)"),
+        (" \n\n", "is no Covertype archive (it is empty)"),
+        ("elevatión\n", "is no Covertype archive ('ascii' codec"),
+    ],
+)
+@pytest.mark.parametrize("name", ["covtype.data", "covtype.data.gz"])
+def test_values_that_no_row_has_are_refused_in_one_line(tmp_path, name, text, message, recwarn):
+    with pytest.raises(UserError) as caught:
+        covertype(archive(tmp_path, text, name))
+    assert f"{tmp_path / name}: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value) and not list(recwarn)
+
+
+def test_any_damage_to_the_packed_archive_is_one_line(tmp_path):
+    packed = archive(tmp_path) / "covtype.data.gz"
+    whole = packed.read_bytes()
+    for at in np.random.default_rng(0).integers(0, len(whole), 60).tolist():
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x10
+        packed.write_bytes(damaged)
+        try:
+            same(covertype(tmp_path))  # a time stamp or a name in gzip's header
+            assert at < 20
+        except UserError as error:
+            assert str(error).startswith(f"{packed}: ") and "\n" not in str(error)
+
+
+def test_rows_that_are_there_twice_are_more_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROWS", len(ROWS))
+    same(covertype(archive(tmp_path / "once")))
+    with pytest.raises(UserError, match="holds 80 rows, and Covertype has 40; some are there twice"):
+        covertype(archive(tmp_path / "twice", 2 * lines_of(ROWS)))
+
+
+def test_kept_halves_that_do_not_belong_together_are_refused(tmp_path):
+    home = kept(tmp_path)
+    joblib.dump(ROWS[:-3, -1].astype(np.int32), home / "covertype" / "targets_py3", compress=9)
+    with pytest.raises(UserError, match="that can be read"):
+        covertype(home)
+
+
+def test_a_home_of_nobody_is_named():
+    with pytest.raises(UserError, match="there is no home folder for ~nosuchuser here"):
+        covertype("~nosuchuser/data")

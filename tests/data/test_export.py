@@ -136,6 +136,25 @@ def part(**changed):
     ("changed", "message"),
     [
         ({"pixels": Pixels((0.0,), (0.0,))}, r"std = \[0\.0\]; must be a number above 0 for each channel"),
+        (
+            {"pixels": Pixels((0.0,), (float("inf"),))},
+            r"fedunlearn: is no JSON that is read here \(Infinity is no number\)\); write it again",
+        ),
+        ({"pixels": Pixels((float("nan"),), (0.2,))}, r"is no JSON that is read here \(NaN is no"),
+        ({"pixels": Pixels((0.0, 0.0), (0.2,))}, r"mean = \[0\.0, 0\.0\]; must be a number for each"),
+        (
+            {"pixels": Pixels((0.5,), (0.2,)), "images": torch.full((2, 1, 4, 4), 255.0)},
+            r"its pixels are 51\.5 to 51\.5, mean and std undone, and must be 0 to 1; were the images normalised\?",
+        ),
+        (
+            {"pixels": Pixels((0.0,), (0.2,)), "images": torch.full((2, 1, 4, 4), -1.0)},
+            r"its pixels are -0\.2 to",
+        ),
+        (
+            {"images": torch.zeros(0, 1, 4, 4), "labels": torch.zeros(0).long()},
+            r"holds no image; a client without data can neither train nor be forgotten",
+        ),
+        ({"class_names": ("a", "b", "a")}, r"names a class twice: a, b, a"),
         ({"pixels": Pixels((0.0,), (0.2, 0.2))}, r"std = \[0\.2, 0\.2\]; must be a number above 0"),
         ({"task": "segmentation"}, r"holds data for segmentation; the experiment's data are for classif"),
         (
@@ -163,6 +182,16 @@ def test_data_that_no_experiment_could_train_on_are_refused_by_name(changed, mes
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+TENSORS = {"images": torch.zeros(2, 1, 4, 4), "labels": torch.tensor([0, 1])}
+ABOUT = {"task": "classification", "class-names": ["a", "b"], "client": 0, "shape": [2, 1, 4, 4]}
+
+
+def test_the_file_that_the_following_ones_are_made_of_is_read(tmp_path):
+    path = tmp_path / "data.safetensors"
+    path.write_bytes(save(TENSORS, metadata={"fedunlearn": json.dumps(ABOUT)}))
+    assert read(path).client == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -171,6 +200,11 @@ def test_data_that_no_experiment_could_train_on_are_refused_by_name(changed, mes
         save({"images": torch.zeros(1)}),
         save({"images": torch.zeros(1)}, metadata={"fedunlearn": "{}"}),
         save({"images": torch.zeros(1)}, metadata={"fedunlearn": json.dumps([1])}),
+        save({"images": torch.zeros(1)}, metadata={"fedunlearn": "[" * 100_000}),
+        save(TENSORS, metadata={"fedunlearn": json.dumps({**ABOUT, "client": -1})}),
+        save(TENSORS, metadata={"fedunlearn": json.dumps({**ABOUT, "client": True})}),
+        save(TENSORS, metadata={"fedunlearn": json.dumps({**ABOUT, "client": 1.5})}),
+        save(TENSORS, metadata={"fedunlearn": json.dumps(ABOUT)[:-1] + ', "client": 1}'}),
     ],
 )
 def test_a_file_of_something_else_is_refused(content, tmp_path):

