@@ -12,11 +12,13 @@ from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import PullAppMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import (
+    UnexpectedObjectContentError,
     get_all_nested_objects,
+    get_object_id,
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import push_objects
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 
 from fedunlearn.federation.local import LocalGrid
 
@@ -36,19 +38,49 @@ class Uploaded:
     @classmethod
     def of(cls, reply: Message) -> "Uploaded":
         """Return a reply as a SuperNode uploads it."""
-        objects: dict[str, bytes | None] = {}
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
-            push_objects(get_all_nested_objects(reply), objects.__setitem__)
+            objects = {name: part.deflate() for name, part in get_all_nested_objects(reply).items()}
             tree = get_object_tree(reply)
         return cls(message_to_proto(remove_content_from_message(reply)), tree, objects)
+
+    def take(self) -> None:
+        """Bring every object under the name that its bytes have, as a SuperLink takes it.
+
+        Objects whose heads are not in order a SuperLink does not take: they are announced, and never there.
+        """
+        names: dict[str, str] = {}
+        objects: dict[str, bytes | None] = {}
+        for name, content in self.objects.items():  # children come before their parents
+            if content is None:
+                objects[name] = None
+                continue
+            for old, new in names.items():
+                content = content.replace(old.encode(), new.encode())
+            names[name] = get_object_id(content)
+            objects[names[name]] = content if _in_order(content) else None
+        tree = self.tree.SerializeToString()
+        for old, new in names.items():
+            tree = tree.replace(old.encode(), new.encode())
+        self.tree, self.objects = ObjectTree.FromString(tree), objects
+        message = self.proto.metadata.message_id
+        self.proto.metadata.message_id = names.get(message, message)
+
+
+def _in_order(content: bytes) -> bool:
+    try:
+        validate_object_content(content)
+    except UnexpectedObjectContentError:
+        return False
+    return True
 
 
 @dataclass
 class SuperLink:
     """Stands for ``HttpGrid`` and the SuperLink behind it: clients answer at once, by way of objects.
 
-    ``spoil(message, uploaded)`` is called with every reply that a SuperNode uploads, before anybody sees it.
+    ``spoil(message, uploaded)`` is called with every reply that a SuperNode uploads, before anybody sees it;
+    ``objects`` is what has been uploaded.
     """
 
     app: Any
@@ -62,7 +94,7 @@ class SuperLink:
     def __post_init__(self) -> None:
         self._nodes = LocalGrid(self.app, self.num_clients, run_config=self.run_config)
         self._replies: dict[str, Uploaded] = {}
-        self._objects: dict[str, bytes | None] = {}
+        self.objects: dict[str, bytes | None] = {}
         self._sent = 0
         self.node = Node(node_id=1)
         self._runtime_client = self
@@ -90,7 +122,12 @@ class SuperLink:
             reply.metadata.__dict__["_reply_to_message_id"] = name
             uploaded = Uploaded.of(reply)
             self.spoil(message, uploaded)
-            self._objects |= uploaded.objects
+            uploaded.take()
+            for name_of_it, content in uploaded.objects.items():
+                if (
+                    content is not None or name_of_it not in self.objects
+                ):  # of several replies one object may be
+                    self.objects[name_of_it] = content
             self._replies[name] = uploaded
             names.append(name)
         return names
@@ -106,9 +143,9 @@ class SuperLink:
         )
 
     def PullObject(self, request: Any) -> PullObjectResponse:  # noqa: N802 - Flower's
-        if request.object_id not in self._objects:
+        if request.object_id not in self.objects:
             return PullObjectResponse(object_found=False)
-        content = self._objects[request.object_id]
+        content = self.objects[request.object_id]
         return PullObjectResponse(
             object_found=True, object_available=content is not None, object_content=content or b""
         )
@@ -118,4 +155,4 @@ class SuperLink:
 
     def upload(self, name: str, content: bytes) -> None:
         """Upload an object that had only been announced."""
-        self._objects[name] = content
+        self.objects[name] = content

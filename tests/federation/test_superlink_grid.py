@@ -114,8 +114,6 @@ UNUSABLE = {
     "a record that is a list": cut("ArrayRecord", of_body(lambda body: b"[1]")),
     "metrics that are no protobuf": cut("MetricRecord", of_body(lambda body: b"\xff\xff\xff")),
     "no text": cut("RecordDict", of_body(lambda body: b"\xff\xfe")),
-    "an object of no type": cut("Message", lambda content: b"Massage" + content[7:]),
-    "an object without a head": cut("Message", lambda content: b""),
     "a message that is none": cut("Message", of_body(lambda body: b"\x07")),
 }
 
@@ -130,6 +128,16 @@ def test_a_reply_that_cannot_be_put_together_is_its_node_s_fault_and_no_other_is
         assert made.report(t).failed[4].startswith("refused: the reply cannot be put together (")
         assert bits(made.weights(t)) == bits(absent.weights(t))
     assert made.clock.now == 0
+
+
+@pytest.mark.parametrize(
+    "change", [lambda content: b"Massage" + content[7:], lambda content: b"", lambda content: content[:-1]]
+)
+def test_an_object_that_no_superlink_takes_is_one_that_never_comes(change):
+    made = federation(cut("Message", change))
+    made.grid.send_and_receive = with_timeout(made.grid.send_and_receive, 60)
+    made.run(Retrain, 1)
+    assert made.report(1).failed == {4: "did not answer"}
 
 
 def test_something_that_is_no_message_is_refused():
@@ -207,7 +215,7 @@ def test_a_slow_upload_is_waited_for_and_fetched_once():
 
 
 def test_a_reply_that_is_too_large_is_refused_before_it_is_put_together():
-    made = federation(cut("ArrayChunk", lambda content: content + bytes(2 * SPARE_BYTES))).run(Retrain, 1)
+    made = federation(cut("ArrayChunk", of_body(lambda body: body + bytes(2 * SPARE_BYTES)))).run(Retrain, 1)
     (why,) = made.report(1).failed.values()
     assert why.startswith("refused: the reply cannot be put together (of ")
     assert why.endswith(f"bytes or more, must be at most {SPARE_BYTES + 44})")
