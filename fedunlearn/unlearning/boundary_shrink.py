@@ -21,6 +21,7 @@ from torch import Tensor
 
 from fedunlearn.config.conditions import Count, Fraction, Momentum, NonNegative, Rate
 from fedunlearn.config.settings import Settings
+from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
 from fedunlearn.unlearning.needs import Needs
@@ -73,7 +74,13 @@ def unlearn(
     optimizer = sgd(student, settings.lr, settings.momentum, settings.weight_decay)
     total = settings.epochs * num_batches(forget, settings.batch_size, conditions.least_batch)
     steps, draws = Steps(student, optimizer, conditions, total), Draws(generator, conditions)
-    step = settings.epsilon / forget.images.new_tensor(conditions.pixel_std).view(-1, 1, 1)
+    stds, channels = conditions.pixel_std, forget.images.shape[1]
+    if len(stds) not in (1, channels):
+        raise UserError(
+            f"boundary-shrink: pixel_std has {len(stds)} numbers, and images have {channels} channels; give one for "
+            "each, or one for all"
+        )
+    step = settings.epsilon / forget.images.new_tensor(stds).view(-1, 1, 1)
     for _ in range(settings.epochs):
         for images, labels in draws.batches(forget, settings.batch_size):
             wrong = nearest_labels(teacher, images, labels, step, exclude=settings.exclude_true_label)

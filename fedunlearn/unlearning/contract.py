@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from math import inf
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -82,6 +83,11 @@ class Conditions:
     least_batch : int
         Fewest examples that the model can be trained on at once; a last batch of fewer joins the one before it.
         :class:`Method` fills it in from the model, see :func:`fedunlearn.training.batch_sizes.least_batch`.
+
+    Raises
+    ------
+    UserError
+        ``clip_norm`` or ``pixel_std`` is not above 0, or not finite.
     """
 
     progress: Callable[[Report], None] | None = None
@@ -91,6 +97,14 @@ class Conditions:
     held_out: Examples | None = None
     pixel_std: tuple[float, ...] = (1.0,)
     least_batch: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and not 0 < self.clip_norm < inf:
+            raise UserError(f"clip_norm = {self.clip_norm}: must be > 0 and finite, or None")
+        if not self.pixel_std or not all(0 < std < inf for std in self.pixel_std):
+            raise UserError(
+                f"pixel_std = {self.pixel_std}: must be numbers > 0, one for all channels or one for each"
+            )
 
 
 PLAIN = Conditions()
@@ -227,6 +241,10 @@ class Method:
         if not isinstance(settings, self.settings):
             raise TypeError(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
         checked(settings)
+        if generator.device.type != "cpu":
+            raise UserError(
+                f"{self.name}: the generator is on {generator.device}; give one of the processor's"
+            )
         check_lengths(self.name, "to forget", forget)
         check_lengths(self.name, "to retain", retain)
         if forget.size == 0:

@@ -6,8 +6,9 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from fedunlearn.config.conditions import LARGEST, LARGEST_RATE, Must, at_most
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.contract import Method
 from fedunlearn.unlearning.needs import Needs
@@ -58,9 +59,12 @@ forgotten = salun(
 )
 ```
 
-`model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module`, and stays as it is. Beside
-the papers' code, run on the same model and batches: [fidelity.md](fidelity.md). On tables and trees:
-[unlearning-tabular.md](unlearning-tabular.md).
+`model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module` all of whose parameters require a
+gradient, and stays as it is. The one that comes back is in the same mode, training or evaluation, layer by layer.
+The same generator gives the same bits, dropout included, and PyTorch's global generator stays where it was. Images
+that are not finite, labels that are no classes of the model, and models that a method cannot work on are refused in
+one line. Beside the papers' code, run on the same model and batches: [fidelity.md](fidelity.md). On tables and
+trees: [unlearning-tabular.md](unlearning-tabular.md).
 
 ## A method of your own
 
@@ -148,6 +152,7 @@ were chosen for other models and data, and untuned ones often forget little; `fe
 are side by side in [unlearning-mnist5k.md](unlearning-mnist5k.md).
 
 """
+ABSURD = (at_most(LARGEST).text, at_most(LARGEST_RATE).text)
 HEADINGS = ("method", "from", "forgets", "needs", "passes over F, R", "result is taken as")
 
 
@@ -197,8 +202,21 @@ def _needs(needs: Needs) -> tuple[tuple[str, bool], ...]:
 
 def _section(method: Method) -> str:
     text = inspect.cleandoc(inspect.getmodule(method.unlearn).__doc__ or "")
-    defaults = ", ".join(f"`{name.replace('_', '-')} = {_toml(v)}`" for name, v in method.defaults.items())
-    return f"## {method.name}\n\n{_markdown(text)}\n\nDefaults: {defaults or 'none'}.\n"
+    kinds = get_type_hints(method.settings, include_extras=True)
+    defaults = ", ".join(
+        f"`{name.replace('_', '-')} = {_toml(value)}`{_bounds(kinds[name])}"
+        for name, value in method.defaults.items()
+    )
+    return f"## {method.name}\n\n{_markdown(text)}\n\nDefaults, and what else may be given: {defaults or 'none'}.\n"
+
+
+def _bounds(kind: Any) -> str:
+    """Return the choices there are, or the bounds of a number but for those that only rule out the absurd."""
+    if get_origin(kind) is Literal:
+        return f" (or {', '.join(_toml(choice) for choice in get_args(kind)[1:])})"
+    texts = [each.text for each in getattr(kind, "__metadata__", ()) if isinstance(each, Must)]
+    told = [text.removeprefix("must be ") for text in texts if text not in ABSURD]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _markdown(docstring: str) -> str:

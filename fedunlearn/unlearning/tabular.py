@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedunlearn.errors import ConfigError, UserError
+from fedunlearn.errors import UserError
+from fedunlearn.unlearning.mpru import MPRU
 from fedunlearn.unlearning.redistribution import (
     LEARNING_STEPS,
     VARIANTS,
@@ -94,18 +95,16 @@ def forget_classes(
     Raises
     ------
     UserError
-        No such class or redistribution, or examples are missing; or no class would be left.
+        No such class or redistribution, or examples are missing, of another number of labels or of classes that the
+        classifier does not know; or no class would be left; or what the classifier says is no probabilities.
     """
-    if redistribution not in VARIANTS:
-        raise ConfigError(f"redistribution = {redistribution!r}: must be one of {', '.join(VARIANTS)}")
+    # It refuses what it does not take.
+    MPRU(redistribution=redistribution, steps=steps)  # type: ignore[arg-type]
     known = np.asarray(classifier.classes_).tolist()
-    for label in classes:
-        if label not in known:
-            raise UserError(f"mpru: there is no class {label!r}; the classifier has {known}")
+    places = [_place(label, known) for label in classes]
     bare, transfer = classifier, nothing_dropped(len(known))
     if isinstance(classifier, FilteredClassifier):
         bare, transfer = classifier.classifier, classifier.transfer
-    places = [known.index(label) for label in classes]
     log_p, labels = np.empty((0, len(known))), np.empty(0, dtype=np.int64)
     if VARIANTS[redistribution].reads != "nothing":
         if examples is None or len(examples[1]) == 0:
@@ -114,13 +113,31 @@ def forget_classes(
                 f'mpru: redistribution = "{redistribution}" needs examples of the classes {reads}'
             )
         inputs, given = examples
-        labels = np.array([known.index(label) for label in np.asarray(given).tolist()], dtype=np.int64)
+        labels = np.array([_place(label, known) for label in np.asarray(given).tolist()], dtype=np.int64)
         with np.errstate(divide="ignore"):  # a tree says 0 where it has seen none
             log_p = np.log(_probabilities(bare, inputs))
+        if log_p.shape != (len(labels), len(known)):
+            raise UserError(
+                f"mpru: {len(labels)} labels and probabilities of shape {log_p.shape} for {len(known)} classes; give "
+                "each example its own label"
+            )
     rows = VARIANTS[redistribution].rows(log_p, labels, places, transfer, steps)
     return FilteredClassifier(bare, drop(transfer, places, rows))
 
 
+def _place(label: Any, known: list[Any]) -> int:
+    """Return the column of a label."""
+    if label not in known:
+        raise UserError(f"mpru: there is no class {label!r}; the classifier has {known}")
+    return known.index(label)
+
+
 def _probabilities(classifier: Classifier, inputs: Any) -> Floats:
     found: npt.NDArray[np.float64] = np.asarray(classifier.predict_proba(inputs), dtype=np.float64)
+    wrong = ~(np.isfinite(found) & (found >= 0)).all(axis=-1)
+    if wrong.any():
+        raise UserError(
+            f"mpru: the classifier gives example {int(wrong.argmax())} of {len(found)} no probabilities: "
+            f"{found[wrong.argmax()].tolist()}; are its inputs finite?"
+        )
     return found

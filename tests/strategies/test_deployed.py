@@ -135,6 +135,16 @@ def test_who_is_believed_without_a_roster_is_said_aloud(file, tmp_path, caplog, 
 # -- live --------------------------------------------------------------------------------------------------
 
 
+def test_a_live_federation_whose_routine_cannot_forget_whole_clients_is_refused(tmp_path):
+    file = tmp_path / "live.toml"
+    file.write_text(tiny.LIVE.replace('"puf"', '"local-routine", routine = "salun"'))
+    with pytest.raises(
+        UserError, match=r'^method\[1\]\.routine = "salun" .*: needs retained examples, and a live fed'
+    ):
+        deployed.run(SimpleNamespace(), told(file, folder=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_live_federation_forgets_signs_and_certifies(tmp_path):
     file = tmp_path / "live.toml"
     file.write_text(tiny.LIVE)

@@ -27,7 +27,13 @@ def test_every_method_says_formula_source_and_deviations():
     for section in sections:
         for heading in ("**Formula", "**Source", "**Deviations"):
             assert heading in section, (section.partition("\n")[0], heading)
-        assert "Defaults: `" in section
+        assert "Defaults, and what else may be given: `" in section
+
+
+def test_bounds_are_on_the_page():
+    section = page().split("\n## salun\n")[1]
+    assert "`saliency = 0.5` (> 0, <= 1), `epochs = 10` (>= 1)," in section
+    assert '`order = "forget-then-retain"` (or "mixed"), `exclude-true-label = false`,' in section
 
 
 def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):

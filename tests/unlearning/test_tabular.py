@@ -133,7 +133,7 @@ def test_a_forest_that_is_certain_leaves_the_others_alike():
 
 def test_mistakes_are_named():
     model = RandomForestClassifier(n_estimators=2, random_state=0).fit(X, Y)
-    with pytest.raises(ConfigError, match="redistribution = 'guess': must be one of proportional, uniform"):
+    with pytest.raises(ConfigError, match=r'^redistribution = "guess" \(MPRU\): must be one of "prop'):
         forget_classes(model, [1], redistribution="guess")
     with pytest.raises(UserError, match='"constant" needs examples of the classes to forget'):
         forget_classes(model, [1], redistribution="constant")
@@ -141,6 +141,28 @@ def test_mistakes_are_named():
         forget_classes(model, [1], redistribution="learnt", examples=(X[:0], Y[:0]))
     with pytest.raises(UserError, match="there is no class left"):
         forget_classes(model, [0, 1, 2])
+    with pytest.raises(ConfigError, match=r"^steps = 0 \(MPRU\): must be >= 1$"):
+        forget_classes(model, [1], redistribution="learnt", examples=(X, Y), steps=0)
+    with pytest.raises(UserError, match=r"^mpru: there is no class 7; the classifier has \[0, 1, 2\]$"):
+        forget_classes(model, [1], redistribution="learnt", examples=(X[:2], [0, 7]))
+    with pytest.raises(UserError, match=r"^mpru: 3 labels and probabilities of shape \(5, 3\) for 3 classes"):
+        forget_classes(model, [1], redistribution="learnt", examples=(X[:5], Y[:3]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -0.1])
+def test_what_is_no_probability_is_refused_and_not_shared_out(wrong):
+    class Broken(Softmax):
+        def predict_proba(self, inputs):
+            found = np.full((len(inputs), 3), 1 / 3)
+            found[2, 1] = wrong
+            return found
+
+    broken = Broken.__new__(Broken)
+    broken.classes_ = np.arange(3)
+    with pytest.raises(UserError, match=r"^mpru: the classifier gives example 2 of 5 no probabilities: "):
+        forget_classes(broken, [1]).predict_proba(X[:5])
+    with pytest.raises(UserError, match="example 2 of 5 no probabilities"):
+        forget_classes(broken, [1], redistribution="learnt", examples=(X[:5], Y[:5]))
 
 
 # -- the same function as for a network -----------------------------------------------------------------------

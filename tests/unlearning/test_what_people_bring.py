@@ -238,6 +238,31 @@ def test_images_of_two_forms_are_refused(method):
     assert "must be as those to forget" in refused(method, tiny.flat(), FORGET, other)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        *(
+            ({"clip_norm": norm}, "^clip_norm = .*: must be > 0 and finite, or None$")
+            for norm in (0, -1.0, float("nan"))
+        ),
+        *(
+            ({"pixel_std": std}, "^pixel_std = .*: must be numbers > 0")
+            for std in ((), (0.0,), (1.0, float("inf")))
+        ),
+    ],
+)
+def test_conditions_that_turn_a_step_round_or_blow_it_up_are_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        Conditions(**given)
+
+
+def test_pixels_are_measured_channel_by_channel_or_all_alike():
+    stds = Conditions(pixel_std=(0.5, 0.25, 0.25))
+    assert refused(METHODS["boundary-shrink"], tiny.flat(), conditions=stds) == (
+        "boundary-shrink: pixel_std has 3 numbers, and images have 1 channels; give one for each, or one for all"
+    )
+
+
 # -- what decides by gradients --------------------------------------------------------------------------------
 
 
