@@ -9,7 +9,9 @@ from pathlib import Path
 
 from fedunlearn.data.array_cache import arrays_folder
 from fedunlearn.data.prostate import prostate_mri
+from fedunlearn.data.prostate.layout import SITES, read_layout
 from fedunlearn.data.slice_source import SliceSource
+from fedunlearn.errors import ConfigError
 
 COARSEST = 64
 """Pixels of the largest site's matrix, however small the slices are that a model sees."""
@@ -27,14 +29,41 @@ def prostate_phantom(cases: int, resize: int) -> SliceSource:
         Of each site.
     resize : int
         Height and width of a slice in pixels; the matrix of the largest site is as large, or 64.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be kept, or not be used at this size.
     """
     from fedunlearn.data.phantom.writer import VERSION  # lazily: slow to import, and only needed here
 
     size = max(COARSEST, resize)
     folder = arrays_folder().parent / "phantoms" / f"v{VERSION}-{cases}-cases-{size}-pixels"
-    if not folder.is_dir():
+    if (found := _read(folder, cases, resize)) is not None:
+        return found
+    try:
+        if folder.exists():  # not whole, or damaged: it is made again
+            folder.rename(Path(tempfile.mkdtemp(dir=folder.parent, prefix=".damaged-")) / folder.name)
         _write(folder, cases, size)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: phantoms cannot be kept there ({error.strerror or type(error).__name__}); set "
+            "FEDUNLEARN_CACHE to a folder that can be written to"
+        ) from error
+    finally:
+        for damaged in folder.parent.glob(".damaged-*"):
+            shutil.rmtree(damaged, ignore_errors=True)
     return prostate_mri(str(folder), resize, "refuse")
+
+
+def _read(folder: Path, cases: int, resize: int) -> SliceSource | None:
+    """Return the set that is kept; None if it is not there, lacks a case or its notice, or cannot be read."""
+    try:
+        layout = read_layout(str(folder))
+        whole = [len(found) for found in layout.cases.values()] == [cases] * len(SITES)
+        return prostate_mri(str(folder), resize, "refuse") if whole and layout.origin == "phantom" else None
+    except (ConfigError, OSError):
+        return None
 
 
 def _write(folder: Path, cases: int, size: int) -> None:
