@@ -30,6 +30,7 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _targets(experiment)
     yield from _timeline(experiment)
     yield from _live(experiment)
+    yield from _aggregation(experiment)
     yield from _data(experiment)
     yield from _training(experiment)
     yield from _methods(experiment)
@@ -205,6 +206,24 @@ def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[
         yield path, clients, message
     if len(clients) >= num_clients:
         yield path, clients, _NOBODY_LEFT
+
+
+def _aggregation(experiment: Experiment) -> Iterator[Contradiction]:
+    """Check that a round has as many clients as a robust rule needs to tell f hostile ones from the others."""
+    federation = experiment.federation
+    rule, slots = federation.aggregation, federation.slots
+    if rule == "mean":
+        return
+    hostile = math.ceil(federation.hostile_share * slots - 1e-9)
+    krum = rule in ("krum", "multi-krum")
+    needed = 3 if rule == "median" else 2 * hostile + (3 if krum else 1)
+    if slots < max(3, needed):
+        told = f" to withstand {hostile}" if rule != "median" else ""
+        right = (
+            f"needs at least {max(3, needed)} clients in a round{told}, there are {slots}; lower "
+            'federation.hostile-share, or write "mean"'
+        )
+        yield "federation.aggregation", rule, right
 
 
 def _data(experiment: Experiment) -> Iterator[Contradiction]:

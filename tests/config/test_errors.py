@@ -474,6 +474,45 @@ BROKEN_LIVE = [
         'earlier = "quarantine"',
     ),
     ("window = 5", "window = -1", "requests.window = -1 (x.toml): must be >= 0"),
+    *(
+        ("window = 5", f"[guard]\n{key} = {value}", f"guard.{key} = {value} (x.toml): must be {bound}")
+        for key, value, bound in (
+            ("max-norm", 0, "> 0"),
+            ("min-norm", -0.1, ">= 0"),
+            ("min-norm", 1, "< 1"),
+            ("max-examples", 0.5, ">= 1"),
+            ("max-growth", 0.5, ">= 1"),
+        )
+    ),
+    (
+        "federation.num-clients = 5",
+        'federation = {num-clients = 5, aggregation = "mode"}',
+        'federation.aggregation = "mode" (x.toml): must be one of "mean", "trimmed-mean", "median", "krum", '
+        '"multi-krum"',
+    ),
+    (
+        "federation.num-clients = 5",
+        'federation = {num-clients = 5, aggregation = "krum", hostile-share = 0.5}',
+        "federation.hostile-share = 0.5 (x.toml): must be < 0.5",
+    ),
+    (
+        "federation.num-clients = 5",
+        'federation = {num-clients = 5, aggregation = "multi-krum", hostile-share = 0.3}',
+        'federation.aggregation = "multi-krum" (x.toml): needs at least 7 clients in a round to withstand 2, there '
+        'are 5; lower federation.hostile-share, or write "mean"',
+    ),
+    (
+        "federation.num-clients = 5",
+        'federation = {num-clients = 5, participation = 0.4, aggregation = "median"}',
+        'federation.aggregation = "median" (x.toml): needs at least 3 clients in a round, there are 2; lower '
+        'federation.hostile-share, or write "mean"',
+    ),
+    (
+        "federation.num-clients = 5",
+        'federation = {num-clients = 3, aggregation = "trimmed-mean", hostile-share = 0.4}',
+        'federation.aggregation = "trimmed-mean" (x.toml): needs at least 5 clients in a round to withstand 2, '
+        'there are 3; lower federation.hostile-share, or write "mean"',
+    ),
     (
         "[requests]\nwindow = 5",
         "[guard]",
@@ -499,6 +538,9 @@ def test_live_defaults_are_written_out() -> None:
     experiment = loads(LIVE)
     assert experiment.live
     assert experiment.guard is not None and experiment.guard.max_norm == 10
+    assert experiment.federation.quorum == 0.5, "one client cannot stop the others"
+    assert loads(LIVE.replace("clients = 5", "clients = 5\nfederation.quorum = 0.9")).federation.quorum == 0.9
+    assert loads(WORKING).federation.quorum == 1.0
     assert experiment.retention is not None and experiment.retention.earlier == "purge"
     assert loads(to_toml(experiment)) == experiment
 
