@@ -209,7 +209,8 @@ class Clerk:
         return found
 
     def _rounds_of_weights(self, record: RequestRecord) -> dict[str, int | None]:
-        ended = record.ended_round
+        # Only of a refused one the plan is looked at, and it may name very many.
+        ended = record.ended_round if record.state == "refused" else None
         return rounds_of_weights(record, None if ended is None else self._ledger.plan(self._branch, ended))
 
     def _hash(self, round: int | None) -> tuple[str | None, str | None]:

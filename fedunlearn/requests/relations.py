@@ -8,7 +8,7 @@ names the one before.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,10 @@ class Relations:
                     self._applied_naming.setdefault(number, []).append(life)
             if life.applied is not None and life.record.unlearned_round is not None:
                 self._steps.setdefault(life.record.unlearned_round, []).append(life)
+        self._applied = {
+            round: sorted(life.applied for life in lives if life.applied is not None)
+            for round, lives in self._steps.items()
+        }
         self._rounds = sorted(self._steps)
 
     def __getitem__(self, request_id: str) -> RequestRecord:
@@ -86,14 +90,18 @@ class Relations:
             if (last := next((life for life in earlier if _by(life.ended, by)), None)) is not None:
                 yield last.record
 
-    def step(self, round: int, by: int) -> list[RequestRecord]:
-        """Return those that a round unlearned, by an entry, in order of arrival."""
-        return [life.record for life in self._steps.get(round, ()) if _by(life.applied, by)]
+    def step(self, round: int, by: int) -> Iterator[RequestRecord]:
+        """Yield those that a round unlearned, by an entry, in order of arrival."""
+        return (life.record for life in self._steps.get(round, ()) if _by(life.applied, by))
 
-    def next_step(self, round: int, by: int) -> list[RequestRecord]:
-        """Return those that were unlearned in the first later round in which any were, by an entry."""
+    def step_size(self, round: int, by: int) -> int:
+        """Return how many a round unlearned, by an entry."""
+        return bisect_right(self._applied.get(round, []), by)
+
+    def next_step(self, round: int, by: int) -> Iterator[RequestRecord]:
+        """Yield those that were unlearned in the first later round in which any were, by an entry."""
         later = self._rounds[bisect_right(self._rounds, round) :]
-        return next((found for one in later if (found := self.step(one, by))), [])
+        return self.step(next((one for one in later if self.step_size(one, by)), -1), by)
 
 
 def related(record: RequestRecord, relations: Relations, by: int) -> dict[str, Any]:
@@ -118,8 +126,9 @@ def related(record: RequestRecord, relations: Relations, by: int) -> dict[str, A
     names |= {part.number: {part.number, part.client} for part in record.parts}
     all_names = sorted(set[int]().union(*names.values()))
     done_by: set[str] = set()
-    taken_over: list[RequestRecord] = []
-    same_step: list[RequestRecord] = []
+    taken_over: list[str] = []
+    same_step: list[str] = []
+    more = 0
     forgotten_by: dict[str, list[str]] = {}
     if record.state == "duplicate":
         done_by.update(*(_few(relations.unlearned(number, by), record) for number in all_names))
@@ -130,22 +139,22 @@ def related(record: RequestRecord, relations: Relations, by: int) -> dict[str, A
                 forgotten_by[str(client)] = sorted(own)
     if record.unlearned_round is not None:
         if record.state == "superseded":
-            taken_over = relations.next_step(record.unlearned_round, by)
-        same_step = relations.step(record.unlearned_round, by)
-    others = [other for other in same_step if other.id != record.id]
+            taken_over = _few(relations.next_step(record.unlearned_round, by), record)
+        same_step = _few(relations.step(record.unlearned_round, by), record)
+        more = relations.step_size(record.unlearned_round, by) - 1 - len(same_step)
     earlier = {o.id for number in all_names for o in relations.last_ended(number, record.arrival, by)}
     return {
         "same_as": record.same_as,
         "done_by": sorted(done_by),
         "forgotten_by": forgotten_by,
-        "recovery_taken_over_by": sorted(_few(taken_over, record)),
-        "same_step": sorted(other.id for other in others[:FEW]),
-        "same_step_more": max(0, len(others) - FEW),
+        "recovery_taken_over_by": sorted(taken_over),
+        "same_step": sorted(same_step),
+        "same_step_more": max(0, more),
         "earlier": sorted(earlier),
     }
 
 
-def _few(requests: Iterable[RequestRecord] | Sequence[RequestRecord], own: RequestRecord) -> list[str]:
+def _few(requests: Iterable[RequestRecord], own: RequestRecord) -> list[str]:
     """Return the ids of the first of some requests, without one's own."""
     found: list[str] = []
     for request in requests:
