@@ -75,6 +75,7 @@ class Listing:
 
     def __init__(self) -> None:
         self._names: dict[Path, list[str]] = {}
+        self._folders: dict[Path, list[Path]] = {}
         self._below: dict[Path, list[Path]] = {}
 
     def names(self, folder: Path) -> list[str]:
@@ -83,6 +84,13 @@ class Listing:
             files = os.scandir(folder) if folder.is_dir() else ()
             self._names[folder] = sorted(entry.name for entry in files if entry.is_file())
         return self._names[folder]
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Return the folders in a folder in alphabetical order; none of a folder that is not there."""
+        if folder not in self._folders:
+            found = folder.iterdir() if folder.is_dir() else ()
+            self._folders[folder] = sorted(path for path in found if path.is_dir())
+        return self._folders[folder]
 
     def below(self, folder: Path) -> list[Path]:
         """Return the files in a folder and all its folders, in order."""
@@ -251,7 +259,7 @@ def inventory(
         )
     outside = quarantined or run / QUARANTINE
     kept += _in_quarantine(run, listing, outside, branch, clients, unlearned_round)
-    for folder in sorted(path for path in run.iterdir() if path.is_dir()) if run.is_dir() else []:
+    for folder in listing.folders(run):
         if folder.name in (CHECKPOINTS, STORED, CERTIFICATES) or folder == outside:
             continue
         if files := len(listing.below(folder)):
