@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedunlearn.errors import RunError
 from fedunlearn.federation.answers import DID_NOT_ANSWER, FORGET, NUMBER, TALLY, TRAIN, Answers, told, work_of
 from fedunlearn.federation.payload import ModelState
-from fedunlearn.federation.replies import Correspondence, Question, read
+from fedunlearn.federation.replies import Correspondence, Question, read, secret_group
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
 from fedunlearn.out_of_memory import stop_if_out_of_memory
 from fedunlearn.parts import Assignment
@@ -35,8 +35,7 @@ def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
         nodes: Mapping[int, int] = grid.client_nodes()
         return nodes
     asked = Correspondence(
-        (Message(RecordDict(), node, MessageType.QUERY), Question(-1, node, MessageType.QUERY, client=True))
-        for node in grid.get_node_ids()
+        (Question(-1, node, MessageType.QUERY, client=True), RecordDict()) for node in grid.get_node_ids()
     )
     found: dict[int, int] = {}
     for reply in grid.send_and_receive(asked.messages, timeout=timeout):
@@ -72,8 +71,7 @@ def messages_for(
         The global model, and what it travels as.
     """
     content = RecordDict({"arrays": arrays, "config": config})
-    skip, group = set(skip), str(plan.round)
-    sent = []
+    skip, sent = set(skip), []
     for numbers, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET)):
         for number in numbers:
             assignment = assignments.get(number)
@@ -88,13 +86,13 @@ def messages_for(
                 number,
                 nodes[client],
                 kind,
-                group,
+                secret_group(plan.round),
                 update_of=model,
                 ran=work_of(kind, config),
                 assigned=assignment is not None,
                 tally=kind == FORGET and bool(config.get(TALLY)),
             )
-            sent.append((Message(own, nodes[client], kind, group_id=group), question))
+            sent.append((question, own))
     return Correspondence(sent)
 
 

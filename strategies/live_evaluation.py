@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -29,7 +29,7 @@ from fedunlearn.evaluation.scored import Scored
 from fedunlearn.federation.answers import NUMBER
 from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack, unpack
-from fedunlearn.federation.replies import Correspondence, Question, read
+from fedunlearn.federation.replies import Correspondence, Question, read, secret_group
 from fedunlearn.federation.tallies import EVALUATE
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.parts import Assignment
@@ -226,11 +226,10 @@ class FederatedEvaluation:
             )
             for k in nodes.keys() & assigned.keys()
         }
-        group = str(round)
         sent = Correspondence(
             (
-                Message(own.get(k, content), node, EVALUATE, group_id=group),
-                Question(k, node, EVALUATE, group, assigned=k in own, tally=True),
+                Question(k, node, EVALUATE, secret_group(round), assigned=k in own, tally=True),
+                own.get(k, content),
             )
             for k, node in nodes.items()
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from logging import INFO, WARNING
 from types import MappingProxyType
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -109,8 +109,8 @@ class Messenger:
         arrays = pack(state)
         sent = Correspondence(
             (
-                Message(_asking(arrays, client, assignments.get(client)), nodes[client], FORGOTTEN),
                 Question(client, nodes[client], FORGOTTEN, tally=True),
+                _asking(arrays, client, assignments.get(client)),
             )
             for client in clients
             if client in nodes
@@ -156,15 +156,15 @@ class Messenger:
                 answers[part] = Withheld("its client's node is gone")
                 continue
             answers[part] = Withheld(f"its client's node did not answer within {self._timeout:g} s")
-            message = Message(_asking(arrays, part, assignment), node, EVALUATE)
-            asked.append((message, Question(part, node, EVALUATE, assigned=True, tally=True)))
+            question = Question(part, node, EVALUATE, assigned=True, tally=True)
+            asked.append((question, _asking(arrays, part, assignment)))
         sent = Correspondence(asked)
         for reply in grid.send_and_receive(sent.messages, timeout=self._timeout) if asked else ():
-            if (question := sent.question_of(reply)) is None:
+            if (answered := sent.question_of(reply)) is None:
                 continue
-            reading = read(reply, question)
+            reading = read(reply, answered)
             withheld = "its client's node answered with an error" if reading.error else reading.why
-            answers[question.number] = reading.tally or Withheld(withheld)
+            answers[answered.number] = reading.tally or Withheld(withheld)
         return self.measures(answers, state)
 
     @property
@@ -174,11 +174,13 @@ class Messenger:
 
     def remind(self, grid: Grid, nodes: Mapping[int, int]) -> None:
         """Send clients' nodes a reminder; :meth:`collect` reads what they answer."""
-        messages = [Message(RecordDict(), node, FORGOTTEN) for node in nodes.values()]
-        pushed = grid.push_messages(messages) if messages else ()
-        for message, (client, node) in zip(pushed, nodes.items(), strict=True):
+        questions = [Question(client, node, FORGOTTEN) for client, node in nodes.items()]
+        messages = [question.message(RecordDict()) for question in questions]
+        for message, question in zip(
+            grid.push_messages(messages) if messages else (), questions, strict=True
+        ):
             if message is not None:
-                self._reminders[message] = (Question(client, node, FORGOTTEN), self._clock())
+                self._reminders[message] = (question, self._clock())
 
     def collect(self, grid: Grid) -> None:
         """Read what has been answered to reminders by now; what was lost on its way may be sent again."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from logging import INFO, WARNING
 from typing import Protocol
 
-from flwr.app import Message, MessageType, RecordDict
+from flwr.app import MessageType, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
@@ -54,7 +54,7 @@ class Nodes:
         self._roster = roster
         self._clock = clock
         self._client_of: dict[int, int] = {}  # node → client, of all that ever answered
-        self._asked: dict[str, tuple[int, float]] = {}  # message → node, when
+        self._asked: dict[str, tuple[Question, float]] = {}  # message → what it asks, when
         self._not_before: dict[int, float] = {}  # node → when it may be asked again
         self._there: Mapping[int, int] = {}
         self.fixed = False
@@ -99,31 +99,31 @@ class Nodes:
         self._there = dict(sorted(there.items()))
 
     def _ask(self, grid: Grid, present: set[int], now: float) -> None:
-        for message, (node, asked_at) in list(self._asked.items()):
-            if node not in present or now - asked_at > ANSWER_SECONDS:
+        for message, (question, asked_at) in list(self._asked.items()):
+            if question.node not in present or now - asked_at > ANSWER_SECONDS:
                 del self._asked[message]
-        waiting = {node for node, _ in self._asked.values()}
+        waiting = {question.node for question, _ in self._asked.values()}
         new = [
             node
             for node in sorted(present - self._client_of.keys() - waiting)
             if now >= self._not_before.get(node, now)
         ]
-        if new:
-            questions = [Message(RecordDict(), node, MessageType.QUERY) for node in new]
-            for message, node in zip(grid.push_messages(questions), new, strict=True):
-                if message is not None:
-                    self._asked[message] = (node, now)
+        questions = [Question(-1, node, MessageType.QUERY, client=True) for node in new]
+        messages = [question.message(RecordDict()) for question in questions]
+        for message, question in zip(grid.push_messages(messages) if new else (), questions, strict=True):
+            if message is not None:
+                self._asked[message] = (question, now)
 
     def _read_answers(self, grid: Grid, now: float) -> None:
         if not self._asked:
             return
         for reply in grid.pull_messages(list(self._asked)):
             message = reply.metadata.reply_to_message_id
-            node, _ = self._asked.get(message, (None, now))
-            if node is None or reply.metadata.src_node_id != node:
+            question, _ = self._asked.get(message, (None, now))
+            if question is None or reply.metadata.src_node_id != question.node:
                 continue
             del self._asked[message]
-            reading = read(reply, Question(-1, node, MessageType.QUERY, client=True))
+            node, reading = question.node, read(reply, question)
             if (client := reading.client) is None:
                 self._refuse(node, f"cannot say whom it serves: {reading.why}")
             elif (why := self._why_not(node, client)) is not None:

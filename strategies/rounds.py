@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import WARNING
@@ -130,7 +131,6 @@ def floats(metrics: MetricRecord | None) -> dict[str, float]:
 
 
 def mean_loss(answers: Answers) -> MetricRecord | None:
-    """Return the mean of the clients' training losses, unweighted, for Flower's history."""
-    if not answers.losses:
-        return None
-    return MetricRecord({"train-loss": sum(answers.losses.values()) / len(answers.losses)})
+    """Return the unweighted mean of the training losses that clients told, for Flower's history."""
+    losses = [loss for loss in answers.losses.values() if math.isfinite(loss)]
+    return MetricRecord({"train-loss": sum(losses) / len(losses)}) if losses else None

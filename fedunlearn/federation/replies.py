@@ -7,8 +7,9 @@ Nobody else opens a reply. A node may send anything in any field, and what it se
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import WARNING
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -53,7 +54,7 @@ class Question:
     kind : str
         The message's type.
     group : str
-        The message's group, which is the round.
+        The message's group: a secret of the server's and the node's, see :func:`secret_group`.
     update_of : ModelState or None
         The model that an update is asked for; None: none is.
     ran : str
@@ -70,12 +71,25 @@ class Question:
     number: int
     node: int
     kind: str
-    group: str = ""
+    group: str = field(default_factory=lambda: secret_group())
     update_of: ModelState | None = None
     ran: str = TRAIN
     assigned: bool = False
     tally: bool = False
     client: bool = False
+
+    def message(self, content: RecordDict) -> Message:
+        """Return the message that asks it."""
+        return Message(content, self.node, self.kind, group_id=self.group)
+
+
+def secret_group(round: int | None = None) -> str:
+    """Return a group for one message: the round, if any, and what nobody guesses.
+
+    A SuperLink (Flower 1.41) takes a node's reply to any message whose id the node can tell, in whoever's name. The
+    id is a hash of the message; with this in it, no other node can work it out.
+    """
+    return f"{'' if round is None else round}/{secrets.token_hex(16)}"
 
 
 @dataclass(frozen=True)
@@ -124,10 +138,10 @@ def read(reply: Message, question: Question) -> Reading:
             raise _RefusedError("the reply is empty")
         metadata = reply.metadata
         if (metadata.message_type, metadata.group_id) != (question.kind, question.group):
-            raise _RefusedError(
-                f"a reply to {shown(metadata.message_type)} of round {shown(metadata.group_id)}, asked was "
-                f"{question.kind} of round {question.group!r}"
+            other = (
+                "another message" if metadata.message_type == question.kind else shown(metadata.message_type)
             )
+            raise _RefusedError(f"a reply to {other}, asked was {question.kind}")
         return _content(reply.content, question)
     except _OtherWorkError as error:
         return Reading(f"{OTHER_WORK}: {error}")
@@ -221,12 +235,19 @@ def _account_of(reason: object) -> str:
 class Correspondence:
     """The messages of one exchange, and which of them a reply belongs to.
 
+    Parameters
+    ----------
+    sent
+        What is asked, each with the content that says it.
+
+    Notes
+    -----
     A reply is read if it answers, for the first time, a message that was sent to the node that it comes from.
     Anybody else's, one to another round's message, and a second one belong to none.
     """
 
-    def __init__(self, sent: Iterable[tuple[Message, Question]] = ()) -> None:
-        self._sent = list(sent)
+    def __init__(self, sent: Iterable[tuple[Question, RecordDict]] = ()) -> None:
+        self._sent = [(question.message(content), question) for question, content in sent]
         self._named: dict[str, Question] = {}
         self._answered: set[str] = set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -34,6 +35,8 @@ def round_metrics(branch: str, report: Report) -> list[Metric]:
         quantity, _, entity = name.partition("@")
         split, _, metric = quantity.partition("-")
         lines.append(line(entity or "server", split, metric, value))
-    lines += [line(f"client-{k}", "train", "loss", loss) for k, loss in sorted(report.losses.items())]
+    # A client may say anything of its loss; what is no number is left out, as one that it does not tell.
+    losses = {k: loss for k, loss in sorted(report.losses.items()) if math.isfinite(loss)}
+    lines += [line(f"client-{k}", "train", "loss", loss) for k, loss in losses.items()]
     lines += [line(f"client-{k}", "forget", "coefficient", c) for k, c in report.coefficients.items()]
     return lines

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fedunlearn.federation.answers import TRAIN
 from fedunlearn.federation.compat import ensure_task_identity, error_reply, stamp
 from fedunlearn.federation.payload import ModelState, TensorArray, pack
-from fedunlearn.federation.replies import LONGEST_ERROR, Correspondence, Question, read
+from fedunlearn.federation.replies import LONGEST_ERROR, Correspondence, Question, read, secret_group
 from tests.federation.contributions import bits
 from tests.federation.test_tensor_array import over_the_wire
 
@@ -252,9 +252,9 @@ def test_a_reply_without_a_word():
 @pytest.mark.parametrize(
     ("metadata", "why"),
     [
-        ({"_message_type": "evaluate"}, "a reply to 'evaluate' of round '2', asked was train of round '2'"),
-        ({"_group_id": "1"}, "a reply to 'train' of round '1', asked was train of round '2'"),
-        ({"_group_id": 10**6 * "1"}, "a reply to 'train' of round '11111"),
+        ({"_message_type": "evaluate"}, "a reply to 'evaluate', asked was train"),
+        ({"_group_id": "1"}, "a reply to another message, asked was train"),
+        ({"_message_type": "query." + 10**6 * "a"}, "a reply to 'query.aaaaa"),
     ],
 )
 def test_a_reply_to_something_else(metadata, why):
@@ -303,9 +303,9 @@ def test_whom_a_node_serves_is_a_number():
 
 def test_each_message_is_answered_once_by_the_node_that_it_went_to():
     ensure_task_identity()
-    one, other = (stamp(Message(RecordDict(), node, TRAIN, group_id="2"), f"m{node}") for node in (2, 3))
-    first, second = Question(0, 2, TRAIN, "2"), Question(1, 3, TRAIN, "2")
-    sent = Correspondence([(one, first), (other, second)])
+    first, second = Question(0, 2, TRAIN, secret_group(2)), Question(1, 3, TRAIN, secret_group(2))
+    sent = Correspondence([(first, RecordDict()), (second, RecordDict())])
+    one, other = (stamp(message, f"m{message.metadata.dst_node_id}") for message in sent.messages)
     stranger = Message(RecordDict(), reply_to=stamp(Message(RecordDict(), 9, TRAIN, group_id="2"), "m9"))
     forged = Message(RecordDict(), reply_to=one)
     forged.metadata.__dict__["_src_node_id"] = 3
@@ -322,3 +322,16 @@ def test_a_tensor_of_this_process_may_be_anything_too():
     arrays = pack(UPDATE)
     arrays["parameters"] = TensorArray(torch.zeros(4))
     assert refusal(content(arrays=arrays)) == "update of shape (4,), the model's is (5,)"
+
+
+def test_no_other_node_can_tell_a_message_s_id():
+    """It is a hash of the message, which is in all else the same for every client: the secret is in it."""
+    ensure_task_identity()
+    content = RecordDict({"config": ConfigRecord({"round": 2})})
+    ids = set()
+    for _ in range(3):
+        message = Question(0, 2, TRAIN, secret_group(2)).message(content)
+        message.metadata.__dict__["_created_at"] = 1.0
+        ids.add(message.object_id)
+    assert len(ids) == 3
+    assert secret_group(2).startswith("2/") and len(secret_group()) == 1 + 32

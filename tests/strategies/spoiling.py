@@ -69,7 +69,8 @@ class Spoiler:
         self.ways = [self.records, self.records, self.records, self.objects, self.announced]
 
     def __call__(self, message: Message, uploaded: Uploaded) -> None:
-        key = (message.metadata.message_type, message.metadata.group_id, message.metadata.dst_node_id)
+        round = message.metadata.group_id.split("/")[0]
+        key = (message.metadata.message_type, round, message.metadata.dst_node_id)
         self.spoilt.pop(key, None)
         # Who does not say whom it serves takes no part at all, and would spoil nothing more.
         share = self.share / 10 if message.metadata.message_type == "query" else self.share

@@ -1,14 +1,18 @@
 """Answers of clients that cannot be read, or are to something else than was asked: refused by name."""
 
+import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
-from flwr.app import Array, ConfigRecord
+from flwr.app import Array, ConfigRecord, MetricRecord
 
 from fedunlearn.federation.answers import FORGET, RAN, WORK
 from fedunlearn.federation.local_methods import Chosen
 from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.runs.metrics_log import MetricsLog
+from fedunlearn.runs.round_metrics import round_metrics
 from strategies.local_routine import LocalRoutine
 from strategies.puf import PUF
 from strategies.retrain import Retrain
@@ -232,3 +236,24 @@ def test_in_a_live_federation_it_fails_too_unless_a_stored_update_can_stand_in(
         )
         assert len([a for a in clients.asked if a.kind == FORGET]) == 3
     assert 4 not in federation.clients.of_round(6)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, None])
+def test_a_loss_that_is_no_number_counts_for_nothing_and_its_update_counts(loss, tmp_path):
+    """It is only reported; one number that is none would make metrics.jsonl unreadable to others."""
+
+    def change(content):
+        metrics = {k: v for k, v in content["metrics"].items() if k != "train-loss"}
+        content["metrics"] = MetricRecord(metrics if loss is None else {**metrics, "train-loss": loss})
+
+    made = Federation(clients=rewriting(change), start=initial_state(dtype=torch.float64)).run(Retrain, 1)
+    honest = Federation(start=initial_state(dtype=torch.float64)).run(Retrain, 1)
+    assert bits(made.weights(1)) == bits(honest.weights(1))
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.append(round_metrics("tiny", made.report(1)))
+    told = [json.loads(line, parse_constant=pytest.fail) for line in (tmp_path / "metrics.jsonl").open()]
+    assert [line["entity"] for line in told if line["metric"] == "loss"] == [
+        f"client-{k}" for k in (0, 1, 2, 3, 5)
+    ]
+    losses = [1 / (1 + k) for k in (0, 1, 2, 3, 5)]
+    assert made.result.train_metrics_clientapp[1]["train-loss"] == pytest.approx(sum(losses) / 5)

@@ -92,7 +92,7 @@ def after_plan(made, round):
     class Deadly(LocalGrid):
         def send_and_receive(self, messages, *, timeout=None):
             messages = list(messages)
-            if messages[0].metadata.group_id == str(round):
+            if messages[0].metadata.group_id.startswith(f"{round}/"):
                 raise Killed
             return super().send_and_receive(messages, timeout=timeout)
 

@@ -165,7 +165,7 @@ class Stopping(LocalGrid):
 
     def send_and_receive(self, messages, **options):
         messages = list(messages)
-        if messages[0].metadata.group_id == str(self.stop_in):
+        if messages[0].metadata.group_id.startswith(f"{self.stop_in}/"):
             raise ConnectionError("cut off")
         return super().send_and_receive(messages, **options)
 

@@ -147,6 +147,7 @@ class Federation:
     states: dict[int, ModelState] = field(default_factory=dict)
     reports: list[RoundReport] = field(default_factory=list)
     strategy: UnlearningStrategy | None = None
+    result: Any = None
 
     def submit(self, request: str, clients: Iterable[int], at_round: int | None) -> None:
         """Put a forget request into the ledger."""
@@ -171,7 +172,7 @@ class Federation:
             observe=self.reports.append,
             **options,
         )
-        self.strategy.start(grid, pack(self.start), num_rounds=rounds, evaluate_fn=evaluate)
+        self.result = self.strategy.start(grid, pack(self.start), num_rounds=rounds, evaluate_fn=evaluate)
         return self
 
     def weights(self, round: int) -> Tensor:
