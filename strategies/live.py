@@ -270,7 +270,9 @@ class LiveConduct(Conduct):
         self, plan: RoundPlan, docket: Docket, answers: Answers, model: ModelState, *, routine: bool
     ) -> dict[int, str]:
         assert not isinstance(answers.retained, BlockSum)
-        refused, self._shown = screened(answers.retained, model, self._seen, self._guard, self._declared)
+        refused, self._shown = screened(
+            answers.retained, model, self._seen, self._guard, self._declared, answers.norms
+        )
         owners = {number: docket.parts.owner(number) for number in plan.forget}
         return refused | screened_forgetting(
             answers.forgetting, owners, self._seen, self._guard, self._declared, trained=not routine

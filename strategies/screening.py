@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ def screened(
     known: Known,
     guard: GuardConfig,
     declared: Mapping[int, int],
+    norms: Mapping[int, float] = MappingProxyType({}),
 ) -> tuple[dict[int, str], Known]:
     """Judge the answers of the clients that trained.
 
@@ -87,6 +89,8 @@ def screened(
         Where it is not enabled, only sums that would overflow are prevented.
     declared
         Client → the most examples that it has, on the operator's word.
+    norms
+        Client → ‖Δ‖₂ of its update, of those for whom it has been measured already.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def screened(
     known : Known
         Once the other answers count.
     """
-    moved = {c.client: _moved(c, model) for c in updates}
+    moved = {c.client: _moved(c, model, norms.get(c.client)) for c in updates}
     kept = list(updates)
     refused: dict[int, str] = {}
     while kept:
@@ -175,9 +179,9 @@ def _usual_examples(answers: Sequence[Contribution]) -> int | None:
     return median_low(c.num_examples for c in answers) if len(answers) >= FEWEST else None
 
 
-def _moved(update: Contribution, model: ModelState) -> dict[str, float]:
+def _moved(update: Contribution, model: ModelState, norm: float | None) -> dict[str, float]:
     """Return the distance by which an answer moves the weights, and each buffer."""
-    moved = {UPDATE: norm_of(update.delta)}
+    moved = {UPDATE: norm_of(update.delta) if norm is None else norm}
     for name, value in update.buffers.items():
         change = value.double() - model.buffers[name].double()
         moved[_named(name)] = float(torch.linalg.vector_norm(change).item())

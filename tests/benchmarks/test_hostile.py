@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import hostile
+from benchmarks import honest_norms, hostile
 from benchmarks.hostile import ALONE, HOSTILE, IN_FORGETTING, IN_ROUNDS, Job, Row, jobs, measured, rows
 from benchmarks.hostile_clients import CHEERED, IDEAS, poisoned
 from benchmarks.hostile_runs import experiment_of, federate
@@ -114,6 +114,15 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, capsys):
     text = hostile.document(found, "a command")
     assert "| mean | scale |" in text and "refused from round 1 on" in text and "By `a command`" in text
     assert "Of 1 honest requests" in text and "1 were served and 0 were not" in text
+
+
+def test_how_uneven_honest_updates_are_is_measured_by_a_command(capsys):
+    honest_norms.main(["--rounds", "2", "--seeds", "1"])
+    partition, some, longest, so_far, shortest, examples, _ = next(
+        line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if "IID" in line
+    )
+    assert (partition, some) == ("IID", "4") and float(examples) < 1.1
+    assert float(longest) >= float(so_far) >= 1 >= float(shortest) > 0
 
 
 def test_a_row_says_whether_it_did_harm():

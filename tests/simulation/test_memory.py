@@ -106,10 +106,18 @@ def test_data_are_what_was_loaded_for_each_seed_and_each_worker_with_data_of_its
         (("engine.workers=3",), 6 + 3 * 3),
         (("engine.workers=3", "train.momentum=0.9"), 6 + 3 * 4),
         (("numerics=fast", "engine.batch-clients=4"), 6 + 2 + 4 + 4 * 2 + 1),
+        (('federation.aggregation="median"',), 6 + 4 + 3),
+        (('federation.aggregation="median"', "federation.participation=0.75"), 6 + 3 + 3),
     ],
 )
 def test_weights_by_optimiser_and_workers(overrides, copies):
     assert memory_of(tiny(*overrides)).weights == copies * 4 * MLP
+
+
+def test_a_live_federation_holds_the_updates_of_a_round():
+    live = TINY[: TINY.index('[[method]]\nname = "natural"')].replace("targets = [[1]]\n", "")
+    live += '[requests]\n[recover]\nuntil = "max-rounds"\n'
+    assert memory_of(tiny(text=live)).weights == (6 + 4 + 3) * 4 * MLP
 
 
 def test_buffers_are_weights_too():
