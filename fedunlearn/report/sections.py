@@ -235,6 +235,6 @@ def partition(run: RunFiles) -> Markup | None:
         tag("details", tag("summary", f"{len(rest)} more seeds"), tag("div", *rest, class_="grid"))
         if rest
         else None,
-        tag("p", "Not in these data:", class_="note") if notes else None,
+        tag("p", "Of these data:", class_="note") if notes else None,
         tag("ul", *(tag("li", note, class_="note") for note in notes)) if notes else None,
     )

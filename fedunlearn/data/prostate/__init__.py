@@ -71,6 +71,8 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
         raise ConfigError(
             f"data.directory = {directory!r}: no site's folder holds a NIfTI file; unpack them there"
         )
+    left_out = [f"left out {case.path}: {case.what}" for case in bad]
+    notes = [*layout.notes, *left_out, *told, *prepared.notes, *why_not_kept()]
     return SliceSource(
         planes=torch.from_numpy(np.concatenate([case.planes for case in slices])),
         neighbours=torch.from_numpy(_neighbours(slices)),
@@ -80,14 +82,13 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
         site_names=tuple(layout.cases),
         other_folders=layout.others,
         origin=layout.origin,
-        notes=(
-            *layout.notes,
-            *(f"left out {case.path}: {case.what}" for case in bad),
-            *told,
-            *prepared.notes,
-            *why_not_kept(),
-        ),
+        notes=tuple(map(_text, notes)),
     )
+
+
+def _text(note: str) -> str:
+    """Return a note that any file can hold: bytes of a path that are no UTF-8 become the sign for that."""
+    return note.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _twin(case: CaseFiles, first: CaseFiles) -> BadCaseError:

@@ -68,14 +68,14 @@ def read_layout(directory: str | None) -> Layout:
     Raises
     ------
     ConfigError
-        There is no such folder, no site in it, or one site twice.
+        There is no such folder, no site in it, one that cannot be read, or one twice.
     """
     if directory is None:
         raise ConfigError("data.directory is missing: name the folder that holds the sites' folders")
     root = expanded(directory)
     setting = f"data.directory = {directory!r}"
     try:
-        entries = sorted(entry for entry in root.iterdir() if entry.name[0] != ".")
+        entries = _entries(root)
         folders = [entry for entry in entries if entry.is_dir()]
     except OSError as error:
         raise ConfigError(
@@ -90,7 +90,7 @@ def read_layout(directory: str | None) -> Layout:
         site = site_of(folder.name)
         if site is None:
             others.append(folder.name)
-            if volumes := _volumes(folder):
+            if volumes := _volumes(folder, or_none=True):
                 notes.append(f"{folder}: is none of the six sites; its {_volumes_are(len(volumes))} not used")
         elif site in found:
             raise ConfigError(
@@ -98,7 +98,12 @@ def read_layout(directory: str | None) -> Layout:
             )
         else:
             found[site] = folder
-            notes += _unread(folder)
+            try:
+                notes += _unread(folder)
+            except OSError as error:
+                raise ConfigError(
+                    f"{folder}: cannot be read ({error.strerror}); let this user read it"
+                ) from error
     if not found:
         raise ConfigError(f"{setting}: holds no site's folder ({', '.join(SITES)}){_hint(folders)}")
     return Layout(
@@ -119,23 +124,33 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _volumes(folder: Path) -> list[tuple[Path, str, bool]]:
-    """Return path, case and whether it is a mask of every NIfTI file, but for the hidden ones that macOS leaves."""
+def _entries(folder: Path, *, or_none: bool = False) -> list[Path]:
+    """Return what lies in a folder, but for hidden files such as macOS leaves; `or_none`: if it can be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        if or_none:
+            return []
+        raise
+
+
+def _volumes(folder: Path, *, or_none: bool = False) -> list[tuple[Path, str, bool]]:
+    """Return path, case and whether it is a mask of every NIfTI file."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in _entries(folder, or_none=or_none):
         match = _NIFTI.fullmatch(path.name)
-        if match is not None and not path.name.startswith("."):
+        if match is not None:
             found.append((path, match["case"], match["mask"] is not None))
     return found
 
 
 def _unread(folder: Path) -> list[str]:
     """Return a line for all that looks like volumes in a site's folder and is not read."""
-    entries = sorted(folder.iterdir())
+    entries = _entries(folder)
     notes = notes_on(entry for entry in entries if entry.is_file())
     for entry in entries:
-        if entry.is_dir() and entry.name[0] != "." and not _NIFTI.fullmatch(entry.name):
-            files = sum(1 for path in entry.iterdir() if path.is_file() and path.name[0] != ".")
+        if entry.is_dir() and not _NIFTI.fullmatch(entry.name):
+            files = sum(path.is_file() for path in _entries(entry, or_none=True))
             if files:
                 notes.append(
                     f"{entry}: is a folder inside a site's; its {files} files are not used, put them beside it"
@@ -173,6 +188,6 @@ def _case(site: str, name: str, scans: list[Path], masks: list[Path]) -> CaseFil
 def _hint(folders: list[Path]) -> str:
     """Point to the folder inside that does hold sites: archives are often unpacked one level deeper."""
     for folder in folders:
-        if any(entry.is_dir() and site_of(entry.name) for entry in folder.iterdir()):
+        if any(entry.is_dir() and site_of(entry.name) for entry in _entries(folder, or_none=True)):
             return f"; did you mean {str(folder)!r}?"
     return "; name the folder that holds them"

@@ -87,4 +87,6 @@ def _bytes(path: Path) -> bytes:
         raise BadCaseError(path, "is a folder", "put the file of that name in its place") from error
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise BadCaseError(path, f"cannot be read ({reason})", "let this user read it") from error
+        raise BadCaseError(
+            path, f"cannot be read ({reason})", "make it a file that this user can read"
+        ) from error

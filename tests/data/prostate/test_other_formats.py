@@ -1,9 +1,15 @@
 """Volumes that are there and not read are told of, with how to have them read."""
 
+import json
+import os
+import shutil
+from pathlib import Path
+
 import pytest
 
+from fedunlearn.data.holdings import holdings
 from fedunlearn.data.prostate.layout import read_layout
-from tests.data.prostate.loading import load
+from tests.data.prostate.loading import error, load
 
 
 def put(folder, *names):
@@ -57,3 +63,47 @@ def test_volumes_outside_and_inside_a_sites_folder(own):
 def test_what_is_no_volume_is_not_told_of(own):
     put(own / "HK", "readme.txt", "preview.png", ".hidden.mha", "table.csv")
     assert read_layout(str(own)).notes == ()
+
+
+def unreadable(monkeypatch, folder):
+    """Have a folder refuse to be listed; a superuser may list every one."""
+    listed = Path.iterdir
+
+    def denied(path):
+        if path == folder:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+
+
+def test_a_site_that_may_not_be_listed_is_named(own, monkeypatch):
+    unreadable(monkeypatch, own / "HK")
+    assert error(own) == "HK: cannot be read (Permission denied); let this user read it"
+
+
+def test_other_folders_that_may_not_be_listed_are_no_matter(own, sites, monkeypatch):
+    put(own / "lost+found")
+    put(own / "HK" / "old")
+    for folder in (own / "lost+found", own / "HK" / "old"):
+        unreadable(monkeypatch, folder)
+    assert load(own).content_hash == load(sites).content_hash
+    assert load(own).notes == ()
+
+
+def test_a_link_to_nothing_is_a_case_that_cannot_be_read(own):
+    for name in ("Case07.nii.gz", "Case07_segmentation.nii.gz"):
+        (own / "HK" / name).symlink_to("/nowhere/at/all")
+    assert error(own).startswith(
+        "HK/Case07.nii.gz: cannot be read (no such file or directory); make it a file that this user can read"
+    )
+
+
+def test_names_that_are_no_text_are_told_of_in_text(own):
+    """A file of a run that held half a character could not be read again."""
+    Path(os.fsdecode(os.fsencode(own) + b"/HK/Case\xff07.mha")).touch()
+    shutil.copytree(own / "UCL", os.fsdecode(os.fsencode(own) + b"/old\xfe"))
+    data = load(own)
+    assert len(data.notes) == 2
+    json.dumps(holdings(data), ensure_ascii=False).encode("utf-8")
+    assert data.notes[1].startswith(f"{own}/old\ufffd: is none of the six sites")
