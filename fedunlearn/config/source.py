@@ -166,4 +166,6 @@ def _syntax_error(message: str, text: str) -> tuple[str, int]:
     """Split "Invalid value (at line 3, column 5)" into the reason and the line."""
     reason, _, where = message.rpartition(" (at ")
     line = re.match(r"line (\d+)", where)
+    if len(reason) > 200:
+        reason = f"{reason[:160]}…{reason[-30:]}"
     return reason, int(line[1]) if line else max(1, len(text.splitlines()))

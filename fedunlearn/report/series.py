@@ -70,7 +70,7 @@ class Metrics:
             )
             round, value = int(entry["round"]), entry["value"]
             value = None if value is None else float(value)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return False
         if split == "train" and entity != "server":
             return True  # a client's own training loss: as many as were sampled, and no chart shows them
@@ -108,5 +108,5 @@ def read_metrics(path: Path) -> Metrics:
     """Return the measurements of ``metrics.jsonl``; none when the file is absent."""
     if not path.exists():
         return Metrics([])
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
         return Metrics(lines)

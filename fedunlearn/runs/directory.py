@@ -192,10 +192,11 @@ class RunDirectory:
 
     def branches(self) -> dict[str, dict[str, Any]]:
         """Return the records of finished branches by name."""
-        path = self.path / BRANCHES
-        if not path.exists():
-            return {}
-        return {record["branch"]: record for record in json_text.loads(path.read_bytes(), path)}
+        records = self._read_json(BRANCHES, [])
+        try:
+            return {str(record["branch"]): dict(record, key=str(record["key"])) for record in records}
+        except (KeyError, TypeError, ValueError):
+            raise self._damaged(BRANCHES, "must be a list of finished branches") from None
 
     def begin_branch(self, name: str, key: str) -> None:
         """Note durably that a branch is computed here under this key (see ``runs.cache.branch_key``).
@@ -206,8 +207,9 @@ class RunDirectory:
             It was begun under another key: its checkpoints are of other code, another torch or another
             processor, and to go on from them would pass off their weights as these ones'.
         """
-        path = self.path / BEGUN
-        begun = json_text.loads(path.read_bytes(), path) if path.exists() else {}
+        begun = self._read_json(BEGUN, {})
+        if not isinstance(begun, dict):
+            raise self._damaged(BEGUN, "must be an object")
         begun |= {record["branch"]: record["key"] for record in self.branches().values()}
         if begun.setdefault(name, key) != key:
             raise UserError(
@@ -220,6 +222,18 @@ class RunDirectory:
         """Add a finished branch's record, durably."""
         records = self.branches() | {record["branch"]: record}
         self.write_json(BRANCHES, list(records.values()))
+
+    def _read_json(self, name: str, otherwise: Any) -> Any:
+        path = self.path / name
+        if not path.exists() and not path.is_symlink():
+            return otherwise
+        try:
+            return json_text.loads(path.read_bytes(), path)
+        except json_text.JsonError as error:
+            raise self._damaged(name, str(error).removeprefix(f"{path}: ")) from None
+
+    def _damaged(self, name: str, why: str) -> UserError:
+        return UserError(f"{self.path / name}: is damaged ({why}); add --fresh to start over")
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file durably."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -12,6 +13,9 @@ from pathlib import Path
 from fedunlearn.errors import naming
 
 Address = tuple[str, int, str, str, str]
+
+BOM = codecs.BOM_UTF8
+"""What an editor may have put in front of the file."""
 
 _BRANCH_FIRST = re.compile(rb'\{"branch": "([^"\\]*)"')
 
@@ -53,7 +57,8 @@ class Metric:
 class MetricsLog:
     """Appends metrics durably, and reads them back.
 
-    A line torn by a crash is cut off when the log is opened. A round that is executed again after one appends what
+    A line torn by a crash is cut off when the log is opened; any other that holds no metric is passed over, here as
+    in the report, so that it costs no more than itself. A round that is executed again after one appends what
     came out otherwise: of several lines at one address the last counts.
     """
 
@@ -96,8 +101,8 @@ class MetricsLog:
             for first, end in self._spans.get(branch, ()):
                 file.seek(first)
                 for line in file.read(end - first).splitlines():
-                    metric = Metric(**json.loads(line))
-                    found[metric.address] = metric
+                    if (metric := metric_in(line)) is not None:
+                        found[metric.address] = metric
         return found
 
     def _scan(self) -> None:
@@ -119,12 +124,28 @@ class MetricsLog:
 def _branch_of(line: bytes) -> str:
     # The name is the first value of a line; only one with escapes or of other hands needs the whole parsed.
     begin = _BRANCH_FIRST.match(line)
-    return begin[1].decode() if begin else str(json.loads(line)["branch"])
+    if begin:
+        return begin[1].decode(errors="replace")
+    metric = metric_in(line)
+    return "" if metric is None else metric.branch
+
+
+def metric_in(line: bytes) -> Metric | None:
+    """Return the metric that a line holds; None if it is torn, garbled, or about something else."""
+    try:
+        entry = json.loads(line.removeprefix(BOM))
+        metric = Metric(**entry)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    words = (metric.branch, metric.entity, metric.split, metric.metric)
+    numbers = (metric.value, metric.seconds)
+    whole = all(isinstance(word, str) for word in words) and type(metric.round) is int
+    return metric if whole and all(type(number) in (int, float) for number in numbers) else None
 
 
 def read_metrics(path: Path) -> Iterator[Metric]:
-    """Yield the metrics in a log, in order, without those whose line is torn."""
-    with path.open(encoding="utf-8") as file:
+    """Yield the metrics in a log, in order, without those whose line is torn or garbled."""
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield Metric(**json.loads(line))
+            if line.endswith(b"\n") and (metric := metric_in(line)) is not None:
+                yield metric

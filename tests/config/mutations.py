@@ -154,7 +154,7 @@ def _text(draw: random.Random, text: str) -> str:
 
 def _mild(draw: random.Random, text: str) -> str:
     """Change what a person might: a number by a little, a comment, an empty line, spaces."""
-    numbers = [*re.finditer(r"(?m)(?<== )\d+(?=\s*$)", text)]
+    numbers = [*re.finditer(r"(?m)(?<== )\d{1,18}(?=\s*$)", text)]
     change = draw.randrange(4)
     if change == 0 and numbers:
         place = draw.choice(numbers)
