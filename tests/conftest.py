@@ -1,15 +1,15 @@
 """For all tests: one thread each, no deadlines on machines that are busy with something else."""
 
 import os
+import sys
 import tempfile
 
 import pytest
 import torch
-from hypothesis import settings
+
+from tests import profiles as profiles  # of hypothesis, chosen before any test asks for its share
 
 torch.set_num_threads(1)
-settings.register_profile("fedunlearn", deadline=None, print_blob=True)
-settings.load_profile("fedunlearn")
 
 # Prepared volumes are kept in the user's cache folder; tests, and the processes they start, have one of their own.
 _caches = tempfile.TemporaryDirectory(prefix="fedunlearn-tests-")
@@ -36,3 +36,25 @@ def federation(tmp_path_factory):
 
     with opened(tmp_path_factory.mktemp("federation")) as running:
         yield running
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests of modules that start programs: they need a machine that lets them, and take its processors."""
+    for item in items:
+        if starts_programs(item.module):
+            item.add_marker("processes")
+
+
+def starts_programs(module):
+    """Return whether a module starts programs, itself or by a helper of the tests that it imports."""
+    seen, new = set(), {module}
+    while new:
+        found = new.pop()
+        seen.add(found)
+        if any(hasattr(found, name) for name in ("subprocess", "multiprocessing", "Popen")):
+            return True
+        homes = {getattr(value, "__module__", "") for value in vars(found).values()}
+        new |= {
+            sys.modules[home] for home in homes if home.startswith("tests.") and home in sys.modules
+        } - seen
+    return False

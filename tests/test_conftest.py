@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import USERS
+from tests.conftest import USERS, starts_programs
 
 LOOK = f"import os, tests.conftest; print(*(name for name in {USERS} if name in os.environ))"
 
@@ -16,3 +16,12 @@ def test_what_a_user_has_set_reaches_no_test():
     done = subprocess.run([sys.executable, "-c", LOOK], env=given, capture_output=True, text=True, cwd=root)
     assert (done.stdout, done.stderr) == ("\n", "")
     assert "FEDUNLEARN_CACHE" in USERS
+
+
+def test_a_module_that_starts_programs_is_known_by_what_it_imports():
+    from tests import test_errors
+    from tests.config import test_targets
+    from tests.e2e import test_cli, test_live_killed
+
+    assert [starts_programs(module) for module in (test_cli, test_live_killed)] == [True, True]
+    assert [starts_programs(module) for module in (test_errors, test_targets)] == [False, False]

@@ -1,18 +1,19 @@
 """The files of a run directory, read once. Only the scorecard is indispensable."""
 
-import tomllib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedunlearn.config.source import parse
 from fedunlearn.errors import UserError
-from fedunlearn.report.json_file import read_json
+from fedunlearn.report.json_file import parsed, read_json
 from fedunlearn.report.picture_index import Picture, read_pictures
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.series import Metrics, read_metrics
 from fedunlearn.report.words import PartName
+from fedunlearn.text_files import read_text
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class RunFiles:
     def settings(self) -> dict[str, Any]:
         """The resolved experiment as a dictionary; empty when it cannot be read."""
         try:
-            return tomllib.loads(self.toml)
-        except tomllib.TOMLDecodeError:
+            return parse(self.toml, "experiment.toml")
+        except UserError:
             return {}
 
 
@@ -140,9 +141,9 @@ def read_run(directory: Path) -> RunFiles:
         directory=directory,
         scores=Scores(with_setting(read_json(card), directory)),
         metrics=read_metrics(directory / "metrics.jsonl"),
-        branches=tuple(_branch(entry) for entry in read_json(branches)) if branches.exists() else (),
-        partitions=_partitions(read_json(partition)) if partition.exists() else {},
-        toml=toml.read_text(encoding="utf-8") if toml.exists() else "",
+        branches=parsed(branches, lambda entries: tuple(map(_branch, entries)), ()),
+        partitions=parsed(partition, _partitions, {}),
+        toml=read_text(toml) if toml.exists() else "",
         pictures=read_pictures(directory),
     )
 
@@ -154,27 +155,29 @@ def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     unseen data (``unseen``), what ran it (``engine``), what training images were changed by (``augmentation``) and
     where it lies (``directory``).
     """
-    held, settings = _json(directory / "partition.json", {}), _toml(directory / "experiment.toml")
-    origin = next((entry["origin"] for entry in held.values() if entry.get("origin")), "")
+    settings = _toml(directory / "experiment.toml")
+    origin = parsed(directory / "partition.json", _origin, "")
     known = {
         "origin": origin,
         "smoke": settings.get("smoke-run", False),
         "unseen": (settings.get("measures") or {}).get("unseen", ""),
-        "engine": _engine(settings, _json(directory / "branches.json", [])),
+        "engine": parsed(directory / "branches.json", lambda records: _engine(settings, records), None)
+        or _engine(settings, []),
         "augmentation": (settings.get("data") or {}).get("augmentation", ""),
         "directory": str(directory),
     }
     return {**card, **{name: value for name, value in known.items() if value}}
 
 
-def _json(path: Path, otherwise: Any) -> Any:
-    return read_json(path) if path.exists() else otherwise
+def _origin(held: Mapping[str, Any]) -> str:
+    return str(next((entry["origin"] for entry in held.values() if entry.get("origin")), ""))
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    """Return a resolved experiment; empty where there is none that can be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError):
+        return parse(read_text(path), str(path))
+    except (OSError, UserError):
         return {}
 
 

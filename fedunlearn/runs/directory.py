@@ -21,6 +21,7 @@ from fedunlearn.runs.metrics_log import MetricsLog
 EXPERIMENT = "experiment.toml"
 SCORECARD = "scorecard.json"
 LEDGER = "requests.sqlite"
+METRICS = "metrics.jsonl"
 BRANCHES = "branches.json"
 BEGUN = "begun.json"
 LOCK = ".lock"
@@ -52,7 +53,7 @@ class RunDirectory:
     @cached_property
     def metrics(self) -> MetricsLog:
         """The run's metrics.jsonl."""
-        return MetricsLog(self.path / "metrics.jsonl")
+        return MetricsLog(self.path / METRICS)
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -175,6 +176,12 @@ class RunDirectory:
             else:
                 item.unlink()
         self._lock.close()
+
+    def notes(self) -> list[str]:
+        """Return what whoever goes on here should know of its files, a line each."""
+        garbled = self.metrics.garbled
+        lines = "1 line holds" if garbled == 1 else f"{garbled} lines hold"
+        return [f"{self.path / METRICS}: {lines} no metric; passed over"] if garbled else []
 
     @property
     def name(self) -> str:

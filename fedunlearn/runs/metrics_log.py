@@ -58,8 +58,13 @@ class MetricsLog:
     """Appends metrics durably, and reads them back.
 
     A line torn by a crash is cut off when the log is opened; any other that holds no metric is passed over, here as
-    in the report, so that it costs no more than itself. A round that is executed again after one appends what
+    in the report, so that it costs no more than itself. A round that is executed again after a crash appends what
     came out otherwise: of several lines at one address the last counts.
+
+    Attributes
+    ----------
+    garbled : int
+        Lines that held no metric when the log was opened, as far as that is seen without parsing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -70,7 +75,10 @@ class MetricsLog:
         path.touch()
         with path.open("rb+") as file:
             content = file.read()
-            file.truncate(content.rfind(b"\n") + 1)
+            whole = content[: content.rfind(b"\n") + 1]
+            file.truncate(len(whole))
+        lines = whole.removeprefix(BOM).splitlines()
+        self.garbled = sum(not (line.startswith(b'{"branch": "') and line.endswith(b"}")) for line in lines)
 
     def append(self, metrics: Iterable[Metric]) -> None:
         """Write the lines and wait until they are on the disk; none that stands there from before a crash."""

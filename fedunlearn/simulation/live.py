@@ -102,7 +102,7 @@ def _serve(
         )
     clerk = Clerk(run.path, run.ledger, LIVE_BRANCH, experiment, signing_key)
     data = resident.data_of(experiment, branch.seed)
-    for note in data.notes:
+    for note in (*data.notes, *run.notes()):
         progress.note(note)
 
     def observe(report: RoundReport) -> None:

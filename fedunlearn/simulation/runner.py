@@ -115,7 +115,7 @@ class _Simulation:
         plans = {seed: branches(self.experiment, seed) for seed in self.experiment.seeds}
         self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
         first = resident.data_of(self.experiment, self.experiment.seeds[0])
-        for note in first.notes:  # the same for every seed
+        for note in (*first.notes, *self.run.notes()):  # of the data, the same for every seed
             self.progress.note(note)
         num_classes = first.num_classes
         if origin := models.origin_of(self.experiment.model, num_classes):
@@ -285,6 +285,10 @@ def read_scorecard(run: Path) -> dict[str, Any]:
     """Return a run's scorecard."""
     path = run / SCORECARD
     try:
-        return json_text.loads_object(path.read_bytes(), path, allow_nan=True)
+        card = json_text.loads_object(path.read_bytes(), path, allow_nan=True)
     except UserError as error:
         raise UserError(f"{error}; run the experiment again") from error
+    rows = card.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and "label" in row for row in rows):
+        raise UserError(f"{path}: holds no rows of a scorecard; run the experiment again")
+    return card

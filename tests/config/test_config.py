@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn import config
@@ -136,7 +136,6 @@ def experiments(draw: st.DrawFn) -> Experiment:
 
 
 @given(experiments())
-@settings(deadline=None)
 def test_writing_and_reading_gives_the_same_experiment(experiment: Experiment) -> None:
     written = to_toml(experiment)
     assert loads(written) == experiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedunlearn.config import load, loads, to_toml
@@ -98,7 +98,6 @@ def test_a_smoke_run_of_a_file_without_smoke_table() -> None:
     assert str(raised.value) == "smoke (x.toml): is missing; write what a smoke run changes under [smoke]"
 
 
-@settings(deadline=None)
 @given(st.sampled_from(PATHS), anything)
 @example("smoke", {"a": {"b": []}, '"': 1})
 def test_whatever_is_written_is_read_or_refused_in_one_line(path: str, value: object) -> None:
@@ -110,7 +109,6 @@ def test_whatever_is_written_is_read_or_refused_in_one_line(path: str, value: ob
         assert loads(to_toml(experiment)) == experiment
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=40) | st.sampled_from([0, 60, 120, 160]).map(lambda cut: WORKING[:cut]),
     st.text(max_size=5),

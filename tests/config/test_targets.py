@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import comb
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn import config
@@ -21,7 +21,6 @@ def draws(draw: st.DrawFn) -> tuple[DrawnTargets, int, int]:
     return DrawnTargets(draw=number, size=size), num_clients, draw(st.integers(0, 2**32))
 
 
-@settings(deadline=None)
 @given(draws())
 def test_drawn_sets_are_as_many_and_as_large_as_asked_and_differ(
     drawn: tuple[DrawnTargets, int, int],

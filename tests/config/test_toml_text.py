@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.config.toml_text import dumps, inline
@@ -29,7 +29,6 @@ def same(left: Any, right: Any) -> bool:
     return left == right and repr(left) == repr(right)  # repr tells 1 from 1.0 and 0.0 from -0.0
 
 
-@settings(deadline=None)
 @given(values)
 def test_an_inline_value_reads_back_and_takes_one_line(value: Any) -> None:
     written = inline(value)
@@ -37,7 +36,6 @@ def test_an_inline_value_reads_back_and_takes_one_line(value: Any) -> None:
     assert same(tomllib.loads(f"value = {written}")["value"], value)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(text, values, max_size=4))
 def test_a_document_reads_back(document: dict[str, Any]) -> None:
     assert tomllib.loads(dumps(document)) == document

@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -21,6 +21,7 @@ from fedunlearn.data.phantom.sites import Coil
 from fedunlearn.data.phantom.writer import nifti
 from fedunlearn.errors import UserError
 from fedunlearn.randomness import numpy_generator
+from tests.profiles import few
 
 CASES, SIZE, SEED = 2, 48, 3
 TWO_ZONES = {"ISBI", "ISBI_1.5"}
@@ -62,7 +63,7 @@ def volumes(folder: Path):
 # Solids
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(axes=st.tuples(*[st.floats(8, 28)] * 3), turn=st.floats(-90, 90), lean=st.floats(-0.4, 0.4))
 def test_an_ellipsoid_has_its_volume_however_it_is_turned_and_sheared(axes, turn, lean):
     points, voxel = grid(44, 1.0)
@@ -70,7 +71,7 @@ def test_an_ellipsoid_has_its_volume_however_it_is_turned_and_sheared(axes, turn
     assert solid.holds(points).sum() * voxel == pytest.approx(4 / 3 * np.pi * np.prod(axes) / 1000, rel=0.02)
 
 
-@settings(max_examples=25, deadline=None)
+@few
 @given(turn=st.floats(-90, 90), power=st.sampled_from([2.0, 2.4]), by=st.floats(0.1, 6))
 def test_a_shrunk_solid_lies_inside_and_a_mirrored_one_on_the_other_side(turn, power, by):
     (x, y, z), _ = grid(30, 2.0)
@@ -91,7 +92,7 @@ def test_turning_is_a_rotation_of_the_axes():
 # Patients
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(seed=seeds, balloon=st.booleans())
 def test_zones_partition_the_gland_whatever_the_core(seed, balloon):
     points, voxel = grid(45, 1.5)
@@ -104,7 +105,7 @@ def test_zones_partition_the_gland_whatever_the_core(seed, balloon):
     assert 12 < (peripheral | central).sum() * voxel < 80, "ml"
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(seed=seeds, balloon=st.booleans())
 def test_organs_lie_where_they_belong(seed, balloon):
     anatomy = patient(seed, balloon=balloon)

@@ -5,7 +5,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.deployment import supervise
@@ -20,6 +20,7 @@ from fedunlearn.deployment.supervise import (
     standing,
 )
 from fedunlearn.requests import LIVE_BRANCH, Ledger
+from tests.profiles import some
 
 POLL = 5.0
 
@@ -324,7 +325,7 @@ EVENTS = (
 )
 
 
-@settings(max_examples=60)
+@some
 @given(st.lists(st.sampled_from(EVENTS), max_size=12))
 def test_whatever_happens_requests_are_served_in_the_end_and_by_one_run_at_a_time(tmp_path_factory, events):
     world = World(tmp_path_factory.mktemp("world"))

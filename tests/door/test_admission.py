@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from fedunlearn.door.admission import Admission, Visitor
+from tests.profiles import some
 
 TOTAL, EACH = 6, 3
 
@@ -113,4 +114,4 @@ class Places(RuleBasedStateMachine):
 
 
 TestPlaces = Places.TestCase
-TestPlaces.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPlaces.settings = settings(some, stateful_step_count=40)

@@ -247,6 +247,7 @@ def fuzz(target: tuple[Caller, Schema], examples: int) -> Counter[int]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_few_requests_of_every_kind(target) -> None:
     seen = fuzz(target, 300)
     assert {200, 202, 401, 403, 404, 422} <= set(seen)

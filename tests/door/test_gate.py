@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.door.gate import Gate
@@ -14,6 +14,7 @@ from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.roster import ClientEntry, token_hash
 from fedunlearn.roster_file import RosterFile, edit
 from tests.door.served import GENEROUS, eventually, place, served
+from tests.profiles import some
 
 SCOPE = {
     "type": "http",
@@ -89,7 +90,7 @@ def test_a_body_is_taken_up_to_the_limit_and_not_a_byte_further(at, size, chunke
 
 
 @given(chunks=st.lists(st.integers(0, 400).map(bytes), min_size=1, max_size=8))
-@settings(max_examples=50)
+@some
 def test_however_a_body_is_cut_up_its_sum_is_what_counts(gate, chunks) -> None:
     """The gate alone, without a socket that would put pieces together."""
     statuses, reached = [], []

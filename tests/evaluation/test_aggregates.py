@@ -4,12 +4,13 @@ import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.aggregates import aggregate, summary
 from fedunlearn.evaluation.scorecard import Cost, Forget, Row
 from tests.oracles import bootstrap as oracle
+from tests.profiles import few
 
 values = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 
@@ -43,7 +44,7 @@ def test_mean_and_standard_deviation(numbers):
     assert result["n"] == len(numbers)
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(values)
 def test_the_interval_is_the_loops(numbers):
     result = summary(numbers)

@@ -5,13 +5,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.hausdorff import distances, mean_distance, missed
 from tests.evaluation.masks import certain, outputs
 from tests.oracles import segmentation as oracle
+from tests.profiles import some
 
 EMPTY = torch.zeros(7, 9, dtype=torch.bool)
 
@@ -28,7 +29,8 @@ def box(top, bottom, left, right):
     return mask
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@some
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_against_brute_force_in_mm(seed, n):
     draw = np.random.default_rng(seed)

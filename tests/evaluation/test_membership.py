@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.catalogue import Unmeasurable
@@ -16,6 +16,7 @@ from fedunlearn.evaluation.membership import (
 from fedunlearn.evaluation.roc import auc
 from tests.evaluation.builders import lists, split, splits, two_class
 from tests.oracles import membership as oracle
+from tests.profiles import few
 
 
 def near(value, others, margin=1e-9):
@@ -53,7 +54,7 @@ def test_yeom_includes_the_threshold_itself():
     assert mia_yeom(retain, retain) == 100.0
 
 
-@settings(max_examples=15, deadline=None)
+@few
 @given(st.integers(0, 10**6))
 def test_the_svc_is_a_support_vector_machine_with_c_3_and_gamma_1(seed):
     generator = np.random.default_rng(seed)

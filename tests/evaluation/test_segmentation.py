@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -16,6 +16,7 @@ from fedunlearn.evaluation.segmentation import SegmentationOutputs, mean_pixel_k
 from fedunlearn.training import dice_cross_entropy
 from tests.evaluation.masks import SAYS_ITS_IMAGE, blobs, certain, outputs, scans, slices, small_net
 from tests.oracles import segmentation as oracle
+from tests.profiles import some
 
 SQUARE = torch.zeros(6, 6, dtype=torch.uint8)
 SQUARE[1:4, 2:5] = 1
@@ -52,7 +53,7 @@ def test_more_than_two_classes(drawn):
 
 
 @given(slices())
-@settings(max_examples=30)
+@some
 def test_dice_is_monai_s_where_a_class_nobody_has_counts_100(drawn):
     from monai.metrics.meandice import compute_dice
 

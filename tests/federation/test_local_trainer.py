@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.errors import OutOfMemoryError
@@ -13,6 +13,7 @@ from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of
 from tests.federation.contributions import bits
 from tests.federation.scripted_routine import ScriptedRoutine, examples_of, round_of, trained
+from tests.profiles import some
 
 CLIENT_SETS = st.sets(st.integers(0, 700), min_size=1, max_size=30).map(sorted)
 
@@ -38,7 +39,7 @@ def answers_of(work, *, workers=1, batch_clients=1, faults=(), buffers=False, si
 
 
 @given(CLIENT_SETS, st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@some
 def test_the_sum_has_the_bits_of_adding_contributions_in_order(clients, workers):
     work = round_of(clients)
     answers = answers_of(work, workers=workers)
@@ -164,7 +165,7 @@ def test_workers_train_in_threads_of_their_own():
 
 
 @given(CLIENT_SETS, st.integers(1, 3), st.integers(2, 40))
-@settings(max_examples=40, deadline=None)
+@some
 def test_stacks_give_the_same_sum_up_to_rounding(clients, workers, batch_clients):
     work = round_of(clients)
     answers = answers_of(work, workers=workers, batch_clients=batch_clients)

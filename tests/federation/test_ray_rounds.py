@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ray._private.internal_api import node_stats
 
@@ -19,6 +19,7 @@ from fedunlearn.federation.sums import BlockSum
 from tests.federation.contributions import bits
 from tests.federation.ray_routines import WITH_BUFFERS, RayRoutine, round_of
 from tests.federation.ray_sessions import own_ray
+from tests.profiles import few
 
 CLIENT_SETS = st.sets(st.integers(0, 700), min_size=1, max_size=30).map(sorted)
 FAULTS = st.dictionaries(st.integers(0, 700), st.sampled_from(["raise", "nan", "none"]), max_size=40)
@@ -59,7 +60,7 @@ def plain(answers):
 
 
 @given(CLIENT_SETS, CLIENT_SETS, st.booleans(), FAULTS)
-@settings(max_examples=25)
+@few
 def test_a_round_has_the_bits_of_the_local_engine(engine, train, forget, individually, faults):
     trainer, routine, buffers = engine
     work = round_of(train, forget=forget[:3], individually=individually, buffers=buffers, faults=faults)

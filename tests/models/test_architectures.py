@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -11,13 +11,14 @@ from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training import Recipe, train_local
 from tests.models.small import CLASSES, SIZE, VARIANTS, batch, make, parameters
+from tests.profiles import some
 
 STATISTICS = ("unet", "unet, no residual units")
 """Variants that look at a whole batch, and hold statistics of what they saw."""
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
-@settings(max_examples=30, deadline=None)
+@some
 @given(
     st.sampled_from(["mlp", "resnet18", "small-cnn"]),
     st.integers(2, 7),

@@ -9,11 +9,12 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from fedunlearn.errors import UserError
 from fedunlearn.requests import Head, Ledger, LedgerError, Move, SignedHead
 from fedunlearn.requests.chain import GENESIS
+from tests.profiles import some
 
 CHAINED = (
     "branch",
@@ -291,7 +292,7 @@ def test_what_is_no_head_is_the_users_mistake(text: str) -> None:
         st.tuples(st.integers(0, 3), st.sampled_from(["waiting", "scheduled", "withdrawn"])), max_size=12
     )
 )
-@settings(max_examples=50, deadline=None)
+@some
 def test_equal_histories_have_equal_heads_and_a_longer_one_keeps_the_shorter_ones_hashes(
     steps: list[tuple[int, str]],
 ) -> None:

@@ -22,6 +22,7 @@ from fedunlearn.requests import (
     NotWithdrawableError,
     RequestConflictError,
 )
+from tests.profiles import some
 
 BRANCHES = st.sampled_from(["a", "b"])
 IDS = st.sampled_from(["r1", "r2", "r3"])
@@ -263,4 +264,4 @@ def _copy(value: Any) -> Any:
 
 
 TestLedgerModel = LedgerModel.TestCase
-TestLedgerModel.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestLedgerModel.settings = settings(some, stateful_step_count=25)

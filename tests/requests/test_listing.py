@@ -3,16 +3,17 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.requests import STATES, Intake, Ledger, Move
 from fedunlearn.requests.transitions import path
+from tests.profiles import some
 
 BRANCH = "federation"
 
 
-@settings(max_examples=40, deadline=None)
+@some
 @given(
     made=st.lists(
         st.tuples(

@@ -2,9 +2,10 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from fedunlearn.requests import INITIAL, TRANSITIONS, Ledger, LedgerError, Move
+from tests.profiles import many
 
 Step = tuple[str, int]
 
@@ -32,7 +33,7 @@ def ledger_after(steps: list[Step]) -> Ledger:
 
 
 @given(lives(), st.data())
-@settings(max_examples=200, deadline=None)
+@many
 def test_resuming_ends_as_the_uninterrupted_run(life: list[Step], data: st.DataObject) -> None:
     checkpoint_round = data.draw(st.integers(0, 1 + life[-1][1]), "round of the checkpoint")
     applied = [step for step in life if step[1] <= checkpoint_round]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.federation.sums import Contribution
@@ -17,6 +17,7 @@ from fedunlearn.requests.retention import (
     stored_round,
 )
 from strategies.stored import StoredUpdates
+from tests.profiles import some
 from tests.requests.live_run import BRANCH, LiveRun, ended_run, raw_weights, update_of
 
 UNLEARNED = 4
@@ -87,7 +88,7 @@ def test_an_excluded_clients_update_goes_and_the_checkpoints_stay(tmp_path: Path
     assert set(holds(run, request).values()) == {"weights", "record"}
 
 
-@settings(max_examples=40)
+@some
 @given(
     rounds=st.sets(st.integers(0, 30), min_size=1, max_size=6),
     unlearned=st.none() | st.integers(0, 40),

@@ -5,10 +5,11 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot, weights_hash
+from tests.profiles import few
 
 AWKWARD = [0.1, -0.0, 1e-45, 3.4e38, float("inf"), float("-inf"), float("nan"), 1 / 3]
 
@@ -48,7 +49,7 @@ def test_views_gradients_and_models_without_buffers_are_saved_too(tmp_path):
     assert (found.buffers, found.meta) == ({}, {})
 
 
-@settings(max_examples=20)
+@few
 @given(st.permutations(["x", "yy", "z.a", "counter"]), st.permutations(["q", "requests", "a"]))
 def test_equal_content_is_equal_bytes_in_whatever_order_it_was_put_together(tmp_path_factory, names, keys):
     def written(names, keys):

@@ -248,3 +248,24 @@ def test_a_branch_begun_by_other_code_is_not_continued(finished, tmp_path):
     run = open_run(tmp_path, fresh=True)
     run.begin_branch("a", "new")
     run.close()
+
+
+def test_whoever_goes_on_is_told_of_lines_that_hold_no_metric(tmp_path):
+    run = RunDirectory.open(tiny(), tmp_path)
+    assert run.notes() == []
+    run.close()
+    (run.path / "metrics.jsonl").write_bytes(b"garbage\n")
+    again = RunDirectory.open(tiny(), tmp_path, resume=True)
+    assert again.notes() == [f"{run.path / 'metrics.jsonl'}: 1 line holds no metric; passed over"]
+    again.close()
+
+
+@pytest.mark.parametrize("name", ["branches.json", "begun.json"])
+@pytest.mark.parametrize("content", [b"[1]", b"{", b"3", b"[{}]", b'[{"branch": 1}]', b"\xff", b"[" * 5000])
+def test_a_damaged_record_of_branches_is_one_line_that_says_what_to_do(name, content, tmp_path):
+    run = RunDirectory.open(tiny(), tmp_path)
+    (run.path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: is damaged \(.*\); add --fresh to start over$"):
+        run.begin_branch("a", "key")
+    assert (run.path / name).read_bytes() == content
+    run.close()

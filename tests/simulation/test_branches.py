@@ -4,7 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn import config
@@ -15,6 +15,7 @@ from fedunlearn.simulation.branches import ForgetRequest, branches, floor_seed, 
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
 from tests.e2e.tiny import TIMELINE, tiny
+from tests.profiles import many
 
 FIVE = "federation.num-clients=5"
 
@@ -348,7 +349,7 @@ def diverges(request, round):
     }
 
 
-@settings(max_examples=200)
+@many
 @given(finished())
 def test_every_model_that_scoring_asks_for_was_computed_and_is_kept(case):
     experiment, records = case

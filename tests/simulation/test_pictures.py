@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
@@ -24,6 +24,7 @@ from fedunlearn.runs.checkpoints import Snapshot
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation import pictures as module
 from fedunlearn.simulation.pictures import Scene, choose_slice, draw_pictures, scenes
+from tests.profiles import some
 
 SIZE = 24
 SITES = ("north", "east", "south")
@@ -291,7 +292,7 @@ class Given(nn.Module):
         return images
 
 
-@settings(max_examples=30)
+@some
 @given(st.integers(0, 2**16), st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_dice_is_the_scorecard_s(seed, share):
     draw = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from flwr.clientapp import ClientApp
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.federation.local import LocalGrid
@@ -14,6 +14,7 @@ from strategies.base import Settings
 from strategies.puf import PUF
 from tests.clients import sites
 from tests.federation.contributions import bits
+from tests.profiles import few
 
 SEED = 1
 UNLEARNS = 2
@@ -55,7 +56,7 @@ def variances(state):
     clients=st.sets(st.integers(0, 3), min_size=1, max_size=3),
     participation=st.sampled_from([0.5, 1.0]),
 )
-@settings(max_examples=15, deadline=None)
+@few
 def test_no_variance_is_ever_negative(mode, scale, clients, participation):
     states = federation(sorted(clients), mode=mode, scale=scale, participation=participation)
     for round, state in states.items():

@@ -27,6 +27,7 @@ print(before, use())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_memory_is_not_given_back_in_between():
     done = subprocess.run(

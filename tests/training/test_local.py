@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -14,6 +14,7 @@ from fedunlearn.config import ModelConfig, TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training import learning_rate, train_local
 from tests.federation.contributions import bits
+from tests.profiles import some
 
 CLASSES = 4
 
@@ -111,7 +112,7 @@ def test_bit_for_bit_the_plain_loop(architecture, name):
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     hidden=st.lists(st.integers(1, 9), max_size=2).map(tuple),
 )
-@settings(max_examples=40)
+@some
 def test_bit_for_bit_whatever_the_shapes(n, batch_size, epochs, lr, optimizer, hidden):
     """Vector lengths that no register divides: a flat vector and its pieces must not round differently."""
     config = train_config(local_epochs=epochs, batch_size=batch_size, **OPTIMIZERS[optimizer])

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.training import LOSSES, dice_cross_entropy
 from tests.federation.contributions import bits
+from tests.profiles import some
 
 SMOOTHING = 1e-5
 
@@ -48,7 +49,7 @@ def batch(n=3, classes=2, height=4, width=5, *, seed=0, dtype=torch.float64):
     seed=st.integers(0, 99),
     held=st.sampled_from(["both", "background", "prostate"]),
 )
-@settings(max_examples=40, deadline=None)
+@some
 def test_it_is_the_formula(n, height, width, seed, held):
     """Also where a class is in no pixel of the mask, and only the smoothing keeps Dice defined."""
     logits, masks = batch(n, 2, height, width, seed=seed)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.data.augmentation import EnlargeCropFlip, Rot90Flip, RotateCropFlip
@@ -18,6 +18,7 @@ from fedunlearn.training import (
     why_not_stackable,
 )
 from fedunlearn.training.feed import Feeds
+from tests.profiles import some
 from tests.training.stacks import CLASSES, clients, generators, network, one_by_one, train_config
 
 
@@ -60,7 +61,7 @@ def compare(model, images, labels, config, augmentation, *, tolerance, at_once=N
     epochs=st.integers(1, 3),
     at_once=st.none() | st.integers(1, 5),
 )
-@settings(max_examples=50)
+@some
 def test_stacks_of_any_sizes_draw_as_each_model_alone(counts, batch_size, epochs, at_once):
     config = train_config(batch_size=batch_size, local_epochs=epochs)
     model, (images, labels) = network("mlp", dtype=torch.float64), clients(counts, dtype=torch.float64)

@@ -5,12 +5,13 @@ import weakref
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training import Feed, NotStackableError, StackTrainer, train_stack
+from tests.profiles import some
 from tests.training.stacks import CLASSES, OPTIMIZERS, clients, generators, network, one_by_one, train_config
 
 
@@ -39,7 +40,7 @@ def compare(model, start, images, labels, config, *, tolerance, at_once=None):
     at_once=st.none() | st.integers(1, 5),
     own=st.booleans(),
 )
-@settings(max_examples=60)
+@some
 def test_any_stack_of_any_sizes_with_any_optimiser(
     counts, batch_size, epochs, optimizer, hidden, at_once, own
 ):
@@ -71,6 +72,7 @@ def test_an_epoch_in_single_precision_is_within_the_stated_tolerance(architectur
     compare(model, model.vector.clone(), *clients(counts), config, tolerance=1e-5)
 
 
+@pytest.mark.slow
 def test_a_residual_network():
     config = train_config(batch_size=2)
     model = network("resnet18", dtype=torch.float64, channels=3)
