@@ -43,6 +43,14 @@ def below(bound: float) -> Must:
     return Must(lambda value: value < bound, f"must be < {_written(bound)}")
 
 
+def both(one: Must, other: Must) -> Must:
+    """Two bounds that a refusal names together."""
+    return Must(
+        lambda value: one.holds(value) and other.holds(value),
+        f"{one.text} and {other.text.removeprefix('must be ')}",
+    )
+
+
 def _written(bound: float) -> str:
     return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
 
@@ -84,5 +92,5 @@ Rate = Annotated[float, above(0), at_most(LARGEST_RATE)]
 """A learning rate, a temperature: 0 has no meaning."""
 NonNegative = Annotated[float, at_least(0), at_most(LARGEST_RATE)]
 """Of a term in a loss, or a decay: 0 leaves it out."""
-Momentum = Annotated[float, at_least(0), below(1)]
-Fraction = Annotated[float, at_least(0), at_most(1)]
+Momentum = Annotated[float, both(at_least(0), below(1))]
+Fraction = Annotated[float, both(at_least(0), at_most(1))]

@@ -18,7 +18,16 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate, at_least, below
+from fedunlearn.config.conditions import (
+    Count,
+    CountOrZero,
+    Momentum,
+    NonNegative,
+    Rate,
+    at_least,
+    below,
+    both,
+)
 from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -29,7 +38,7 @@ from fedunlearn.unlearning.steps import Draws, Steps, num_batches, sgd
 class PruneThenUnlearn(Settings):
     """Hyper-parameters; ``sparsity`` is the share of the prunable weights that becomes 0."""
 
-    sparsity: Annotated[float, at_least(0), below(1)] = 0.95
+    sparsity: Annotated[float, both(at_least(0), below(1))] = 0.95
     convolutions_only: bool = False
     epochs: CountOrZero = 10
     batch_size: Count = 256

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate, above, at_most
+from fedunlearn.config.conditions import Count, Momentum, NonNegative, Rate, above, at_most, both
 from fedunlearn.config.settings import Settings
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.contract import PLAIN, Conditions, Examples, Method, Passes
@@ -31,7 +31,7 @@ from fedunlearn.unlearning.steps import Steps, finite, sgd
 class SalUn(Settings):
     """Hyper-parameters; ``saliency`` is the share of weights that may move."""
 
-    saliency: Annotated[float, above(0), at_most(1)] = 0.5
+    saliency: Annotated[float, both(above(0), at_most(1))] = 0.5
     epochs: Count = 10
     batch_size: Count = 256
     lr: Rate = 0.013

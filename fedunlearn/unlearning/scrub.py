@@ -25,7 +25,7 @@ from typing import Annotated
 
 import torch
 
-from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate, above, below
+from fedunlearn.config.conditions import Count, CountOrZero, Momentum, NonNegative, Rate, above, below, both
 from fedunlearn.config.settings import Settings
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
@@ -52,7 +52,7 @@ class Scrub(Settings):
     momentum: Momentum = 0.9
     weight_decay: NonNegative = 5e-4
     rewind: bool = False
-    held_out_share: Annotated[float, above(0), below(1)] = 0.1
+    held_out_share: Annotated[float, both(above(0), below(1))] = 0.1
 
 
 def held_out_of(

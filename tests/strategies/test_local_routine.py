@@ -234,7 +234,11 @@ def test_filters_of_several_clients_in_one_round_drop_what_any_of_them_drops(tmp
             '{epochs = "many"}',
             r'settings\.epochs = "many" \(experiment tiny\): must be a whole number$',
         ),
-        ("salun", "{saliency = -0.2}", r"settings\.saliency = -0\.2 \(experiment tiny\): must be > 0$"),
+        (
+            "salun",
+            "{saliency = -0.2}",
+            r"settings\.saliency = -0\.2 \(experiment tiny\): must be > 0 and <= 1$",
+        ),
         ("salun", '{order = "mix"}', r'settings\.order = "mix" \(.*"mixed"; did you mean "mixed"\?$'),
         ("trw", "{}", "forgets classes; give targets such as"),
     ],

@@ -144,7 +144,7 @@ def test_what_is_refused(tmp_path, old, new, experiment, message):
         ("epochs = {low = 0, high = 5}", "epochs = 0 ({}): must be >= 1"),
         ("batch-size = [32, true]", "batch-size = true ({}): must be a whole number"),
         ("weight-decay = [0.0, -0.1]", "weight-decay = -0.1 ({}): must be >= 0"),
-        ("momentum = {low = 0.5, high = 1.0}", "momentum = 1.0 ({}): must be < 1"),
+        ("momentum = {low = 0.5, high = 1.0}", "momentum = 1.0 ({}): must be >= 0 and < 1"),
         ("momentum = [nan]", "momentum = nan ({}): must be a finite number"),
     ],
 )

@@ -32,7 +32,7 @@ def test_every_method_says_formula_source_and_deviations():
 
 def test_bounds_are_on_the_page():
     section = page().split("\n## salun\n")[1]
-    assert "`saliency = 0.5` (> 0, <= 1), `epochs = 10` (>= 1)," in section
+    assert "`saliency = 0.5` (> 0 and <= 1), `epochs = 10` (>= 1)," in section
     assert '`order = "forget-then-retain"` (or "mixed"), `exclude-true-label = false`,' in section
 
 
