@@ -57,6 +57,11 @@ class Docket:
         self.ledger = ledger
         self.branch = branch
         self.requests: tuple[RequestProgress, ...] = ()
+        # What follows from the requests, and of which ones: a federation may have had thousands.
+        self._forgotten: frozenset[int] = frozenset()
+        self._index: dict[str, RequestProgress] = {}
+        self._forgotten_of: tuple[RequestProgress, ...] = self.requests
+        self._index_of: tuple[RequestProgress, ...] = self.requests
         self.forgets = forgets
         self._max_attempts = max_attempts
         self._num_clients = num_clients
@@ -108,7 +113,17 @@ class Docket:
     @property
     def forgotten(self) -> frozenset[int]:
         """All clients, and parts, that have been applied to the weights."""
-        return frozenset(k for r in self.requests if r.unlearned_round is not None for k in r.clients)
+        if self._forgotten_of is not self.requests:
+            applied = (r for r in self.requests if r.unlearned_round is not None)
+            self._forgotten = frozenset(k for r in applied for k in r.clients)
+            self._forgotten_of = self.requests
+        return self._forgotten
+
+    @property
+    def _by_id(self) -> Mapping[str, RequestProgress]:
+        if self._index_of is not self.requests:
+            self._index, self._index_of = {r.id: r for r in self.requests}, self.requests
+        return self._index
 
     def clients_of(self, plan: RoundPlan) -> frozenset[int]:
         """Return all clients that a plan's requests name."""
@@ -127,9 +142,8 @@ class Docket:
 
     def _progress(self, id_: str, round: int) -> RequestProgress:
         """Return a request as the checkpoint knows it, or as the ledger does if it is new."""
-        for known in self.requests:
-            if known.id == id_:
-                return known
+        if (known := self._by_id.get(id_)) is not None:
+            return known
         record = self.ledger.request(self.branch, id_)
         # A live request names no round: it arrived during the round before the one that serves it.
         return RequestProgress(id_, record.clients, round - 1 if record.at_round is None else record.at_round)

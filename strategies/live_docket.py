@@ -204,8 +204,9 @@ class LiveDocket(Docket):
         """
         entries = {
             entry.to_state: entry.detail
-            for entry in self.ledger.audit(self.branch)
-            if entry.round == plan.round and entry.request_id in plan.requests
+            for id_ in plan.requests
+            for entry in self.ledger.life(self.branch, id_)
+            if entry.round == plan.round
         }
         if not entries.keys().isdisjoint(("recovering", "excluded")):
             return ""
@@ -248,7 +249,7 @@ class LiveDocket(Docket):
                 )
             )
         self._forget_the_withdrawn({r.id for r in requests})
-        excluded = {k for r in self.ledger.requests(self.branch, ("excluded",)) for k in r.clients}
+        excluded = self.ledger.named(self.branch, "excluded")
         refused = {k for r in self.requests if r.outcome in ("refused", "failed") for k in r.clients}
         absent = self._absent()
         parts, numbers = self.parts, {k for r in requests for k in r.clients}

@@ -133,21 +133,25 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
     """
     ended: dict[str, tuple[Ended, str]] = {}
     gone = set(federation.forgotten | federation.left_out)
+    whole = set(federation.parts.clients(gone))
     pending: list[OpenRequest] = []
     naming: defaultdict[int, list[frozenset[int]]] = defaultdict(list)  # client → earlier open requests
     for request in requests:
         clients = request.clients
+        leaving = federation.parts.clients(clients) - whole
         if clients <= federation.forgotten:
             ended[request.id] = ("duplicate", FORGOTTEN_ALREADY)
         elif _named_before(clients, naming, federation.parts):
             continue
-        elif len(federation.parts.clients(gone | clients)) >= federation.num_clients:
+        elif len(whole) + len(leaving) >= federation.num_clients:
             ended[request.id] = ("refused", NOBODY_LEFT)
         elif federation.contributed is not None and clients.isdisjoint(federation.contributed):
             ended[request.id] = ("excluded", NEVER_TOOK_PART)
             gone |= clients
+            whole |= leaving
         else:
             gone |= clients
+            whole |= leaving
             pending.append(request)
             for client in clients:
                 naming[client].append(clients)

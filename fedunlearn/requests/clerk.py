@@ -21,10 +21,10 @@ from fedunlearn.requests.chain import Head, SignedHead
 from fedunlearn.requests.keys import SigningKey
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.putting_away import SuperLink
-from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
-from fedunlearn.requests.relations import Relations, related
+from fedunlearn.requests.records import RequestRecord
 from fedunlearn.requests.seals import Sealer
 from fedunlearn.requests.signing import HEAD, sign
+from fedunlearn.requests.sources import Sources
 from fedunlearn.requests.superlink_messages import purge_messages
 from fedunlearn.requests.transitions import ENDS
 from fedunlearn.runs.checkpoints import Checkpoints, Prepared, weights_hash
@@ -163,7 +163,7 @@ class Clerk:
             self._sign(head, self._key)
         if not pending or head is None:
             return True
-        everything = _Everything(self._run, self._ledger, self._branch, round, head, problems)
+        everything = Sources(self._run, self._ledger, self._branch, round, head, problems)
         pending.sort(key=lambda record: record.arrival)
         for first in range(0, len(pending), AT_ONCE):
             self._certify(pending[first : first + AT_ONCE], head, everything, accounts, certified)
@@ -302,7 +302,7 @@ class Clerk:
         self,
         pending: Sequence[RequestRecord],
         head: Head,
-        known: _Everything,
+        known: Sources,
         accounts: Mapping[str, Mapping[str, Any]],
         certified: set[str],
     ) -> None:
@@ -329,7 +329,7 @@ class Clerk:
         self._publish(prepared, known)
         certified.update(done)
 
-    def _publish(self, prepared: Mapping[str, certificate.Prepared], known: _Everything) -> None:
+    def _publish(self, prepared: Mapping[str, certificate.Prepared], known: Sources) -> None:
         with self._ledger.fenced():
             certificate.publish(list(prepared.values()))
         for id_, one in prepared.items():
@@ -338,7 +338,7 @@ class Clerk:
         known.written.clear()
 
     def _composed(
-        self, record: RequestRecord, head: Head, known: _Everything, account: Mapping[str, Any]
+        self, record: RequestRecord, head: Head, known: Sources, account: Mapping[str, Any]
     ) -> dict[str, Any] | None:
         """Return a request's certificate; None where the one that there is says the same already."""
         before = certificate.read(known.issued[record.id]) if record.id in known.issued else None
@@ -373,33 +373,3 @@ class Clerk:
             earlier=known.earlier(record),
         )
         return certificate.compose(evidence, key=self._key, replaces=before)
-
-
-class _Everything:
-    """All that ledger and metrics hold of a federation up to a head, read once for all certificates of a round."""
-
-    def __init__(
-        self, run: Path, ledger: Ledger, branch: str, round: int, head: Head, problems: Sequence[str]
-    ) -> None:
-        self.issued = certificate.issued(run)
-        self.written: dict[str, dict[str, Any]] = {}  # that have no names yet
-        self.listing = retention.Listing()
-        self.numbers = retention.numbers_of_clients(run)
-        trail = ledger.audit(branch)
-        # Whoever checks a certificate sees them as its head has them: not what has come in since.
-        self.relations = Relations(ledger.requests(branch), trail)
-        self.head = head
-        # The plan of the round to come may be committed already, after a crash.
-        self.plans: list[PlanRecord] = [plan for plan in ledger.plans(branch) if plan.round <= round]
-        self.problems = problems
-        self.round = round
-        self.entries: dict[str, list[AuditEntry]] = {}
-        for entry in trail:
-            self.entries.setdefault(entry.request_id, []).append(entry)
-
-    def earlier(self, record: RequestRecord) -> dict[str, dict[str, Any]]:
-        """Return the certificates of earlier requests that name one of the same clients."""
-        earlier = related(record, self.relations, self.head.entry)["earlier"]
-        found = {id_: self.written[id_] for id_ in earlier if id_ in self.written}
-        on_disk = {id_: self.issued[id_] for id_ in earlier if id_ in self.issued and id_ not in found}
-        return found | {id_: certificate.read(path) for id_, path in on_disk.items()}

@@ -69,6 +69,15 @@ def _rows(
     return store.rows(sql, branch, *values, after, *own, limit)
 
 
+def named(store: Store, branch: str, state: str) -> frozenset[int]:
+    """Return the numbers of clients, and of parts of their data, that requests in a state name."""
+    sql = (
+        "SELECT DISTINCT value FROM requests INDEXED BY requests_by_state, json_each(clients) "
+        "WHERE branch = ? AND state = ?"
+    )
+    return frozenset(int(row["value"]) for row in store.rows(sql, branch, state))
+
+
 def oldest_arrival(store: Store, branch: str, states: Sequence[str]) -> float | None:
     """Return when the earliest request that is in one of these states was recorded, in Unix seconds."""
     first = page(store, branch, states=states, limit=1)

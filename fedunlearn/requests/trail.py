@@ -76,6 +76,12 @@ def arrival(run: Run, branch: str, request_id: str) -> Head:
     return Head(row["entry"], row["hash"])
 
 
+def of_request(run: Run, branch: str, request_id: str) -> list[AuditEntry]:
+    """Return the entries of one request by number."""
+    sql = "SELECT * FROM audit INDEXED BY audit_of_request WHERE branch = ? AND request_id = ? ORDER BY entry"
+    return [_entry(row) for row in run(sql, branch, request_id)]
+
+
 def entries(run: Run, branch: str | None = None, *, after: int = 0) -> list[AuditEntry]:
     """Return the entries of one branch by number, from the one after `after`; or all in the order of writing."""
     if branch is None:
