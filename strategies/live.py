@@ -273,9 +273,15 @@ class LiveConduct(Conduct):
         refused, self._shown = screened(
             answers.retained, model, self._seen, self._guard, self._declared, answers.norms
         )
-        owners = {number: docket.parts.owner(number) for number in plan.forget}
+        parts = docket.parts
         return refused | screened_forgetting(
-            answers.forgetting, owners, self._seen, self._guard, self._declared, trained=not routine
+            answers.forgetting,
+            {number: parts.owner(number) for number in plan.forget},
+            self._seen,
+            self._guard,
+            self._declared,
+            fewer={parts.owner(number) for number in parts},
+            trained=not routine,
         )
 
     def told(self, plan: RoundPlan) -> dict[str, Any]:

@@ -6,7 +6,7 @@ to round. An update that is to be negated is shortened instead of refused for it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median_low
 from types import MappingProxyType
@@ -126,6 +126,7 @@ def screened_forgetting(
     guard: GuardConfig,
     declared: Mapping[int, int],
     *,
+    fewer: Collection[int],
     trained: bool,
 ) -> dict[int, str]:
     """Judge the answers of the clients to be forgotten; return client, or part of its data → why it is refused.
@@ -134,6 +135,9 @@ def screened_forgetting(
     ----------
     owners
         Part → the client whose data it is of.
+    fewer
+        Clients a part of whose data has been asked for before. Any other, to be forgotten as a whole, must still have
+        the examples that were learned from: by few it would weigh little beside others that are forgotten with it.
     trained
         Whether they were asked to train as usual. Then nothing is forgotten by an update that is as good as zero, and
         its request must not end as if it were.
@@ -142,6 +146,8 @@ def screened_forgetting(
     for c in forgetting if guard.enabled else ():
         client = owners.get(c.client, c.client)
         why = too_many(client, c.num_examples, None, known, guard, declared)
+        if not why and client == c.client and client not in fewer:
+            why = _too_few(c, known, guard)
         if why := why or (_too_short(c, known, guard) if trained else ""):
             refused[c.client] = why
     return refused
@@ -173,6 +179,16 @@ def too_many(
     if usual is None or num_examples <= guard.max_examples * usual:
         return ""
     return f"{said}, the median is {usual}, guard.max-examples = {guard.max_examples:g}; {remedy}"
+
+
+def _too_few(c: Contribution, known: Known, guard: GuardConfig) -> str:
+    first = known.examples.get(c.client)
+    if first is None or c.num_examples * guard.max_growth >= first:
+        return ""
+    return (
+        f"refused: num-examples = {c.num_examples} to be forgotten by, in its first round {first}, "
+        f"guard.max-growth = {guard.max_growth:g}"
+    )
 
 
 def _usual_examples(answers: Sequence[Contribution]) -> int | None:

@@ -171,6 +171,20 @@ def test_a_live_federation_forgets_signs_and_certifies(tmp_path):
     assert [text for text in unheld if not text.startswith("not covered: ")] == []
 
 
+def test_the_roster_says_how_many_examples_a_client_has(tmp_path):
+    file, roster = tmp_path / "live.toml", tmp_path / "roster.toml"
+    file.write_text(tiny.LIVE)
+    roster.write_text(
+        "[[client]]\nnumber = 0\nnum-examples = 100000\n[[client]]\nnumber = 2\nnum-examples = 1\n"
+    )
+    folder = tmp_path / "run"
+    with LocalGrid(client_app, 3, run_config={"experiment": str(file), "seed": 1}) as nodes:
+        deployed.run(nodes, told(file, folder=folder, roster=roster))
+    with Ledger(folder / "requests.sqlite") as ledger:
+        failed = ledger.plan(LIVE_BRANCH, 1).failed
+    assert list(failed) == [2] and "the roster says 1 at most" in failed[2]
+
+
 def test_data_of_one_s_own_may_have_other_classes_than_the_experiment_s_source(tmp_path):
     """The names of the server's validation file count then: nobody is refused one of them."""
     experiment, folder = config.loads(tiny.LIVE), tmp_path / "run"

@@ -198,9 +198,11 @@ def test_who_sends_nothing_to_forget_by_has_not_been_forgotten(tmp_path, factor)
     assert bits(living.weights(2)) == bits(living.weights(1)), "and nobody else was negated either"
 
 
-def test_who_claims_more_examples_to_outweigh_the_others_is_refused(tmp_path):
-    """Together with others the step is a mean by examples: a huge number would leave the others remembered."""
-    living = Living(tmp_path, clients=answering(with_examples(10**9)), rules={"deadline": 60})
+@pytest.mark.parametrize("claimed", [10**9, 1])
+def test_who_claims_other_examples_when_it_is_forgotten_is_refused(tmp_path, claimed):
+    """Together with others the step is a mean by examples: a huge number would leave the others remembered, a small
+    one the client itself."""
+    living = Living(tmp_path, clients=answering(with_examples(claimed)), rules={"deadline": 60})
     living.at_round(1, lambda: [living.ask(k) for k in (1, 2, 3)])
     living.serve()
     states = {r.clients: r.state for r in living.ledger.requests(LIVE_BRANCH)}

@@ -177,8 +177,10 @@ def test_what_is_left_can_always_be_added_up(norms, examples):
 # -- those who are to be forgotten -------------------------------------------------------------------------
 
 
-def forgotten(answers, known, *, trained=True, owners=None, guard=GUARD, declared=None):
-    return screened_forgetting(answers, owners or {}, known, guard, declared or {}, trained=trained)
+def forgotten(answers, known, *, trained=True, owners=None, guard=GUARD, declared=None, fewer=()):
+    return screened_forgetting(
+        answers, owners or {}, known, guard, declared or {}, fewer=fewer, trained=trained
+    )
 
 
 def test_an_update_of_nothing_forgets_nothing():
@@ -199,6 +201,18 @@ def test_a_part_counts_as_its_clients_data():
     assert forgotten(answer, known, owners={12: 1})[12].startswith("refused: num-examples = 41")
     assert forgotten(of(1.0, examples=[40], first=12), known, owners={12: 1}) == {}
     assert list(forgotten(answer, known, owners={12: 1}, declared={1: 40})) == [12]
+
+
+def test_who_is_to_be_forgotten_as_a_whole_has_what_was_learned_from():
+    """By one example it would weigh nothing beside those that are forgotten with it."""
+    known = learned(of(1, 1, 1, examples=[20, 20, 20]))
+    few = of(1.0, examples=[9])
+    assert "num-examples = 9 to be forgotten by, in its first round 20" in forgotten(few, known)[0]
+    assert "to be forgotten by" in forgotten(few, known, trained=False)[0]
+    assert forgotten(of(1.0, examples=[10]), known) == {}
+    assert forgotten(few, known, fewer={0}) == {}, "a part of its data is forgotten already"
+    assert forgotten(of(1.0, examples=[1], first=12), known, owners={12: 0}) == {}, "a part may be small"
+    assert forgotten(few, Known()) == {} and forgotten(few, known, guard=OFF) == {}
 
 
 def test_a_checkpoint_keeps_what_is_known():
