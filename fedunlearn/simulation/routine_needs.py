@@ -40,7 +40,11 @@ def check_models(experiment: Experiment, data: FederatedData, model: FlatModel) 
         With one line that names the routine and what is wrong.
     """
     image = data.train_images[:1]
+    seen: set[tuple[bool, str]] = set()
     for path, chosen, needs in _chosen(experiment):
+        if (needs.statistics, needs.last_layer) in seen:
+            continue
+        seen.add((needs.statistics, needs.last_layer))
         try:
             check_model(chosen.method.name, needs, model, image)
             check_last_layer(chosen.method.name, needs, model, image)
@@ -85,6 +89,9 @@ def _refused(experiment: Experiment, path: str, chosen: Chosen, why: str) -> Con
 def _objections(
     experiment: Experiment, seed: int, data: FederatedData, chosen: Chosen, needs: Needs
 ) -> Iterator[str]:
+    classes_alone = chosen.method.forgets == ("class",)
+    if not (needs.retained or needs.retained_of_forgotten_classes or classes_alone):
+        return
     earlier: set[int] = set()
     dropped: set[int] = set()  # classes, of filters, which stay
     for moment in moments(experiment, seed):
@@ -109,7 +116,7 @@ def _objections(
                     f"needs several retained examples, one of a class that is forgotten, and has none beside {what}; "
                     "forget some of their samples, or take settings that do without"
                 )
-            if chosen.method.forgets == ("class",):
+            if classes_alone:
                 dropped = (
                     {*dropped, *forget.tolist()}
                     if chosen.method.returns == "filter"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
 
 
@@ -149,3 +150,20 @@ def test_a_dtype_for_everything_but_the_counters():
     assert dtypes["1.num_batches_tracked"] == torch.int64
     model.module.eval()
     assert model.module(torch.zeros(1, 1, 6, 6, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "has no parameters"),
+        (nn.Sequential(nn.LazyLinear(3)), "'0.weight' has no shape yet; run the model on an image first"),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)),
+            "2 of its 4 parameters require no",
+        ),
+    ],
+)
+def test_what_cannot_be_one_vector_that_is_trained_is_refused_in_one_line(module, message):
+    with pytest.raises(UserError, match=message) as refused:
+        FlatModel(module)
+    assert str(refused.value).startswith("the model (Sequential)") and "\n" not in str(refused.value)

@@ -5,8 +5,10 @@ Its weights beside an oracle's: tests/unlearning/test_random_label.py.
 
 import pytest
 import torch
+from torch import nn
 
-from fedunlearn.unlearning import PLAIN, Conditions, method
+from fedunlearn.models.flat import FlatModel
+from fedunlearn.unlearning import PLAIN, Conditions, Examples, method
 from fedunlearn.unlearning.salun import SalUn, saliency_mask
 from tests.oracles import unlearning as oracle
 from tests.unlearning import tiny
@@ -17,6 +19,18 @@ def test_the_mask_is_the_oracles(share):
     model, forget = tiny.flat(), tiny.examples(7, 1)
     mask = saliency_mask(model, forget, share, batch_size=3, conditions=PLAIN)
     assert mask.tolist() == oracle.salient(tiny.plain_copy(model), forget.images, forget.labels, share)
+
+
+@pytest.mark.parametrize(
+    ("share", "count"), [(0.3, 63), (0.5, 106), (0.7, 148), (0.999, 211), (1.0, 212), (1e-3, 0)]
+)
+def test_so_many_weights_may_move_as_in_the_authors_code(share, count):
+    """int(share · n): 0.3 · 212 = 63.6, of which the nearest whole number would be 64."""
+    model = FlatModel(nn.Sequential(nn.Flatten(), nn.Linear(52, 4)))
+    images = torch.randn(5, 1, 4, 13, generator=tiny.generator())
+    forget = Examples(images, torch.arange(5) % 4)
+    assert model.num_parameters == 212
+    assert int(saliency_mask(model, forget, share, batch_size=5, conditions=PLAIN).sum()) == count
 
 
 def run(model, settings, **conditions):
