@@ -30,7 +30,9 @@ def _clients(clients: Sequence[int]) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", "a, b and c"."""
+    """Return "a", "a and b", "a, b and c"; "none" of nothing."""
+    if not names:
+        return "none"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

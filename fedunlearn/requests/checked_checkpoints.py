@@ -31,7 +31,8 @@ def checkpoints(run: Path, book: Book) -> Iterator[Finding]:
         elif sealed and digest != sealed[round].document["checkpoint"]:
             bad += 1
             yield Finding(False, f"checkpoint {path.name}: is not the file that was sealed for round {round}")
-        copied = _copy(path, digest)
+        crash = round == max(there) or f"{CHECKPOINTS}/{path.name}" in book.put_away
+        copied = _copy(path, digest, may_lack=crash)
         bad += copied is not None and copied.holds is False
         if copied is not None:
             yield copied
@@ -83,7 +84,7 @@ def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Find
         round = checkpoint_round(path.name, book.branch) if path.suffix == ".safetensors" else None
         if round in sealed and file_digest(path) != sealed[round].document["checkpoint"]:
             yield Finding(False, f"quarantine: {name} is not the file that was sealed for round {round}")
-        elif round is not None and (copied := _copy(path, file_digest(path))) is not None:
+        elif round is not None and (copied := _copy(path, file_digest(path), may_lack=True)) is not None:
             yield copied
     if gone:
         yield Finding(None, f"quarantine: {', '.join(gone)} were moved there and are not there any more")
@@ -95,12 +96,12 @@ def _rounds(folder: Path, branch: str) -> dict[int, Path]:
     return {round: path for round, path in rounds if round is not None}
 
 
-def _copy(path: Path, digest: str) -> Finding | None:
-    """Hold the readable copy against its checkpoint: a crash may leave none, or that of an earlier execution."""
+def _copy(path: Path, digest: str, *, may_lack: bool) -> Finding | None:
+    """Hold the readable copy against its checkpoint, of which a crash may have left none."""
     beside = path.with_suffix(".json")
     name = f"checkpoint {path.name}"
     if not beside.is_file():
-        return Finding(None, f"{name}: no readable copy stands beside it")
+        return Finding(None if may_lack else False, f"{name}: no readable copy stands beside it")
     try:
         expected = readable_copy({**account_of(path), "sha256": digest})
     except ValueError as error:

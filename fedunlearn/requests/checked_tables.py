@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator
 
 from fedunlearn.requests.ledger import Ledger
-from fedunlearn.requests.records import canonical_json
+from fedunlearn.requests.measures import STAGES
+from fedunlearn.requests.records import LIVE_BRANCH, canonical_json
 from fedunlearn.requests.schema import APPLIED, OVER, STILL_OPEN
 from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError
 
+TABLES = ("requests", "named", "parts", "keys", "plans", "audit", "heads", "seals", "measures")
 _EXPECTED = (
     "SELECT r.id, value, CASE WHEN unlearned_round IS NOT NULL THEN ? "
     "WHEN state IN (SELECT value FROM json_each(?)) THEN ? ELSE ? END, arrival "
@@ -21,25 +23,35 @@ _NAMED = "SELECT id, client, standing, arrival FROM named WHERE branch = ?"
 def table_problems(ledger: Ledger, branch: str) -> list[str]:
     """Return what is wrong in the tables beside a federation's trail, one line each."""
     try:
-        return [
-            *_order(ledger, branch),
-            *_named(ledger, branch),
-            *_keys(ledger, branch),
-            *_parts(ledger, branch),
-        ]
+        checks = (_order, _named, _keys, _measures, _parts)
+        return [problem for check in checks for problem in check(ledger, branch)]
     except LedgerError as error:
         return [f"a row holds what was never written there ({error})"]
+
+
+def ill_typed(ledger: Ledger, branch: str) -> list[str]:
+    """Return which columns hold values of another type than theirs, which SQLite itself does not keep out."""
+    found = []
+    for table in TABLES:
+        for column in ledger.store.rows(f"PRAGMA table_info({table})"):
+            name, kind = column["name"], column["type"].lower()
+            sql = f"SELECT 1 FROM {table} WHERE branch = ? AND typeof({name}) NOT IN (?, 'null') LIMIT 1"
+            if ledger.store.row(sql, branch, kind) is not None:
+                found.append(f"a row of {table} holds as its {name} what was never written there")
+    return found
 
 
 def strangers(ledger: Ledger) -> list[str]:
     """Return which tables hold rows of federations that have neither a request nor a plan, and what SQLite finds."""
     known, found = set(ledger.branches()), []
-    for table in ("named", "parts", "keys", "audit", "heads", "seals", "measures"):
+    for table in TABLES:
         rows = ledger.store.rows(f"SELECT DISTINCT branch FROM {table}")
         for name in sorted({str(row["branch"]) for row in rows} - known):
             found.append(
                 f"{table}: has rows of federation {name!r}, of which there is neither request nor plan"
             )
+    if LIVE_BRANCH in known:  # the one federation of a live run
+        found += [f"federation {name!r}: is none of this run" for name in sorted(known - {LIVE_BRANCH})]
     for row in ledger.store.rows("PRAGMA integrity_check(3)"):
         if row[0] != "ok":
             found.append(f"the file is damaged: {' '.join(str(row[0]).split())}")
@@ -76,6 +88,16 @@ def _keys(ledger: Ledger, branch: str) -> Iterator[str]:
     )
     for row in rows:
         yield f"request {row['id']}: an idempotency key is of a request that is not there, or of another's"
+
+
+def _measures(ledger: Ledger, branch: str) -> Iterator[str]:
+    rows = ledger.store.rows(
+        "SELECT request_id, stage FROM measures AS m WHERE branch = ? AND (stage NOT IN (SELECT value FROM "
+        "json_each(?)) OR NOT EXISTS (SELECT 1 FROM requests AS r WHERE r.branch = m.branch AND r.id = request_id))",
+        *(branch, json.dumps(STAGES)),
+    )
+    for row in rows:
+        yield f"request {row['request_id']}: measures of stage {row['stage']!r} are of no request or stage"
 
 
 def _parts(ledger: Ledger, branch: str) -> Iterator[str]:

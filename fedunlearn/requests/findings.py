@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.errors import RunError
-from fedunlearn.requests import seals
+from fedunlearn.requests import checked_tables, seals
 from fedunlearn.requests.chain import Head, SignedHead
-from fedunlearn.requests.checked_tables import table_problems
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
 from fedunlearn.requests.relations import Relations
@@ -72,12 +71,16 @@ class Book:
     @classmethod
     def read(cls, ledger: Ledger, branch: str, clock: Callable[[], float] = time.time) -> Book:
         """Read what the ledger says of a federation; a row that cannot be read is a problem, and no error."""
-        book = cls(branch, ledger.check_trail(branch))
+        book = cls(branch)
         try:
+            if ill_typed := checked_tables.ill_typed(ledger, branch):
+                book.problems = ill_typed
+                return book
+            book.problems = ledger.check_trail(branch)
             book._fill(ledger, clock)
         except (RunError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
             book.problems.append(f"a row holds what was never written there ({error})")
-        book.problems += table_problems(ledger, branch)
+        book.problems += checked_tables.table_problems(ledger, branch)
         return book
 
     def _fill(self, ledger: Ledger, clock: Callable[[], float]) -> None:

@@ -17,13 +17,19 @@ ALWAYS = (
     "requests.sqlite: leases, servers (who served the federation when)",
     "requests.sqlite: audit.seq beyond the order of the entries",
     "requests.sqlite: audit.detail, the remarks, but for the last one of a certified request",
-    "requests.sqlite: keys.key_hash (under which idempotency key a request was made)",
+    "requests.sqlite: keys.key_hash, keys.rows (under which idempotency key a request was made)",
+    "requests.sqlite: heads.rows, signed heads that were taken out where a later one is there",
     "requests.sqlite: measures.document, which nodes have been told since a certificate was issued",
+    "requests.sqlite: plans.rows, the plan of a round that is not sealed yet taken out",
     "whether what the server recorded was true when it did",
 )
-WITHOUT_A_KEY = (
+WITHOUT_A_KEY: tuple[str, ...] = (
     "without --public-key, requests.sqlite: heads.at, heads.key_id, heads.signature, seals.key_id, seals.signature, "
-    "seals.document (at) (who signed); whoever can write the run directory can have made all of it anew"
+    "seals.document (at) (who signed); whoever can write the run directory can have made all of it anew",
+    "without --public-key, certificates: run.name, issued_at, weights.before.reason, weights.after.reason, "
+    "weights.end.reason, measures.unlearned.told, data.quarantine, data.superlink, data.remaining, trail.round, "
+    "trail.problems "
+    "(what the ledger does not know, where somebody signed a certificate anew with another key)",
 )
 WITHOUT_A_HEAD = (
     "without --head: an older state of the whole run directory put in the place of this one, or the end of the trail "
@@ -38,7 +44,7 @@ def listed(
     lines = list(ALWAYS)
     for book in surroundings.books.values():
         lines += _of_book(book)
-    lines += [] if public_keys else [WITHOUT_A_KEY]
+    lines += [] if public_keys else WITHOUT_A_KEY
     lines += [] if heads else [WITHOUT_A_HEAD]
     if others := _other_files(run, surroundings):
         lines.append(f"files: {', '.join(others)}")
@@ -48,7 +54,8 @@ def listed(
 
 def _of_book(book: Book) -> Iterator[str]:
     if uncertified := [id_ for id_, record in book.records.items() if not record.ended]:
-        yield f"requests.sqlite: measures.document of requests that have not ended ({', '.join(uncertified)})"
+        which = ", ".join(uncertified)
+        yield f"requests.sqlite: measures.document, measures.rows of requests that have not ended ({which})"
     sealed = {seal.round for seal in book.seals if seal.document.get("complete") is True}
     if open_ := [str(plan.round) for plan in book.plans if plan.round not in sealed]:
         which = ", ".join(open_) if len(open_) <= 3 else f"{open_[0]} … {open_[-1]}"

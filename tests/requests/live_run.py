@@ -1,5 +1,6 @@
 """A live run directory without a federation: what a server would write, made by hand, for those who read it."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from copy import copy
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from safetensors.torch import save
 
 from fedunlearn import config
 from fedunlearn.config import Experiment
@@ -15,7 +17,7 @@ from fedunlearn.requests import Ledger
 from fedunlearn.requests.clerk import Clerk
 from fedunlearn.requests.intake import Intake
 from fedunlearn.requests.keys import SigningKey
-from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.runs.checkpoints import META, Checkpoints, Snapshot
 
 BRANCH = "federation"
 KEY = SigningKey(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -41,6 +43,13 @@ def experiment(*overrides: str) -> Experiment:
 def update_of(client: int) -> bytes:
     """What the stored update of a client looks like in a raw file."""
     return f"<UPDATE OF CLIENT {client:04d}>".encode() * 64
+
+
+def stored_update(client: int, round: int) -> bytes:
+    """The file of a client's stored update."""
+    delta = torch.frombuffer(bytearray(update_of(client)), dtype=torch.uint8)
+    account = {"client": client, "num_examples": 10, "round": round}
+    return save({"delta": delta}, metadata={META: json.dumps(account)})
 
 
 def weights_after(round: int) -> torch.Tensor:
@@ -108,7 +117,8 @@ class LiveRun:
             if failed:
                 self.ledger.record_failures(BRANCH, self.round + 1, dict.fromkeys(failed, "did not answer"))
             for client in set(clients) - set(failed):
-                write_durably(self.folder / "stored" / f"client-{client}.safetensors", update_of(client))
+                path = self.folder / "stored" / f"client-{client}.safetensors"
+                write_durably(path, stored_update(client, self.round + 1))
             self.save()
 
     def ask(self, *clients: int, actor: str = "operator:anna") -> str:
@@ -131,6 +141,22 @@ class LiveRun:
         self.save()
         for id_ in requests:
             self.ledger.transition(BRANCH, id_, "recovering", round=round)
+
+    def measure(self, request: str, stage: str, accuracy: dict[int, float], told: Sequence[int] = ()) -> None:
+        """Note what was measured at a stage of a request, as the server does."""
+        document = {
+            "round": self.round,
+            "validation": {"accuracy": 90.0, "loss": 0.25},
+            "clients": {
+                str(client): {
+                    "values": {"forget_accuracy": value, "mia_auc_binned": None},
+                    "reasons": {"mia_auc_binned": "too few of them"},
+                }
+                for client, value in accuracy.items()
+            },
+            "told": list(told),
+        }
+        self.ledger.note_measures(BRANCH, request, stage, document)
 
     def end(self, request: str, state: str, detail: str = "") -> None:
         self.ledger.transition(BRANCH, request, state, round=max(self.round, 0), detail=detail)

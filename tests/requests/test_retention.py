@@ -18,7 +18,7 @@ from fedunlearn.requests.retention import (
 )
 from strategies.stored import StoredUpdates
 from tests.profiles import some
-from tests.requests.live_run import BRANCH, LiveRun, ended_run, raw_weights, update_of
+from tests.requests.live_run import BRANCH, LiveRun, ended_run, raw_weights, stored_update, update_of
 
 UNLEARNED = 4
 
@@ -56,7 +56,7 @@ def test_quarantine_may_lie_outside_and_a_relative_one_lies_inside(tmp_path: Pat
     )
     run.clerk().attend(run.round)
     assert run.raw(update_of(3)) == []
-    assert (outside / "stored" / "client-3.safetensors").read_bytes() == update_of(3)
+    assert (outside / "stored" / "client-3.safetensors").read_bytes() == stored_update(3, 3)
     other, _ = ended_run(
         tmp_path / "other", "forgotten", 'retention={earlier="quarantine",quarantine="vault"}'
     )
