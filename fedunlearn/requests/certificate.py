@@ -315,8 +315,10 @@ def read(path: Path) -> dict[str, Any]:
     document = loads(content, path)
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise UserError(f"{path}: is no {KIND}")
-    if document.get("schema") != SCHEMA:
-        raise UserError(f"{path}: a certificate of version {document.get('schema')!r}; this reads {SCHEMA}")
+    version = document.get("schema")
+    if type(version) is not int or version != SCHEMA:
+        shown = version if type(version) is int else "unknown"
+        raise UserError(f"{path}: a certificate of version {shown}; this reads {SCHEMA}")
     if why := certificate_shape.problem(document):
         raise UserError(f"{path}: is no whole certificate; {why}")
     return document

@@ -34,7 +34,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return eventful_run(folder, f"retention.earlier={request.param}")
 
 
-under_both_policies = pytest.mark.parametrize("run", ["purge", "quarantine"], indirect=True)
+under_both_policies = pytest.mark.parametrize(
+    "run", ["purge", pytest.param("quarantine", marks=pytest.mark.slow)], indirect=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +85,15 @@ def listed(findings: list[Finding]) -> list[str]:
 def missed(check: Verify, path: Path) -> bool:
     """Whether a line says that this file is not there, which alone proves nothing.
 
-    The readable copy of the newest checkpoint (after a crash there may be none), an old checkpoint that no
-    certificate names, and without a key a certificate.
+    What was moved to quarantine, the readable copy of the newest checkpoint (after a crash there may be none), an
+    old checkpoint that no certificate names, and without a key a certificate.
     """
     name = path.stem
     lines = [finding.text for finding in check() if finding.holds is None]
     return any(
         line.startswith(f"checkpoint {name}.safetensors: no readable copy")
         or (path.suffix == ".safetensors" and f"rounds {int(name[-4:])} are gone" in line)
+        or (line.startswith("quarantine: ") and path.name in line)
         or (line.startswith(f"request {name}: has ended") and line.endswith("has no certificate"))
         for line in lines
     )
@@ -231,6 +234,7 @@ def test_every_field_of_every_readable_copy(run: LiveRun, mode: Verify) -> None:
         path.write_bytes(before)
 
 
+@pytest.mark.slow
 def test_every_field_of_every_certificate(run: LiveRun, mode: Verify) -> None:
     for path in sorted(certificate.issued(run.folder).values()):
         before, page = path.read_bytes(), path.with_suffix(".html").read_bytes()
@@ -242,6 +246,7 @@ def test_every_field_of_every_certificate(run: LiveRun, mode: Verify) -> None:
         path.with_suffix(".html").write_bytes(page)
 
 
+@pytest.mark.slow
 def test_every_field_of_a_certificate_that_somebody_signed_anew(
     run: LiveRun, head: Head, tmp_path: Path
 ) -> None:
