@@ -155,7 +155,7 @@ def test_who_signs_a_mutation_with_a_key_of_his_own_causes_no_traceback(run: Liv
         path = paths[number % len(paths)]
         before = path.read_bytes()
         try:
-            document = json.loads(document_mutated(json.loads(before), draw))
+            document = json.loads(document_mutated(json.loads(before), draw).decode())
         except UnicodeDecodeError:
             continue  # half a character, which nobody can sign
         if not isinstance(document.get("issuer"), dict) or not isinstance(document.get("signature"), dict):
