@@ -148,7 +148,19 @@ def account(
             )
             if by:
                 forgotten_by[str(number)] = by
-    earlier = sorted(r["id"] for r in sharing if r["id"] in ended and r["arrival"] < request["arrival"])
+    # Of those that ended alike the last is named, for each client.
+    earlier = set()
+    for number in {*numbers, *owner.values()}:
+        for state in documents_states(ledger):
+            alike = [
+                (row["arrival"], row["id"])
+                for row in sharing
+                if number in json.loads(row["clients"])
+                and row["state"] == state
+                and row["id"] in ended
+                and row["arrival"] < request["arrival"]
+            ]
+            earlier |= {max(alike)[1]} if alike else set()
 
     step: dict[str, Any] = {"round": None, "reason": "no unlearning step was applied for this request"}
     if unlearned is not None:
@@ -249,6 +261,7 @@ def account(
             "forgotten_by": forgotten_by,
             "recovery_taken_over_by": [],
             "same_step": sorted(r["id"] for r in others if unlearned and r["unlearned_round"] == unlearned),
+            "same_step_more": 0,
             "earlier_certificates": [
                 {
                     "request": other,
@@ -256,7 +269,7 @@ def account(
                     "title": documents[other]["outcome"]["title"],
                     "sha256": digest(documents[other]),
                 }
-                for other in earlier
+                for other in sorted(earlier)
             ],
         },
         "trail": {"entry": head, "hash": last["hash"], "round": round, "problems": []},
