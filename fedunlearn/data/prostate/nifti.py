@@ -125,9 +125,8 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
             path, f"holds {broken} voxels that are not finite numbers", "repair or fetch it again"
         )
     for code in ("sform_code", "qform_code"):
-        if (
-            header[code] != image.header[code]
-        ):  # nibabel puts 0 for what it does not know, and mirrors the volume
+        # nibabel takes a code that it does not know for none, and the volume would be mirrored.
+        if header[code] != image.header[code]:
             what = f"says where it lies under an unknown code ({code} {header[code]})"
             raise BadCaseError(path, what, "correct its header")
     unplaced = not (header["sform_code"] or header["qform_code"])

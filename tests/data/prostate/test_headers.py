@@ -95,6 +95,16 @@ def test_a_header_of_more_or_fewer_voxels_than_there_are_is_refused(own, dim):
     assert text.startswith(f"HK/{SCAN}: is no whole NIfTI volume (by its header "), text
 
 
+def test_a_header_is_no_voxels_even_where_all_bytes_would_fit(own):
+    path = own / "HK" / SCAN
+    patch(path, "<4h", 40, 3, 16, 13, 17)  # 2 × 3 536 bytes: those of the file
+    patch(path, "<f", 108, 0.0)
+    assert error(own).startswith(
+        f"HK/{SCAN}: is no whole NIfTI volume (by its header 16 × 13 × 17 voxels from byte 0 to 7072, where 352 to "
+        "7072 are); fetch it again"
+    )
+
+
 def test_bytes_behind_the_voxels_are_refused(own):
     rewrite(own / "HK" / SCAN, lambda raw: raw + bytes(16))
     assert (
