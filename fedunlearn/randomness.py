@@ -9,8 +9,8 @@ so that it does not matter which worker, engine or process draws it, nor what wa
 
 Purposes in use: ``validation``, ``partition``, ``targets``, ``part`` (experiment seed; of a part its number stands
 in place of the client); ``weights``, ``batches``,
-``sampling``, ``routine`` (training seed: the experiment seed, or the one derived under ``floor`` for a second
-retrain);
+``sampling``, ``routine`` (training seed: the experiment seed, or the one derived under ``floor`` for a further
+retraining, with its number, counted from 0, in place of the round);
 ``sweep/<label>`` (a sweep's own: its trials of a method);
 ``augmentation`` and ``dropout`` (seed of the client's ``batches``); ``membership`` (evaluation); ``bootstrap``;
 ``synthetic`` and ``test-split`` (seed 0: images and test sets are the same for every experiment seed); ``phantom``

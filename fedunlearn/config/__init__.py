@@ -35,6 +35,7 @@ from fedunlearn.config.conditions import Share as Share
 from fedunlearn.config.engine import EngineConfig as EngineConfig
 from fedunlearn.config.engine import Numerics, Precision
 from fedunlearn.config.engine import RayConfig as RayConfig
+from fedunlearn.config.floor import FloorConfig as FloorConfig
 from fedunlearn.config.live import GuardConfig as GuardConfig
 from fedunlearn.config.live import RequestsConfig as RequestsConfig
 from fedunlearn.config.live import RetentionConfig as RetentionConfig
@@ -262,6 +263,7 @@ class Experiment:
     forget: tuple[ForgetConfig, ...] = ()
     requests: RequestsConfig | None = None
     recover: RecoverConfig = RecoverConfig()
+    floor: FloorConfig = field(default_factory=FloorConfig)
     guard: GuardConfig | None = None  # in a live federation always there
     retention: RetentionConfig | None = None  # in a live federation always there
     engine: EngineConfig = field(default_factory=EngineConfig)

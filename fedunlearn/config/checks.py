@@ -75,6 +75,12 @@ def _live(experiment: Experiment) -> Iterator[Contradiction]:
             if getattr(experiment, name) is not None:
                 yield name, None, "belongs to a live federation; write [requests], or leave it out"
         return
+    if experiment.floor.given_retrainings is not None:
+        yield (
+            "floor",
+            None,
+            "must be left out with [requests]: a live federation is not held against retrainings",
+        )
     if len(experiment.methods) != 1:
         yield "method", None, "must be a single one with [requests]: a live federation forgets in one way"
     if len(experiment.seeds) != 1:

@@ -64,7 +64,8 @@ def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:
         "label", "at", "n" (rows), "censored" (rows that did not recover), "diverged" and "failed" (rows without
         a model, or whose forgetting failed, which no statistic is about; left out where there are
         none), then by name a ``summary`` of
-        "metrics", "gap", "abs_gap" (of |gap|: the authors' figure), "floor" and "cost"; and of
+        "metrics", "gap", "abs_gap" (of |gap|: the authors' figure), "floor" and "cost"; by name in
+        "floor_range" the least and the largest distance between retrainings; and of
         "recovery_rounds" and "recovery_rounds_authors", with a "median" in which a censored row counts as
         later than every other (null when the median itself is censored), for the mean is over the
         recovered rows alone and flatters a method that often fails.
@@ -89,6 +90,7 @@ def _line(label: str, at: str, rows: Sequence[Row]) -> dict[str, Any]:
         "gap": _by_name(gaps),
         "abs_gap": _by_name([{name: _absolute(value) for name, value in gap.items()} for gap in gaps]),
         "floor": _by_name([row.floor for row in rows]),
+        "floor_range": _ranges([row.floors for row in rows]),
         "recovery_rounds": _recovery([row.recovery_rounds for row in awaited]),
         "recovery_rounds_authors": _recovery([row.recovery_rounds_authors for row in awaited]),
         "cost": {name: summary(getattr(row.cost, name) for row in rows) for name in COSTS},
@@ -98,6 +100,14 @@ def _line(label: str, at: str, rows: Sequence[Row]) -> dict[str, Any]:
 def _by_name(measured: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | int | None]]:
     names = dict.fromkeys(name for values in measured for name in values)
     return {name: summary(values.get(name) for values in measured) for name in names}
+
+
+def _ranges(floors: Sequence[dict[str, tuple[float | None, ...]]]) -> dict[str, list[float] | None]:
+    found: dict[str, list[float] | None] = {}
+    for name in dict.fromkeys(name for values in floors for name in values):
+        known = [value for values in floors for value in values.get(name, ()) if value is not None]
+        found[name] = [min(known), max(known)] if known else None
+    return found
 
 
 def _recovery(rounds: Sequence[int | None]) -> dict[str, float | int | None]:

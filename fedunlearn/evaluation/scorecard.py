@@ -1,6 +1,6 @@
 """The scorecard: what each method left behind, beside retraining and the noise of retraining.
 
-Pure data in, pure data out; nothing here needs torch. The file format is ``"schema": 1`` of
+Pure data in, pure data out; nothing here needs torch. The file format is ``"schema": 2`` of
 ``scorecard.json``: percentages 0 to 100, null where something was not measured, with a reason.
 """
 
@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from fedunlearn.evaluation.aggregates import aggregate
-from fedunlearn.evaluation.catalogue import DISTANCES
+from fedunlearn.evaluation.floors import Outlier, gaps
 
 __all__ = [
     "AT",
@@ -22,13 +22,12 @@ __all__ = [
     "Scale",
     "aggregate",
     "dumps",
-    "floors",
     "gaps",
     "scorecard",
     "without_seconds",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 DIGITS = 6
 
 Values = dict[str, float | None]
@@ -113,7 +112,11 @@ class Row:
     round : int
         Round after which the model was measured.
     metrics, gap, floor : dict of str to float or None
-        By name in ``catalogue.MEASURES``; ``gap`` from ``gaps``, ``floor`` from ``floors``.
+        By name in ``catalogue.MEASURES``; ``gap`` from ``gaps``, ``floor`` the median of ``floors``.
+    floors : dict of str to sequence of float or None
+        By name the distance of every further retraining to the retrained model, from ``evaluation.floors``.
+    outliers : tuple of Outlier
+        Retrainings that are far from all others by a measure.
     recovery_rounds, recovery_rounds_authors : int or None
         Rounds from the unlearning round, which counts, to recovery by our rule (validation quality within
         epsilon of retrain's) and by the authors' (test quality); None when it did not happen.
@@ -150,6 +153,8 @@ class Row:
     failed: bool = False
     per_client: list[float | None] | None = None
     per_class: list[float | None] | None = None
+    floors: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    outliers: tuple[Outlier, ...] = ()
 
     def __post_init__(self) -> None:
         if self.at not in AT:
@@ -158,11 +163,11 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """Return the row as it stands in ``scorecard.json``.
 
-        A breakdown that nobody asked for is left out, ``diverged`` and ``failed`` where they are false, and of
-        whole clients what is there to tell parts of them.
+        A breakdown that nobody asked for is left out, ``diverged`` and ``failed`` where they are false, ``outliers``
+        where there are none, and of whole clients what is there to tell parts of them.
         """
         unasked = [name for name in ("per_client", "per_class") if getattr(self, name) is None]
-        unasked += [name for name in ("diverged", "failed") if not getattr(self, name)]
+        unasked += [name for name in ("diverged", "failed", "outliers") if not getattr(self, name)]
         found = {name: value for name, value in asdict(self).items() if name not in unasked}
         if not self.forget.parts:
             found["forget"] = {"clients": self.forget.clients, "samples": None, "classes": None}
@@ -177,26 +182,11 @@ class Row:
                 **row,
                 "forget": Forget(**{key: _hashable(value) for key, value in forget.items()}),
                 "cost": Cost(**row["cost"]),
+                "floors": {name: _hashable(values) for name, values in row.get("floors", {}).items()},
+                "outliers": tuple(Outlier(**outlier) for outlier in row.get("outliers", ())),
                 "scale": scale and Scale(**{**scale, "effective": _int_keys(scale["effective"])}),
             }
         )
-
-
-def gaps(metrics: Mapping[str, float | None], retrain: Mapping[str, float | None]) -> Values:
-    """Return model − retrain for every name, signed; None where either was not measured.
-
-    A distance to retrain is its own gap: retrain's distance to itself is 0, measured or not.
-    """
-    return {name: _difference(name, value, retrain) for name, value in metrics.items()}
-
-
-def floors(retrain: Mapping[str, float | None], second: Mapping[str, float | None]) -> Values:
-    """Return |second retrain − retrain| for every name: a gap below this is seed-to-seed noise.
-
-    ``second`` is measured like a method: its distances to retrain are those between the two retrains.
-    """
-    differences = gaps(second, retrain)
-    return {name: None if value is None else abs(value) for name, value in differences.items()}
 
 
 def scorecard(
@@ -236,11 +226,6 @@ def dumps(card: Mapping[str, Any]) -> str:
         If a number is NaN or infinite; what could not be measured is None.
     """
     return json.dumps(_canonical(card, "scorecard"), indent=2, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _difference(name: str, value: float | None, retrain: Mapping[str, float | None]) -> float | None:
-    reference = 0.0 if name in DISTANCES else retrain.get(name)
-    return None if value is None or reference is None else value - reference
 
 
 def _canonical(value: Any, place: str) -> Any:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.report.markup import Markup, join, table, tag
-from fedunlearn.report.scores import Scores
+from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.words import NOTHING, magnitude, moment, number, spread
 
 TASK = "accuracy"
@@ -33,18 +33,20 @@ LEGEND = (
     "UA = 100 − forget accuracy, RA, TA: retain and test accuracy (where whole classes are forgotten, of the other "
     "classes), MIA-eff. = 100 − MIA-SVC, all in %, in brackets the |gap| to retraining; Avg. Gap: the mean of the "
     "four; ToW: product of 1 − |gap| of UA, RA, TA; wall time of unlearning and of recovery, and both as a share of "
-    "retraining's; ± standard deviation over seeds and requests"
+    "retraining's; ± standard deviation over seeds and requests; n: cases (a seed and what is forgotten) that all "
+    "methods have, 1/2: one of two"
 )
 
 _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
 
 
 class Line(NamedTuple):
-    """One label at the moment at which it is judged, or where that is not so of the original and retrain."""
+    """One label at the moment at which it is judged; the original and retrain over the same cases."""
 
     label: str
     at: str
-    n: int
+    n: str
+    """Over how many cases, see ``Scores.counted``."""
     cells: tuple[str, ...]
     """Under ``HEADINGS``."""
 
@@ -65,9 +67,10 @@ def lines(scores: Scores, *, spreads: bool = True) -> list[Line]:
 def _moment(scores: Scores, label: str) -> str | None:
     if scores.is_method(label):
         return scores.judged_at(label)
-    judged = [scores.judged_at(method) for method in scores.methods]
-    there = {at for owner, at in scores.groups() if owner == label}
-    return next((at for at in (*judged, "request") if at in there), None)
+    judged = scores.judged
+    if judged is not None and scores.selected(label, judged, scores.quality.of("forget")):
+        return judged
+    return "request" if scores.rows_at(label, "request") else None
 
 
 def _line(scores: Scores, label: str, at: str, spreads: bool) -> Line:
@@ -81,7 +84,9 @@ def _line(scores: Scores, label: str, at: str, spreads: bool) -> Line:
         gap, tow = (scores.stat(label, at, "metrics", name) for name in ("average_gap", "tug_of_war"))
         cells.append(spread(number(gap.mean), number(gap.std)))
         cells.append(spread(number(tow.mean, 3), number(tow.std, 3) if spreads else NOTHING))
-    return Line(label, at, scores.count(label, at), (*cells, *_seconds(scores, label, at)))
+    again = label == "original" and not scores.rows_at(label, at)
+    counted = scores.counted(TableLine(label, at, again))
+    return Line(label, "request" if again else at, counted, (*cells, *_seconds(scores, label, at)))
 
 
 def _judged(scores: Scores, label: str, at: str, metric: str) -> str:
@@ -100,14 +105,13 @@ def _value(scores: Scores, label: str, at: str, metric: str, flipped: bool, spre
 
 def _seconds(scores: Scores, label: str, at: str) -> tuple[str, str, str]:
     """Return the seconds of unlearning, of recovery, and both of retraining's; a training's own as the first."""
-    whole = scores.cost("retrain", "request", "seconds")
+    whole = scores.cost_beside(label, at, "retrain", "request", "seconds")
     if label == "original":
         return "", "", ""
     if not scores.is_method(label):
         return magnitude(whole, "s"), "", ""
-    unlearning = scores.cost(label, "unlearned", "seconds")
-    recovered = scores.cost(label, "recovered", "seconds")
-    spent = scores.cost(label, at, "seconds") if recovered is None else recovered
+    unlearning = scores.cost_beside(label, at, label, "unlearned", "seconds")
+    spent = scores.spent(label, at, "seconds")
     if unlearning is None or spent is None:
         return NOTHING, NOTHING, NOTHING
     share = f"{number(100 * spent / whole)} %" if whole else NOTHING
@@ -120,7 +124,7 @@ def markdown_section(scores: Scores) -> list[str]:
     if not found:
         return []
     head = ["method", "at", "n", *HEADINGS]
-    rows = [[line.label.replace("|", "\\|"), line.at, str(line.n), *line.cells] for line in found]
+    rows = [[line.label.replace("|", "\\|"), line.at, line.n, *line.cells] for line in found]
     grid = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
     legend = f"{LEGEND}.".replace("|", "\\|")
     return ["## In the terms of centralised unlearning", "", *grid, "", legend, ""]
@@ -136,7 +140,7 @@ def unfolding(scores: Scores) -> Markup | None:
         [
             tag("th", line.label, scope="row", class_="text"),
             tag("td", moment(line.at), class_="text"),
-            str(line.n),
+            line.n,
             *line.cells,
         ]
         for line in found
@@ -157,7 +161,7 @@ def comparison(every: Sequence[Scores], names: Sequence[Text]) -> Group:
     names
         What each run is called.
     """
-    gaps = Table(title="Average Gap to retraining, ± std; floor: of a second retraining", **_LAYOUT)
+    gaps = Table(title="Average Gap to retraining, ± std; floor: median of other retrainings", **_LAYOUT)
     gaps.add_column("run")
     head, rows = average_gaps(every)
     for heading in head:
@@ -173,17 +177,17 @@ def comparison(every: Sequence[Scores], names: Sequence[Text]) -> Group:
 def _of_one(scores: Scores, name: Text) -> Table:
     table = Table(title=name, title_justify="left", title_style="", **(_LAYOUT | {"padding": 0}))
     headings = [heading for heading in HEADINGS if heading != "recovery"]
-    table.add_column("method", max_width=14, overflow="fold")
+    table.add_column("method, n", max_width=14, overflow="fold")
     for heading in headings:
         table.add_column("time" if heading == "unlearning" else heading, justify="right")
     for line in lines(scores, spreads=False):
         cells = dict(zip(HEADINGS, line.cells, strict=True))
-        table.add_row(line.label, *(cells[heading] for heading in headings))
+        table.add_row(f"{line.label}, {line.n}", *(cells[heading] for heading in headings))
     return table
 
 
 def average_gaps(every: Sequence[Scores]) -> tuple[list[str], list[list[str]]]:
-    """Return headings and, for each run, the Average Gap of every method and of a second retraining: mean ± std."""
+    """Return headings and, for each run, the Average Gap of every method and of other retrainings: mean ± std, n."""
     methods = list(dict.fromkeys(label for scores in every for label in scores.methods))
     rows = [[*(_average_gap(scores, method) for method in methods), _floor(scores)] for scores in every]
     return [*methods, "floor"], rows
@@ -194,7 +198,8 @@ def _average_gap(scores: Scores, method: str, kind: str = "metrics") -> str:
     if at is None:
         return NOTHING
     stat = scores.stat(method, at, kind, "average_gap")
-    return spread(number(stat.mean, 2), number(stat.std, 2))
+    counted = f" (n {stat.n})" if stat.n else ""
+    return spread(number(stat.mean, 2), number(stat.std, 2)) + counted
 
 
 def _floor(scores: Scores) -> str:

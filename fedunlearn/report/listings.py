@@ -10,6 +10,7 @@ from fedunlearn.report.scores import Scores
 from fedunlearn.report.sections import section
 from fedunlearn.report.tables import recovery_cell
 from fedunlearn.report.words import (
+    MARKS,
     NAMED,
     clients,
     forgotten,
@@ -37,8 +38,10 @@ def scorecard(run: RunFiles) -> Markup:
     present = scores.metrics()
     main = [name for name in scores.quality.main if name in present]
     words = (
-        "Means over seeds and requests. Under each value: |gap| to retraining ± standard deviation, and the "
-        "seed-to-seed floor. ✓ marks a gap within its floor; point at a cell for its 95 % bootstrap interval."
+        "Means over seeds and requests, at every moment the same for all (n, 1/2: one of two). Under each value: "
+        "|gap| to retraining ± standard deviation, and the seed-to-seed floor. ✓ marks a gap within its floor, ≈ one "
+        "that the original's is within as well, so that it shows nothing; point at a cell for its 95 % bootstrap "
+        "interval."
     )
     return section(
         "scorecard",
@@ -57,14 +60,14 @@ def _aggregates(scores: Scores, metrics: Sequence[str]) -> Markup:
     head = [text("at", name="th"), "n", *map(_heading, metrics), "recovery rounds"]
     body: list[list[str]] = []
     previous = None
-    for label, at in scores.groups():
+    for line in scores.lines():
+        label, at = line.label, line.at
         if label != previous:
             body.append([_group(label, len(head))])
             previous = label
         cells = [_aggregate(scores, label, at, name) for name in metrics]
-        body.append(
-            [text(moment(at)), str(scores.count(label, at)), *cells, recovery_cell(scores, label, at)]
-        )
+        when = f"when asked, the cases of “{moment(at)}”" if line.again else moment(at)
+        body.append([text(when), scores.counted(line), *cells, recovery_cell(scores, label, at)])
     return table(head, body, class_="wide")
 
 
@@ -86,14 +89,9 @@ def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
         return tag("td", null(reasons[0] if reasons else None))
     parts: list[Markup] = []
     if label != "retrain" and size.mean is not None:
-        # Distances in weights and outputs have no such mark: methods share retrain's initial weights, the second
-        # retraining has others and is far from both.
-        comparable = floor.mean is not None and not metric.endswith("_to_retrain")
-        within = comparable and floor.mean is not None and size.mean <= floor.mean
-        words = f"{'✓ ' if within else ''}|gap| " + spread(
-            measured(metric, size.mean), measured(metric, size.std)
-        )
-        parts.append(tag("small", words, class_="within" if within else None))
+        mark = scores.mark(label, at, metric)
+        words = f"{MARKS[mark]}|gap| " + spread(measured(metric, size.mean), measured(metric, size.std))
+        parts.append(tag("small", words, class_="within" if mark == "within" else None))
     if floor.mean is not None and label != "retrain":
         parts.append(tag("small", f"floor {measured(metric, floor.mean)}"))
     interval = f"mean {spread(measured(metric, value.mean), measured(metric, value.std))}, n = {value.n}"
@@ -101,6 +99,10 @@ def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
         interval += f"; signed gap {measured(metric, gap.mean, sign=True)}"
     if gap.low is not None and gap.high is not None:
         interval += f" [{measured(metric, gap.low, sign=True)}, {measured(metric, gap.high, sign=True)}]"
+    if wide := scores.floor_spread(label, at, metric):
+        interval += (
+            f"; retrainings {measured(metric, wide[0])} to {measured(metric, wide[1])} apart ({wide[2]})"
+        )
     return tag("td", measured(metric, value.mean), *parts, title=interval, data_metric=metric)
 
 
@@ -195,7 +197,6 @@ def costs(run: RunFiles) -> Markup | None:
     scores = run.scores
     names = (("client_epochs", "client-epochs", ""), ("bytes_up", "up", "B"), ("bytes_down", "down", "B"),
              ("seconds", "time", "s"))  # fmt: skip
-    retraining = scores.cost("retrain", "request", "client_epochs")
     head = [text("up to", name="th"), *(title for _, title, _ in names), "of retraining"]
     body: list[list[str]] = []
     cached, previous = False, None
@@ -214,6 +215,7 @@ def costs(run: RunFiles) -> Markup | None:
             else null(None)
             for value, (_, _, unit) in zip(spent, names, strict=True)
         ]
+        retraining = scores.cost_beside(label, at, "retrain", "request", "client_epochs")
         share = (
             f"{number(100 * spent[0] / retraining, 0)} %"
             if spent[0] is not None and retraining

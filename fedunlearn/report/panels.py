@@ -1,12 +1,13 @@
 """Which branches belong into one chart: the methods that answer the same requests, and their oracles.
 
 A *panel* is one target set (or one timeline) under one seed. The reference at round t is the oracle of the
-requests made before t; the floor is the distance between that oracle and a second one of another seed.
+requests made before t; the floor is the median distance between that oracle and others of other seeds.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from fedunlearn.report.run_files import Branch, Request, RunFiles
 from fedunlearn.report.scores import Json
@@ -16,12 +17,12 @@ from fedunlearn.report.words import PartName, clients
 
 @dataclass(frozen=True)
 class Reference:
-    """The oracle that counts from one round on, and the second retraining beside it."""
+    """The oracle that counts from one round on, and the further retrainings beside it."""
 
     first_round: int
     last_round: int
     retrain: Branch
-    floor: Branch | None
+    floors: tuple[Branch, ...]
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,13 @@ def _references(requests: Sequence[Request], beside: Sequence[Branch], last: int
     gone: set[int] = set()
     for place, request in enumerate(requests):
         gone |= set(request.clients)
-        retrain, floor = (
-            next((b for b in beside if b.kind == kind and set(b.forget) == gone), None)
-            for kind in ("retrain", "floor")
-        )
+        retrained = [branch for branch in beside if set(branch.forget) == gone]
+        retrain = next((branch for branch in retrained if branch.kind == "retrain"), None)
+        floors = tuple(branch for branch in retrained if branch.kind == "floor")
         following = requests[place + 1].at_round if place + 1 < len(requests) else None
         if retrain is not None:
             begin = 0 if place == 0 else request.at_round or 0
-            found.append(Reference(begin, last if following is None else following, retrain, floor))
+            found.append(Reference(begin, last if following is None else following, retrain, floors))
     return tuple(found)
 
 
@@ -141,7 +141,7 @@ def method_series(run: RunFiles, panel: Panel, branch: Branch, split: str) -> Se
 
 
 def reference_series(run: RunFiles, panel: Panel, reference: Reference, split: str) -> tuple[Series, Series]:
-    """Return (the oracle's trajectory, its |distance| to the second retraining), while the oracle counts.
+    """Return (the oracle's trajectory, its median |distance| to further retrainings), while the oracle counts.
 
     A value on forgotten data is comparable only where it is over the same data: of a timeline's oracles that is
     the last alone, so it is then returned over all rounds.
@@ -153,9 +153,12 @@ def reference_series(run: RunFiles, panel: Panel, reference: Reference, split: s
             return series_of({}), series_of({})
         first = 0
     oracle = run.metrics.series(reference.retrain.name, split, measure).between(first, last)
-    if reference.floor is None:
-        return oracle, series_of({})
-    second = run.metrics.series(reference.floor.name, split, measure).between(first, last).as_dict()
-    return oracle, series_of(
-        {r: abs(value - second[r]) for r, value in oracle.as_dict().items() if r in second}
-    )
+    others = [
+        run.metrics.series(floor.name, split, measure).between(first, last).as_dict()
+        for floor in reference.floors
+    ]
+    distances = {
+        round: [abs(value - other[round]) for other in others if round in other]
+        for round, value in oracle.as_dict().items()
+    }
+    return oracle, series_of({round: median(known) for round, known in distances.items() if known})

@@ -1,12 +1,16 @@
-"""The gaps to retrain as dots: one per forgotten set and seed, beside their mean and the floor."""
+"""The gaps to retrain as dots: one per forgotten set and seed, beside their mean and the floor.
 
-from collections.abc import Mapping
+Means and floor of a moment are over the cases that all methods have there; dots of other cases are hollow.
+"""
+
+from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
 from fedunlearn.report.markup import Markup
 from fedunlearn.report.palette import STAND_INS, Look
-from fedunlearn.report.scores import Scores
+from fedunlearn.report.scores import Scores, TableLine
+from fedunlearn.report.selection import case_of, value_of
 from fedunlearn.report.svg import Drawing, drawing, inline
 from fedunlearn.report.words import forgotten, gap_unit, metric_title, moment, number
 
@@ -19,7 +23,7 @@ MOST_DOTS = 100
 def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: str) -> Markup | None:
     """Return the signed gaps to retrain in one metric, a dot per (seed, request); None when nothing has one.
 
-    The bar is the 95 % bootstrap interval of the mean, the band around zero the seed-to-seed floor.
+    The bar is the 95 % bootstrap interval of the mean, the band around zero the seed-to-seed floor of the moment.
     """
     groups = _groups(scores, metric)
     if not groups:
@@ -29,13 +33,13 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
     with drawing(name, title, width=3.7, height=0.66 + 0.225 * lines) as drawn:
         axes = drawn.axes
         axes.set_title(metric_title(metric)[0].upper() + metric_title(metric)[1:])
-        _floor_band(drawn, scores, metric, groups)
         axes.axvline(0, color=STAND_INS["retrain"], linewidth=1.5, linestyle=(0, (4, 2.2)), zorder=2)
         ticks: list[float] = []
         names: list[str] = []
         inks: list[str] = []
         height = 0.0
         for at, labels in groups:
+            _floor_band(drawn, scores, metric, at, labels, height)
             for label in (None, *labels):  # a heading, then its lines
                 height -= 1
                 ticks.append(height)
@@ -59,20 +63,25 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
 def _groups(scores: Scores, metric: str) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for at in SHOWN:
-        labels = [label for label in scores.labels if label != "retrain" and _gaps(scores, label, at, metric)]
+        present = [label for label in scores.labels if label != "retrain" and scores.rows_at(label, at)]
+        labels = [label for label in present if _gaps(scores, label, at, metric)]
+        if labels and TableLine("original", at, again=True) in scores.lines():
+            labels = ["original", *labels]
         if labels and not (at == "recovered" and any(other != "request" for other, _ in found)):
             found.append((at, labels))
     return found
 
 
-def _gaps(scores: Scores, label: str, at: str, metric: str) -> list[tuple[float, str]]:
-    """Return (gap, words) of every row that has one."""
+def _gaps(scores: Scores, label: str, at: str, metric: str) -> list[tuple[float, bool, str]]:
+    """Return (gap, whether its case is one that all methods have, words) of every row that has one."""
     gaps = []
-    for row in scores.rows_at(label, at):
-        gap = (row.get("gap") or {}).get(metric)
+    compared = scores.selected(label, at, metric)
+    cases = frozenset(map(case_of, compared))
+    for row in scores.rows_at(label, at) or compared:
+        gap = value_of(row, "gap", metric)
         if gap is not None:
             words = f"{label}, {forgotten(row)}, seed {row.get('seed')}: {number(gap, sign=True)} {gap_unit(metric)}"
-            gaps.append((float(gap), words))
+            gaps.append((gap, case_of(row) in cases, words))
     return gaps
 
 
@@ -83,9 +92,17 @@ def _dots(
     if len(gaps) > MOST_DOTS:
         ranked = sorted(gaps)
         gaps = [ranked[place * (len(ranked) - 1) // (MOST_DOTS - 1)] for place in range(MOST_DOTS)]
-    for gap, words in gaps:
+    for gap, compared, words in gaps:
         (dot,) = drawn.axes.plot(
-            gap, height, marker="o", markersize=6, color=look.ink, alpha=0.45, markeredgewidth=0, zorder=3
+            gap,
+            height,
+            marker="o",
+            markersize=6,
+            color=look.ink,
+            alpha=0.45,
+            markerfacecolor=look.ink if compared else "none",
+            markeredgewidth=0 if compared else 1,
+            zorder=3,
         )
         drawn.note(dot, f"gap {label} {at}", words)
     stat = scores.stat(label, at, "gap", metric)
@@ -99,12 +116,21 @@ def _dots(
         drawn.note(mean, f"mean {label} {at}", words)
 
 
-def _floor_band(drawn: Drawing, scores: Scores, metric: str, groups: list[tuple[str, list[str]]]) -> None:
-    floors = [scores.stat(label, at, "floor", metric).mean for at, labels in groups for label in labels]
+def _floor_band(
+    drawn: Drawing, scores: Scores, metric: str, at: str, labels: Sequence[str], height: float
+) -> None:
+    """Draw the floor of one moment behind its lines, which begin below ``height``."""
+    floors = [scores.stat(label, at, "floor", metric).mean for label in labels]
     known = [floor for floor in floors if floor is not None]
     if known:
-        floor = sum(known) / len(known)
-        band = drawn.axes.axvspan(
-            -floor, floor, color=STAND_INS["retrain"], alpha=0.13, linewidth=0, zorder=1
+        floor = sum(known) / len(known)  # the same for all of them, but for recovery at their own rounds
+        band = drawn.axes.fill_betweenx(
+            [height - 1.5, height - len(labels) - 1.5],
+            -floor,
+            floor,
+            color=STAND_INS["retrain"],
+            alpha=0.13,
+            linewidth=0,
+            zorder=1,
         )
-        drawn.note(band, "floor", f"seed-to-seed floor: ± {number(floor)} {gap_unit(metric)}")
+        drawn.note(band, f"floor {at}", f"seed-to-seed floor: ± {number(floor)} {gap_unit(metric)}")

@@ -1,5 +1,6 @@
 """The files of a run directory, read once. Only the scorecard is indispensable."""
 
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from fedunlearn.report.scores import Scores
 from fedunlearn.report.series import Metrics, read_metrics
 from fedunlearn.report.words import PartName
 from fedunlearn.text_files import read_text
+
+NO_PARTITION = ("augmentation", "directory")
+"""Keys of ``[data]`` that change nothing about who holds which row."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,8 @@ def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Return the scorecard with what must be known of the run beside its numbers.
 
     That is where the data are from (``origin``), whether it was a smoke run (``smoke``), which split stands for
-    unseen data (``unseen``), what ran it (``engine``), what training images were changed by (``augmentation``) and
-    where it lies (``directory``).
+    unseen data (``unseen``), what ran it (``engine``), what training images were changed by (``augmentation``), which
+    data are dealt out to how many clients (``setting``) and where it lies (``directory``).
     """
     settings = _toml(directory / "experiment.toml")
     origin = parsed(directory / "partition.json", _origin, "")
@@ -164,6 +168,7 @@ def with_setting(card: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         "engine": parsed(directory / "branches.json", lambda records: _engine(settings, records), None)
         or _engine(settings, []),
         "augmentation": (settings.get("data") or {}).get("augmentation", ""),
+        "setting": _setting(settings),
         "directory": str(directory),
     }
     return {**card, **{name: value for name, value in known.items() if value}}
@@ -179,6 +184,13 @@ def _toml(path: Path) -> dict[str, Any]:
         return parse(read_text(path), str(path))
     except (OSError, UserError):
         return {}
+
+
+def _setting(settings: Mapping[str, Any]) -> str:
+    """Return the data and the number of clients in one line: under one seed, the same client holds the same rows."""
+    data = {key: value for key, value in (settings.get("data") or {}).items() if key not in NO_PARTITION}
+    clients = (settings.get("federation") or {}).get("num-clients")
+    return json.dumps([data, clients], sort_keys=True, default=str) if data else ""
 
 
 def _engine(settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ from fedunlearn.report.plots import gap_plot
 from fedunlearn.report.quality import Quality
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.trajectories import trajectory
-from fedunlearn.report.verdict import Finding, best_finding, caution, evidence, findings, headline
+from fedunlearn.report.verdict import Finding, best_finding, cautions, evidence, findings, headline
 from fedunlearn.report.words import MOMENTS, magnitude, moment, number
 
 Looks = Mapping[str, Look]
@@ -57,14 +57,13 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
     """Return the findings: one sentence, its evidence, a card per method, the gaps as dots."""
     found = findings(run.scores)
     best = best_finding(run.scores)
-    warning = caution(run.scores)
     quality = run.scores.quality
     plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in quality.plotted]
     return tag(
         "section",
         tag("p", headline(run.scores), class_=f"verdict {best.level if best else 'unknown'}"),
-        tag("p", evidence(run.scores), class_="lead"),
-        tag("p", warning, class_="caution") if warning else None,
+        *(tag("p", line, class_="lead") for line in evidence(run.scores)),
+        *(tag("p", warning, class_="caution") for warning in cautions(run.scores)),
         tag("div", *(_card(finding, looks[finding.label], quality) for finding in found), class_="grid"),
         tag("h2", "Distance to retraining, set by set") if any(plots) else None,
         tag("div", *(tag("figure", plot) for plot in plots if plot), class_="grid"),
@@ -78,8 +77,9 @@ def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
     facts = [
         (
             "mean signed gap",
-            f"{number(finding.signed, sign=True)} points" if finding.signed is not None else "",
+            f"{number(finding.evidence.signed, sign=True)} points" if finding.evidence else "",
         ),
+        ("cases", finding.cases + ", of its own" * finding.own if finding.evidence else ""),
         (f"test {quality.word}", _beside("points away", finding.test_gap, "floor", finding.test_floor)),
         ("test Hausdorff", _beside("mm away", finding.hausdorff_gap, "floor", finding.hausdorff_floor)),
         ("missed test slices", _beside("%", finding.missed, "retrained", finding.retrain_missed)),
@@ -118,23 +118,24 @@ def _epochs(finding: Finding) -> str:
 
 def _meter(finding: Finding, colour: str) -> Markup | None:
     """Return the way from the retrained model (left) to the original (right) with the method on it."""
-    if finding.gap is None or not finding.original_gap:
+    found = finding.evidence
+    if found is None or not found.before:
         return None
-    whole = max(finding.original_gap, finding.gap)
-    floor = min(100.0, 100 * (finding.floor or 0) / whole)
-    beyond = finding.gap > finding.original_gap
+    whole = max(found.before, found.gap)
+    floor = min(100.0, 100 * (found.floor or 0) / whole)
+    beyond = found.gap > found.before
     return join(
         tag(
             "div",
-            tag("i", style=f"width:{floor:.1f}%", title=f"floor {number(finding.floor)} points"),
-            tag("s", style=f"left:{100 * finding.original_gap / whole:.1f}%") if beyond else None,
-            tag("b", style=f"left:{100 * finding.gap / whole:.1f}%;{colour}"),
+            tag("i", style=f"width:{floor:.1f}%", title=f"floor {number(found.floor)} points"),
+            tag("s", style=f"left:{100 * found.before / whole:.1f}%") if beyond else None,
+            tag("b", style=f"left:{100 * found.gap / whole:.1f}%;{colour}"),
             class_="meter",
         ),
         tag(
             "div",
-            tag("span", f"retrained · floor {number(finding.floor)}"),
-            tag("span", f"original {number(finding.original_gap)}{' (line)' if beyond else ''}"),
+            tag("span", f"retrained · floor {number(found.floor)}"),
+            tag("span", f"original {number(found.before)}{' (line)' if beyond else ''}"),
             class_="ends",
         ),
     )
@@ -145,7 +146,12 @@ def _how_to_read(quality: Quality) -> Markup:
         "Gap": "a model's value minus that of a model retrained from scratch without the forgotten data, in the "
         "same round (on pooled data, with one client: with as many epochs as the original). The aim is zero: above, "
         "the model still remembers; below, it was damaged. |gap| is its size.",
-        "Floor": "the |gap| between two retrainings that differ by seed only. A smaller gap is noise.",
+        "Floor": "the median |gap| between the retrained model and others that differ from it by seed only, in the "
+        "same round. A smaller gap is noise. ✓ marks a gap within its floor where the original's, before anything "
+        "was forgotten, is not; ≈ one within it where the original's is, too: that measure shows nothing.",
+        "Case": "a seed and what is forgotten under it. What is compared at one moment is over the same cases for "
+        "all: 1/2 in the column n says that one of two cases has numbers of every method there. A method that "
+        "diverged or failed in some case takes none away from the others.",
         "Recovered": f"the first round whose validation {quality.word} is within ε of retraining's. Runs that never "
         "recover are counted, not dropped.",
         **quality.terms,

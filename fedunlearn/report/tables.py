@@ -12,8 +12,11 @@ from fedunlearn.errors import UserError
 from fedunlearn.evaluation.catalogue import MEASURES
 from fedunlearn.report import centralised
 from fedunlearn.report.quality import QUALITIES
-from fedunlearn.report.scores import Scores, Stat
+from fedunlearn.report.scores import Scores, TableLine
+from fedunlearn.report.selection import Case
+from fedunlearn.report.stat import Stat
 from fedunlearn.report.words import (
+    MARKS,
     MOMENTS,
     NOTHING,
     forgotten,
@@ -25,14 +28,22 @@ from fedunlearn.report.words import (
 
 _CAPTION = (
     "means over seeds and requests. |gap|: distance to a model retrained without the forgotten data, ± std "
-    "(green: within its floor). floor: |gap| in forget {word} between two retrainings. MIA: MIA-SVC, "
-    "a membership attack. recovery: rounds until recovered (how many did)"
+    "(green: within its floor, where the original is not). floor: median |gap| in forget {word} between retrainings. "
+    "MIA: MIA-SVC, a membership attack. recovery: rounds until recovered (how many did)"
 )
+_PARTLY = (
+    ". n*: only those cases (a seed and what is forgotten) that all methods have at this moment; for compare: the "
+    "original over the same"
+)
+_APART = ". own: no case has all methods, and theirs are not comparable"
+_SHARE_NONE = ". Some runs of one setting share no case: not comparable"
 _DISTANCE = ". forget, retain, test: Dice. HD95: 95 % Hausdorff distance on the forgotten data, mm"
 _LEGEND = (
     "{units}; gap: to the model retrained without the forgotten data, in the same round (on pooled data: with as",
-    "many epochs as the original); floor: the same between two retrainings of different seeds; ± standard deviation",
-    "over seeds and requests; recovery: rounds until recovered (how many did).",
+    "many epochs as the original); floor: the median of the same between retrainings of different seeds; ± standard",
+    "deviation over seeds and requests; ✓: a gap within its floor, where the original's is not; ≈: where it is, too,",
+    "so that it shows nothing; n: cases (a seed and what is forgotten) that all methods have at this moment, 1/2 one",
+    "of two; recovery: rounds until recovered (how many did).",
 )
 _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
 
@@ -43,6 +54,10 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     quality = scores.quality
     widths = {metric: _widths(scores, metric) for _, metric in quality.columns}
     caption = _CAPTION.format(word=quality.word) + _DISTANCE * ("HD95" in quality.bare)
+    counts = [scores.counted(line) for line in scores.lines()]
+    caption += _PARTLY * any("/" in count for count in counts) + _APART * any(
+        "own" in count for count in counts
+    )
     title = "\n".join(filter(None, (scores.experiment, scores.caveat)))
     table = Table(title=title, caption=caption, **_LAYOUT)
     table.add_column("\nmethod, at", min_width=13, max_width=16, overflow="fold")
@@ -56,13 +71,14 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     table.add_column("\nrecovery", justify="right")
     table.add_column("\nn", justify="right")
     previous = None
-    for label, at in scores.groups():
+    for line in scores.lines():
+        label, at = line.label, line.at
         if label != previous:
             if previous is not None:
                 table.add_section()
             table.add_row(Text(label, style="bold"))
             previous = label
-        cells = [Text(f"  {at}")]
+        cells = [Text(f"  for {at}" if line.again else f"  {at}")]
         for heading, metric in quality.columns:
             if heading in quality.bare:
                 cells.append(Text(number(scores.stat(label, at, "metrics", metric).mean)))
@@ -70,15 +86,15 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
             cells.append(_cell(scores, label, at, metric, widths[metric]))
             if heading == "forget":
                 cells.append(Text(number(scores.stat(label, at, "floor", metric).mean), style="dim"))
-        table.add_row(*cells, recovery_cell(scores, label, at), str(scores.count(label, at)))
+        counted, _, of = scores.counted(line).partition("/")  # the terminal is narrow
+        table.add_row(*cells, recovery_cell(scores, label, at), counted + "*" * bool(of))
     return table
 
 
 def _cell(scores: Scores, label: str, at: str, metric: str, widths: tuple[int, int]) -> Text:
-    value, floor = (scores.stat(label, at, kind, metric).mean for kind in ("metrics", "floor"))
-    gap = scores.stat(label, at, "abs_gap", metric).mean
+    value = scores.stat(label, at, "metrics", metric).mean
     text = Text(_fields(number(value), _gap(scores, label, at, metric), widths))
-    if label != "retrain" and gap is not None and floor is not None and gap <= floor:
+    if scores.mark(label, at, metric) == "within":
         text.stylize("green", widths[0] + 1)
     return text
 
@@ -91,7 +107,7 @@ def _gap(scores: Scores, label: str, at: str, metric: str) -> str:
 
 def _widths(scores: Scores, metric: str) -> tuple[int, int]:
     """Return how wide the values and the gaps of one column are."""
-    groups = scores.groups()
+    groups = [(line.label, line.at) for line in scores.lines()]
     values = [len(number(scores.stat(label, at, "metrics", metric).mean)) for label, at in groups]
     return max([1, *values]), max([5, *(len(_gap(scores, label, at, metric)) for label, at in groups)])
 
@@ -117,7 +133,7 @@ def recovery_cell(scores: Scores, label: str, at: str) -> str:
     if any(lost.values()):
         count = scores.count(label, at)
         return ", ".join(how if n == count else f"{n}/{count} {how}" for how, n in lost.items() if n)
-    stat, never = scores.stat(label, at, "recovery_rounds"), scores.censored(label, at)
+    stat, never = scores.recovery_at(label, at)
     if stat.n + never == 0:
         return NOTHING
     return f"{number(stat.mean) if stat.n else 'never'} ({stat.n}/{stat.n + never})"
@@ -129,17 +145,19 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     Runs of another task than classification say under their name what forget and test are measured in; beside them
     classification says so, too.
     """
-    every = [Scores(scorecard) for scorecard in scorecards]
+    every = over_common_cases([Scores(scorecard) for scorecard in scorecards])
     spoken = any(scores.quality != QUALITIES["classification"] for scores in every)
     caption = (
-        "|gap| to retraining ± std at the moment named; floor: the same between two retrainings; "
-        "MIA: MIA-SVC, a membership attack; recovery: rounds (how many recovered); epochs: client-epochs"
+        "|gap| to retraining ± std at the moment named; floor: median |gap| between retrainings; "
+        "MIA: MIA-SVC, a membership attack; recovery: rounds (how many recovered); epochs: client-epochs; "
+        "n: cases (a seed and what is forgotten) that all have, 1/2: one of two"
     )
     if spoken:
         caption += (
             ". forget, test: in the measure named under the run"
             + "; points of one measure are not points of another" * (len({s.quality.word for s in every}) > 1)
         )
+    caption += _SHARE_NONE * _share_none(every)
     table = Table(title="Runs compared", caption=caption, **_LAYOUT)
     table.add_column("run, method", min_width=16, max_width=28, overflow="fold")
     table.add_column("at", no_wrap=True)
@@ -149,25 +167,62 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
         forget = scores.quality.of("forget")
         table.add_section()
         table.add_row(_run(scores, spoken, told_apart))
-        for label in (label for label in scores.labels if label != "retrain"):
-            at = scores.judged_at(label) or scores.diverged_at(label) or ""
-            at = at or ("request" if label == "original" else "")
+        for line in _compared(scores):
+            label, at = line.label, line.at
             gaps = {
                 heading: scores.stat(label, at, "abs_gap", metric)
                 for heading, metric in scores.quality.columns
             }
             table.add_row(
                 Text(f"  {label}"),
-                Text(at),
+                Text("request" if line.again else at),
                 compact(gaps["forget"]),
                 number(scores.stat(label, at, "floor", forget).mean),
                 compact(gaps["test"]),
                 compact(gaps["MIA"]),
                 recovery_cell(scores, label, at),
                 magnitude(scores.cost(label, at, "client_epochs"), ""),
-                str(scores.count(label, at)),
+                scores.counted(line),
             )
     return table
+
+
+def _compared(scores: Scores) -> list[TableLine]:
+    """Return a line for the original and every method, where each is judged; the original over the same cases."""
+    methods = [
+        TableLine(
+            label, scores.judged_at(label) or scores.diverged_at(label) or scores.failed_at(label) or ""
+        )
+        for label in scores.methods
+    ]
+    at = scores.judged
+    original = TableLine("original", at, again=True) if at and not scores.rows_at("original", at) else None
+    original = original or TableLine("original", at or "request")
+    return [original] * ("original" in scores.labels) + methods
+
+
+def over_common_cases(every: Sequence[Scores]) -> list[Scores]:
+    """Return runs with the rows that can be compared: of one setting, the cases that all its runs are judged by.
+
+    Runs of other data, or of other clients, have no case in common with them; nor have some of one setting. Those
+    stay as they are, each over its own cases.
+    """
+    found = []
+    for scores in every:
+        alike = [other for other in every if other.setting == scores.setting]
+        cases = [other.judged_cases for other in alike if other.judged_cases]
+        common = frozenset.intersection(*cases) if cases else frozenset()
+        apart = common and any(own != common for own in cases)
+        found.append(scores.within(common) if apart else scores)
+    return found
+
+
+def _share_none(every: Sequence[Scores]) -> bool:
+    """Whether some of these runs are of one setting and have no case in common, so that they cannot be compared."""
+    by_setting: dict[str, list[frozenset[Case]]] = {}
+    for scores in every:
+        by_setting.setdefault(scores.setting, []).append(scores.judged_cases)
+    return any(all(cases) and not frozenset.intersection(*cases) for cases in by_setting.values())
 
 
 def centralised_tables(scorecards: Sequence[Mapping[str, Any]]) -> Group:
@@ -178,7 +233,7 @@ def centralised_tables(scorecards: Sequence[Mapping[str, Any]]) -> Group:
     UserError
         If a run's models are judged by something else than accuracy.
     """
-    every = [Scores(scorecard) for scorecard in scorecards]
+    every = over_common_cases([Scores(scorecard) for scorecard in scorecards])
     for scores in every:
         if scores.quality != QUALITIES["classification"]:
             raise UserError(
@@ -227,13 +282,14 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
     for metric in metrics:
         head += [metric_title(metric), "\\|gap\\|", "floor"]
     aggregates = []
-    for label, at in scores.groups():
-        cells = [_plain(label), at, str(scores.count(label, at))]
+    for line in scores.lines():
+        label, at = line.label, line.at
+        cells = [_plain(label), f"for {at}" if line.again else at, scores.counted(line)]
         for metric in metrics:
             value, gap = scores.stat(label, at, "metrics", metric), scores.stat(label, at, "abs_gap", metric)
             cells += [
                 spread(number(value.mean), number(value.std)),
-                spread(number(gap.mean), number(gap.std)),
+                MARKS[scores.mark(label, at, metric)] + spread(number(gap.mean), number(gap.std)),
             ]
             cells.append(number(scores.stat(label, at, "floor", metric).mean))
         aggregates.append([*cells, recovery_cell(scores, label, at)])

@@ -97,7 +97,9 @@ def _retrained(drawn: Drawing, run: RunFiles, panel: Panel, split: str, first: i
                 linewidth=0,
                 zorder=1,
             )
-            drawn.note(band, "floor", "seed-to-seed floor: retraining ± its distance to a second retraining")
+            drawn.note(
+                band, "floor", "seed-to-seed floor: retraining ± its median distance to further retrainings"
+            )
         (line,) = drawn.axes.plot(
             shown.rounds,
             shown.values,

@@ -1,28 +1,23 @@
 """The findings in words: did it forget, is the model still good, what did it cost.
 
-Every sentence is arithmetic on the scorecard's aggregates. With |gap| the mean absolute gap to retrain on the
-forgotten data, in accuracy or whatever else the task is judged by, and the floor the same between two
-retrainings, a method
-
-- *forgot* (``good``) when |gap| ≤ floor: it cannot be told from a retrained model by this measure. Where the
-  original cannot be told from one either, before anything is forgotten, nothing is said (``unknown``);
-- *forgot in part* (``fair``) when |gap| is below the original's and below natural forgetting's;
-- otherwise *did no better than waiting* (``poor``).
-
-Natural forgetting, which is waiting, is the ``baseline`` unless it is within the floor.
+Every sentence is arithmetic on the scorecard's rows, over the same seeds and forgotten data (cases) for all that it
+compares; the rules are in ``report.judgement``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedunlearn.report.scores import Scores
-from fedunlearn.report.words import moment, number
+from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.report.judgement import NOTHING_TO_TELL, Evidence, Level, judge
+from fedunlearn.report.scores import Json, Scores
+from fedunlearn.report.selection import Case, case_of, cases_with, value_of
+from fedunlearn.report.stat import stat_of
+from fedunlearn.report.words import metric_title, moment, number
 
 TELLING = 3.0
 """The original's gap should be this many floors wide before any method can be told from another."""
-
-NOTHING_TO_TELL = (
-    "nothing can be told: even the original model is as close to retraining as a second retraining is"
-)
+NAMED_OUTLIERS = 6
+"""So many odd retrainings are named."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +26,14 @@ class Finding:
 
     label: str
     at: str | None
-    level: str
-    """``good``, ``fair``, ``poor``, ``baseline`` or ``unknown``."""
+    level: Level
     words: str
-    gap: float | None = None
-    signed: float | None = None
-    """The mean gap, negative when the model is worse on the forgotten data than a retrained one."""
-    floor: float | None = None
-    original_gap: float | None = None
+    evidence: Evidence | None = None
+    n: int = 0
+    of: int = 0
+    """Over so many of so many cases."""
+    own: bool = False
+    """Whether these cases are not the other methods'."""
     test_gap: float | None = None
     test_floor: float | None = None
     hausdorff_gap: float | None = None
@@ -51,11 +46,26 @@ class Finding:
     client_epochs: float | None = None
     retraining_epochs: float | None = None
 
+    @property
+    def gap(self) -> float | None:
+        """|gap| to retrain on the forgotten data."""
+        return self.evidence.gap if self.evidence else None
+
+    @property
+    def cases(self) -> str:
+        """Over how many cases, in words."""
+        return f"{self.n} of {self.of} case{'s' * (self.of != 1)}"
+
 
 def findings(scores: Scores) -> list[Finding]:
-    """Return one finding per method, the smallest |gap| first, the unknown last."""
+    """Return one finding per method: what can be compared before what cannot, the smallest |gap| first."""
     found = [_finding(scores, label) for label in scores.methods]
-    return sorted(found, key=lambda finding: (finding.gap is None, finding.gap or 0.0))
+
+    def place(finding: Finding) -> tuple[bool, bool, int, float]:
+        elsewhere = finding.own or finding.at != scores.judged
+        return finding.gap is None, elsewhere, -finding.n, finding.gap or 0.0
+
+    return sorted(found, key=place)
 
 
 def _finding(scores: Scores, label: str) -> Finding:
@@ -64,41 +74,28 @@ def _finding(scores: Scores, label: str) -> Finding:
         return Finding(label, failed, "poor", "; ".join(scores.failures()[label]))
     if at is None and lost is not None:
         return Finding(label, lost, "poor", "diverged: its weights are no numbers any more")
-    if at is None:
+    evidence = None if at is None else evidence_of(scores, label, at)
+    if at is None or evidence is None:
         return Finding(
-            label, None, "unknown", "its gap to retrain was not measured", recovered=recovery(scores, label)
+            label, at, "unknown", "its gap to retrain was not measured", recovered=recovery(scores, label)
         )
-    forget, test = (scores.quality.of(split) for split in ("forget", "test"))
-    little = nothing_to_tell(scores)
-    gap = scores.stat(label, at, "abs_gap", forget).mean
-    floor = scores.stat(label, at, "floor", forget).mean
-    original = original_gap(scores)
-    natural = scores.stat("natural", at, "abs_gap", forget).mean if label != "natural" else None
-    assert gap is not None  # judged_at chose a moment where it is known
-    signed = scores.stat(label, at, "gap", forget).mean
-    if little and floor is not None and gap <= floor:
-        level, words = "unknown", NOTHING_TO_TELL
-    elif label == "natural":
-        level, words = _waiting(gap, floor, original)
-    else:
-        too_far = signed is not None and signed < 0
-        level, words = _judge(gap, floor, original, natural, too_far=too_far, word=scores.quality.word)
+    test = scores.quality.of("test")
+    level, words = judge(evidence, word=scores.quality.word, waiting=label == "natural")
     if lost is not None:
         words += f"; diverged in {scores.diverged(label, lost)} of {scores.count(label, lost)}"
     if failed is not None:
         words += f"; failed in {scores.failed(label, failed)} of {scores.count(label, failed)}"
-    spent_at = "recovered" if scores.cost(label, "recovered", "client_epochs") is not None else at
-    spent = scores.cost(label, spent_at, "client_epochs")
-    retraining = scores.cost("retrain", "request", "client_epochs")
+    if level == "good" and (lost is not None or failed is not None):
+        level = "fair"
     return Finding(
         label=label,
         at=at,
         level=level,
         words=words,
-        gap=gap,
-        signed=signed,
-        floor=floor,
-        original_gap=original,
+        evidence=evidence,
+        n=evidence.n,
+        of=scores.asked(label, at),
+        own=not scores.are_common(at),
         test_gap=scores.stat(label, at, "abs_gap", test).mean,
         test_floor=scores.stat(label, at, "floor", test).mean,
         hausdorff_gap=scores.stat(label, at, "abs_gap", "test_hausdorff").mean,
@@ -106,55 +103,48 @@ def _finding(scores: Scores, label: str) -> Finding:
         missed=scores.stat(label, at, "metrics", "test_missed").mean,
         retrain_missed=scores.stat("retrain", at, "metrics", "test_missed").mean,
         recovered=recovery(scores, label),
-        client_epochs=spent,
-        retraining_epochs=retraining,
+        client_epochs=scores.spent(label, at, "client_epochs"),
+        retraining_epochs=scores.cost_beside(label, at, "retrain", "request", "client_epochs"),
     )
 
 
-def _judge(
-    gap: float,
-    floor: float | None,
-    original: float | None,
-    natural: float | None,
-    *,
-    too_far: bool,
-    word: str,
-) -> tuple[str, str]:
-    if floor is not None and gap <= floor:
-        return "good", f"forgot, by forget {word}: as close to retraining as a second retraining is"
-    if original is not None and gap >= original and too_far:
-        return "poor", "forgot too much: further from retraining than the original, on the other side"
-    if original is not None and gap >= original:
-        return "poor", "did not forget: no closer to retraining than the original model"
-    if natural is not None and gap >= natural:
-        return "poor", "forgot no more than training on without the client does"
-    if original is None:
-        return "unknown", "how much there was to forget was not measured"
-    return "fair", f"closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining"
-
-
-def _waiting(gap: float, floor: float | None, original: float | None) -> tuple[str, str]:
-    """Judge natural forgetting. Nothing is unlearned, so nothing is called forgotten."""
-    if floor is not None and gap <= floor:
-        return "good", "training on alone came as close to retraining as a second retraining is"
-    if original is None or gap >= original:
-        return "baseline", "training on alone closed none of the gap to retraining"
-    return (
-        "baseline",
-        f"training on alone closed {number(100 * (1 - gap / original), 0)} % of the gap to retraining",
+def evidence_of(scores: Scores, label: str, at: str) -> Evidence | None:
+    """Return a method's numbers at a moment with the original's and natural forgetting's of the same cases."""
+    metric = scores.quality.of("forget")
+    rows = [row for row in scores.selected(label, at, metric) if value_of(row, "gap", metric) is not None]
+    if not rows:
+        return None
+    cases = frozenset(map(case_of, rows))
+    gap, signed, floor = (stat_of(rows, kind, metric).mean for kind in ("abs_gap", "gap", "floor"))
+    assert gap is not None and signed is not None
+    sides = [_side(row, metric) for row in rows]
+    awaited = [row["recovered"] for row in rows if row.get("recovered") is not None]
+    return Evidence(
+        gap=gap,
+        signed=signed,
+        floor=floor,
+        before=_of_all(scores, "original", at, cases, "abs_gap"),
+        its_floor=_of_all(scores, "original", at, cases, "floor"),
+        natural=None if label == "natural" else _of_all(scores, "natural", at, cases, "abs_gap"),
+        n=len(rows),
+        above=sides.count(1),
+        below=sides.count(-1),
+        recovered=sum(awaited),
+        awaited=len(awaited),
     )
 
 
-def original_gap(scores: Scores) -> float | None:
-    """Return the original's mean |gap| on the forgotten data: how much there was to forget."""
-    return scores.stat("original", "request", "abs_gap", scores.quality.of("forget")).mean
+def _of_all(scores: Scores, label: str, at: str, cases: frozenset[Case], kind: str) -> float | None:
+    """Return another label's mean over cases, None where it lacks one of them: nothing is compared in part."""
+    metric = scores.quality.of("forget")
+    rows = scores.over(label, at, cases)
+    return stat_of(rows, kind, metric).mean if cases_with(rows, metric) == cases else None
 
 
-def nothing_to_tell(scores: Scores) -> bool:
-    """Whether even the original, asked to forget, is as close to retraining as a second retraining is."""
-    gap = original_gap(scores)
-    floor = scores.stat("original", "request", "floor", scores.quality.of("forget")).mean
-    return gap is not None and floor is not None and gap <= floor
+def _side(row: Json, metric: str) -> int:
+    """Return 1 for a gap above the floor of its row, −1 for one below, else 0."""
+    gap, floor = value_of(row, "gap", metric) or 0.0, value_of(row, "floor", metric) or 0.0
+    return (gap > floor) - (gap < -floor)
 
 
 def recovery(scores: Scores, label: str) -> str:
@@ -177,42 +167,100 @@ def headline(scores: Scores) -> str:
     best = best_finding(scores)
     if best is None:
         return "No gap to a retrained model was measured"
-    if best.words == NOTHING_TO_TELL:
-        return f"Of {best.label} {NOTHING_TO_TELL}"
+    if best.words.startswith(NOTHING_TO_TELL):
+        return _begin(NOTHING_TO_TELL)
     if best.label == "natural":
-        return f"{best.words[0].upper()}{best.words[1:]}"
+        return _begin(best.words)
     return f"{best.label} {best.words}"
 
 
-def evidence(scores: Scores) -> str:
-    """Return the sentence under it: the numbers, with the moment they belong to."""
+def evidence(scores: Scores) -> list[str]:
+    """Return the sentences under it: the numbers, with the moment and the cases they belong to."""
     best = best_finding(scores)
-    if best is None or best.at is None:
-        return "Without it nothing can be said about forgetting."
-    word = scores.quality.word
-    parts = [f"On the forgotten data its {word} is {number(best.gap)} points from a retrained model's"]
-    parts[0] += f", {moment(best.at)}."
-    if best.original_gap is not None:
-        parts.append(f"Before: {number(best.original_gap)}.")
-    natural = scores.stat("natural", best.at, "abs_gap", scores.quality.of("forget")).mean
-    if natural is not None and best.label != "natural":
-        parts.append(f"Natural forgetting, in the same round: {number(natural)}.")
-    floor = (
-        f"Two retrainings differ by {number(best.floor)}."
-        if best.floor is not None
-        else "No floor was measured."
-    )
-    return " ".join([*parts, floor])
+    if best is None or best.at is None or best.evidence is None:
+        return ["Without it nothing can be said about forgetting."]
+    found, word = best.evidence, scores.quality.word
+    beside = [f"the original {number(found.before)}"] * (found.before is not None)
+    beside += [f"natural forgetting {number(found.natural)}"] * (found.natural is not None)
+    lines = [
+        f"On the forgotten data, the {word} of {best.label} is {number(found.gap)} points from that of a model "
+        f"retrained without them ({moment(best.at)}, {best.cases}).",
+        f"For comparison, in the same cases: {'; '.join([*beside, _floor_words(scores, best)])}.",
+    ]
+    return lines + _elsewhere(scores, best)
 
 
-def caution(scores: Scores) -> str | None:
+def _floor_words(scores: Scores, best: Finding) -> str:
+    assert best.evidence is not None and best.at is not None
+    if best.evidence.floor is None:
+        return "no floor was measured"
+    wide = scores.floor_spread(best.label, best.at, scores.quality.of("forget"))
+    words = f", median of {number(wide[0])} to {number(wide[1])}" if wide else ""
+    return f"another retraining {number(best.evidence.floor)} (the floor{words})"
+
+
+def _elsewhere(scores: Scores, best: Finding) -> list[str]:
+    """Return the same of the other moment at which all methods are of one round, if its cases are others."""
+    found = []
+    for at in ("compare", "cap"):
+        there = evidence_of(scores, best.label, at) if at != best.at else None
+        if there is None or best.evidence is None or there.n == best.evidence.n or not scores.are_common(at):
+            continue
+        beside = [f"{best.label} {number(there.gap)}"]
+        beside += [f"the original {number(there.before)}"] * (there.before is not None)
+        beside += [f"natural forgetting {number(there.natural)}"] * (there.natural is not None)
+        cases = f"{there.n} of {best.of} case{'s' * (best.of != 1)}"
+        found.append(f"{_begin(moment(at))} ({cases} only): {'; '.join(beside)}.")
+    return found
+
+
+def _begin(words: str) -> str:
+    return words[0].upper() + words[1:]
+
+
+def cautions(scores: Scores) -> list[str]:
+    """Return what must be known of the comparison: too little to forget, one case, cases apart, odd retrainings."""
+    best = best_finding(scores)
+    found = [little] if (little := _little(best)) else []
+    if best is not None and best.gap is not None and best.n == 1:
+        found.append("One case: how much the numbers vary from case to case is unknown.")
+    if best is not None and best.own:
+        found.append("No case has numbers of all methods: they cannot be compared with each other.")
+    return found + outliers(scores.rows)
+
+
+def _little(best: Finding | None) -> str | None:
     """Return a warning when there was too little to forget for the comparison to tell, else None."""
-    gap = original_gap(scores)
-    floor = scores.stat("original", "request", "floor", scores.quality.of("forget")).mean
-    if gap is None or floor is None or gap >= TELLING * floor:
+    if best is None or best.evidence is None or best.evidence.before is None or not best.evidence.floors:
+        return None
+    before, floor = best.evidence.before, best.evidence.floors
+    if before >= TELLING * floor or before <= floor:  # then the headline says so
         return None
     return (
-        f"Little to tell apart: even the original model is only {number(gap)} points from retraining, less "
+        f"Little to tell apart: even the original model is only {number(before)} points from retraining, less "
         f"than {TELLING:.0f} × the floor of {number(floor)}. More training, or clients whose data others lack, "
         "would show more."
     )
+
+
+def outliers(rows: Sequence[Json]) -> list[str]:
+    """Return a warning that names the retrainings that are far from all others of their kind, or nothing."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for row in rows:
+        for odd in row.get("outliers") or ():
+            unit = MEASURES[odd["measure"]].unit
+            words = f"{metric_title(odd['measure'])} {number(odd['value'])} {unit}"
+            words += f", the others {number(odd['median'])}"
+            told = found.setdefault((odd["retraining"], row["round"]), [])
+            told += [words] * (words not in told)
+    if not found:
+        return []
+    each = [f"{name} in round {round} ({'; '.join(words)})" for (name, round), words in found.items()]
+    left = len(each) - NAMED_OUTLIERS
+    listed = ", ".join(each[:NAMED_OUTLIERS] + [f"{left} more in scorecard.json"] * (left > 0))
+    retrained = " Gaps are to retrain-…: where that is odd, so are they." * any(
+        name.startswith("retrain-") for name, _ in found
+    )
+    return [
+        f"Retrainings far from all others of their kind, of which a median takes no notice: {listed}.{retrained}"
+    ]

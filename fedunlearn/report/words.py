@@ -53,6 +53,9 @@ METRICS: dict[str, str] = {
 """Metric name → title, in the order of display. Unknown names are shown as they are."""
 
 
+MARKS = {"within": "✓ ", "blind": "≈ ", "": ""}
+"""What stands before a gap, see ``fedunlearn.report.stat.mark_of``."""
+
 ORIGINS = {
     "phantom": "Phantom data: synthetic, not patients.",
     "synthetic": "Synthetic data: made by a program, not real images.",

@@ -1,8 +1,8 @@
 """Which federations an experiment consists of, and which of them forks from which.
 
 The original is trained once per seed. Every (method, target set) forks from its checkpoint; the retrained oracle
-is trained once per target set, and once more with another training seed for the noise floor. A timeline's oracles
-are one per moment of request: Oracle(e) never sees anything forgotten in requests 1…e.
+is trained once per target set, and again with other training seeds for the noise floor, as often as ``[floor]`` says.
+A timeline's oracles are one per moment of request: Oracle(e) never sees anything forgotten in requests 1…e.
 
 A federation trains on while it forgets and recovers, so the retrained one is as many rounds old as the model it is
 held against. On pooled data, with one client, nothing trains on: as in the papers of centralised unlearning the
@@ -11,7 +11,7 @@ retrained model has as many epochs as the original, whenever a method's model is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
@@ -151,9 +151,15 @@ def retrained_round(experiment: Experiment, round: int) -> int:
     return min(round, experiment.train.rounds) if is_pooled(experiment) else round
 
 
-def floor_seed(seed: int) -> int:
-    """Return the training seed of the second retrain; 63 bits, to fit a message's integers."""
-    return derive_seed(seed, "floor") >> 1
+def floor_seed(seed: int, number: int = 0) -> int:
+    """Return the training seed of a further retraining, counted from 0; 63 bits, to fit a message's integers."""
+    return derive_seed(seed, "floor", number) >> 1
+
+
+def floor_name(moment: int, seed: int, number: int) -> str:
+    """Return the name of a further retraining's branch, counted from 0."""
+    # A method's branch, whatever its label, ends with its seed.
+    return f"floor-{moment}-s{seed}" + (f"-{number + 1}" if number else "")
 
 
 def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
@@ -178,22 +184,23 @@ def branches(experiment: Experiment, seed: int) -> tuple[Branch, ...]:
     found = [original]
     for moment in all_moments:
         final = moment is all_moments[-1] or not timeline
-        for kind, training_seed in (("retrain", seed), ("floor", floor_seed(seed))):
+        retrain = Branch(
+            name=f"retrain-{moment.index}-s{seed}",
+            kind="retrain",
+            label="retrain",
+            seed=seed,
+            training_seed=seed,
+            target=moment.index,
+            excluded=moment.forgotten,
+            forget=moment.forgotten,
+            last_round=retrained_round(experiment, max(last if final else 0, moment.at_round + cap, rounds)),
+            keep_from=moment.at_round,
+        )
+        found.append(retrain)
+        for number in range(experiment.floor.retrainings):
+            name, training_seed = floor_name(moment.index, seed, number), floor_seed(seed, number)
             found.append(
-                Branch(
-                    name=f"{kind}-{moment.index}-s{seed}",
-                    kind=kind,  # type: ignore[arg-type]
-                    label=kind,
-                    seed=seed,
-                    training_seed=training_seed,
-                    target=moment.index,
-                    excluded=moment.forgotten,
-                    forget=moment.forgotten,
-                    last_round=retrained_round(
-                        experiment, max(last if final else 0, moment.at_round + cap, rounds)
-                    ),
-                    keep_from=moment.at_round,
-                )
+                replace(retrain, name=name, kind="floor", label="floor", training_seed=training_seed)
             )
     for method in experiment.methods:
         for asked in [all_moments] if timeline else [(m,) for m in all_moments]:

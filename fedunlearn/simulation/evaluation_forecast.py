@@ -78,7 +78,7 @@ def models_measured(experiment: Experiment, seed: int) -> int:
     for branch, moment, _, _, round, *_ in schedule:
         beside = retrained_round(experiment, round)
         found.add((branch.name, round))
-        found |= {(each.name, beside) for each in (schedule.retrain(moment), schedule.floor(moment))}
+        found |= {(each.name, beside) for each in (schedule.retrain(moment), *schedule.floors(moment))}
     return len(found)
 
 

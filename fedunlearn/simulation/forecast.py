@@ -18,6 +18,7 @@ from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branc
 from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
+from fedunlearn.simulation.retrainings import choose_retrainings
 from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
@@ -27,7 +28,7 @@ PROBE_BATCH = 64
 KIND_NAMES = {
     "original": "original, trained once per seed",
     "retrain": "retrained without the forgotten clients",
-    "floor": "retrained once more, for the noise floor",
+    "floor": "retrained with other seeds, for the floor",
     "method": "forget and recover",
 }
 
@@ -58,6 +59,8 @@ class Forecast:
         Where the initial weights are from, if there is a choice.
     notes : tuple of str
         What is there of the data and is not used, and what is there more than once.
+    retrainings : str
+        How many further retrainings there are beside each retrained model, and why; empty where nothing is retrained.
     """
 
     experiment: Experiment
@@ -71,6 +74,7 @@ class Forecast:
     memory: Memory
     origin: str = ""
     notes: tuple[str, ...] = ()
+    retrainings: str = ""
 
     @property
     def seconds(self) -> float:
@@ -92,6 +96,7 @@ class Forecast:
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
     check_routines(experiment)
+    experiment, retrainings = choose_retrainings(experiment)
     found, copies, evaluated = [], Copies(experiment), 0
     for seed in experiment.seeds:
         data = resident.data_of(experiment, seed)
@@ -116,6 +121,7 @@ def forecast(experiment: Experiment) -> Forecast:
         memory=memory_of(experiment),
         origin=models.origin_of(experiment.model, data.num_classes),
         notes=(*data.notes, *copies.lines()),
+        retrainings=retrainings,
     )
 
 
@@ -201,9 +207,10 @@ def show(plan: Forecast, console: Console) -> None:
     model = plan.experiment.model.name
     one_way = plan.slots * plan.model_bytes
     start = f"start      {plan.origin}\n" if plan.origin else ""
+    floor = f"floor      {plan.retrainings}\n" if plan.retrainings else ""
     console.print(
         f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
-        f"{start}"
+        f"{start}{floor}"
         f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
         f"disk       {size(plan.disk_bytes)} of checkpoints\n"
         f"memory     {_memory(plan.memory)}\n"

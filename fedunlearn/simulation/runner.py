@@ -33,6 +33,7 @@ from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.retrainings import choose_retrainings
 from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
@@ -112,8 +113,13 @@ class _Simulation:
         torch.set_num_threads(self.experiment.engine.threads_per_client)  # for what is measured here, too
         if self.experiment.numerics == "fast":
             self._settle()  # what is chosen is in the keys
+        asked, chosen = self.experiment, choose_retrainings(self.experiment)
+        self.experiment = chosen.experiment
+        self.run.settle(chosen.experiment)
         plans = {seed: branches(self.experiment, seed) for seed in self.experiment.seeds}
         self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
+        if asked != chosen.experiment:
+            self.progress.note(f"floor: {chosen.why}")
         first = resident.data_of(self.experiment, self.experiment.seeds[0])
         for note in (*first.notes, *self.run.notes()):  # of the data, the same for every seed
             self.progress.note(note)

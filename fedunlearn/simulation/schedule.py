@@ -12,6 +12,7 @@ from fedunlearn.simulation.branches import (
     ForgetRequest,
     Moment,
     branches,
+    floor_name,
     moments,
     retrained_round,
 )
@@ -71,6 +72,8 @@ class Schedule:
                         yield Appointment(branch, moment, request, at, round, diverged, failed)
         if not self._experiment.branching:
             last = self._moments[-1]
+            # What there was to forget, all of it together: the original of when the last request came.
+            yield Appointment(original, last, None, "final", last.at_round)
             for branch in self._methods(last):
                 end = self.diverged_round(branch)
                 # The retrained model that the row stands beside is kept from the last request on.
@@ -85,9 +88,10 @@ class Schedule:
         """Return the retrained model that a moment's rows are held against."""
         return self.branches[f"retrain-{moment.index}-s{self._seed}"]
 
-    def floor(self, moment: Moment) -> Branch:
-        """Return the second retrained model."""
-        return self.branches[f"floor-{moment.index}-s{self._seed}"]
+    def floors(self, moment: Moment) -> tuple[Branch, ...]:
+        """Return the models retrained with other seeds."""
+        numbers = range(self._experiment.floor.retrainings)
+        return tuple(self.branches[floor_name(moment.index, self._seed, number)] for number in numbers)
 
     def progress(self, branch: Branch, request: ForgetRequest) -> Record:
         """Return what became of a request in a branch."""

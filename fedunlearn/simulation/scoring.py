@@ -13,9 +13,10 @@ from torch import Tensor
 from fedunlearn import resident
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import per_class, per_client
+from fedunlearn.evaluation.floors import floor_of, outliers
 from fedunlearn.evaluation.measures import Measures, measure, to_retrain
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, floors, gaps
+from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, gaps
 from fedunlearn.evaluation.scored import Integers
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
 from fedunlearn.evaluation.summary import summaries
@@ -83,10 +84,13 @@ class SeedScoring:
         failed: bool,
     ) -> Row:
         clients = moment.forgotten if request is None else request.clients
-        retrain, floor = self._schedule.retrain(moment), self._schedule.floor(moment)
+        retrain = self._schedule.retrain(moment)
         beside = retrained_round(self._experiment, round)
         oracle, _ = self._measured(retrain, retrain, beside, clients, moment.forgotten)
-        second, _ = self._measured(floor, retrain, beside, clients, moment.forgotten)
+        others = {
+            floor.name: self._measured(floor, retrain, beside, clients, moment.forgotten)[0]
+            for floor in self._schedule.floors(moment)
+        }
         if diverged:
             since = f"diverged in round {self._schedule.diverged_round(branch)}"
             mine: Values = dict.fromkeys(oracle)
@@ -96,7 +100,9 @@ class SeedScoring:
         else:
             mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
         task = self._data.task
-        mine, second, oracle = (each | summaries(each, oracle, task=task) for each in (mine, second, oracle))
+        others = {name: other | summaries(other, oracle, task=task) for name, other in others.items()}
+        mine, oracle = (each | summaries(each, oracle, task=task) for each in (mine, oracle))
+        noise = floor_of(oracle, list(others.values()))
         row = {
             "method": branch.method.name if branch.method else branch.kind,
             "label": branch.label,
@@ -108,7 +114,9 @@ class SeedScoring:
             "round": round,
             "metrics": mine,
             "gap": gaps(mine, oracle),
-            "floor": floors(oracle, second),
+            "floor": noise.median,
+            "floors": noise.distances,
+            "outliers": outliers({retrain.name: oracle, **others}),
             "cost": self._cost(branch, moment, at, round),
             "reason": reasons,
             "diverged": diverged,
@@ -168,12 +176,12 @@ class SeedScoring:
     # -- measuring ----------------------------------------------------------------------------------------
 
     def _outputs_to_keep(self) -> int:
-        """Return how many models' outputs stay in memory: a row's own and its two oracles', and what fits."""
+        """Return how many models' outputs stay in memory: a row's own and its retrainings', and what fits."""
         data = self._data
         rows = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
         # Logits, their float64 softmax, and a handful of numbers per example; of masks even less is kept.
         size = rows * (data.num_classes * (self._model.vector.element_size() + 8) + 64)
-        return max(4, min(128, OUTPUT_BYTES // size))
+        return max(3 + self._experiment.floor.retrainings, min(128, OUTPUT_BYTES // size))
 
     def _run_model(self, branch: str, round: int) -> tuple[Tensor, ModelOutputs]:
         vector = self._load(self._model, branch, round)

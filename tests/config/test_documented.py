@@ -21,6 +21,7 @@ SECTIONS: dict[str, type] = {
     "forget": config.ForgetConfig,
     "requests": config.RequestsConfig,
     "recover": config.RecoverConfig,
+    "floor": config.FloorConfig,
     "guard": config.GuardConfig,
     "retention": config.RetentionConfig,
     "engine": config.EngineConfig,

@@ -67,8 +67,8 @@ BROKEN = [
         "seeds =",
         '"s\\ne" =',
         '"s\\ne" = [1, 2] (x.toml): unknown key; the keys at the top are name, seeds, targets, target, cache, '
-        "numerics, data, federation, model, train, method, forget, requests, recover, guard, retention, engine, "
-        "measures, smoke, smoke-run",
+        "numerics, data, federation, model, train, method, forget, requests, recover, floor, guard, retention, "
+        "engine, measures, smoke, smoke-run",
     ),
     ("scale = 2", "scal = 2", "method[1].scal = 2 (x.toml): unknown key; did you mean method[1].scale?"),
     ("lr = 0.1", "", "train.lr (x.toml): is required and missing"),

@@ -53,7 +53,7 @@ def test_run_writes_all_files_and_shows_the_scorecard(finished: tuple[Path, str,
     }
     assert expected <= {p.name for p in run.iterdir()}
     card = json.loads((run / "scorecard.json").read_text())
-    assert card["schema"] == 1
+    assert card["schema"] == 2
     assert {row["label"] for row in card["rows"]} == {"original", "retrain", "puf-special-2", "natural"}
     for words in ("puf-special-2", "natural", "retrain", "original", "report.html"):
         assert words in printed

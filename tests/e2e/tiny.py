@@ -37,6 +37,8 @@ name = "puf"
 name = "natural"
 [recover]
 max-rounds = 3
+[floor]
+retrainings = 1
 """
 
 TIMELINE = (

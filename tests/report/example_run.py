@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, dumps, floors, gaps, scorecard
+from fedunlearn.evaluation.floors import floor_of, gaps
+from fedunlearn.evaluation.scorecard import Cost, Forget, Row, dumps, scorecard
 from tests.report.example_rows import (
     CAP,
     NATURAL,
@@ -237,8 +238,9 @@ class ExampleRun:
         """Add the row with its metrics, gaps and floors filled in."""
         reference = self.measures(oracle[row.round])
         mine = reference if row.label == "retrain" else self.measures(point)
-        floor = floors(reference, self.measures(second[row.round]))
-        self.rows.append(replace(row, metrics=mine, gap=gaps(mine, reference), floor=floor))
+        noise = floor_of(reference, [self.measures(second[row.round])])
+        floors = {"floor": noise.median, "floors": noise.distances}
+        self.rows.append(replace(row, metrics=mine, gap=gaps(mine, reference), **floors))
 
     def _describe(
         self, name: str, kind: str, label: str, seed: int, target: int | None, forget: Sequence[int],

@@ -128,7 +128,9 @@ def test_gaps_are_drawn_one_dot_per_row_at_their_value(directory, page):
         places = [float(use.attributes["x"]) for use in uses]
         assert len(places) == 3
         assert np.corrcoef(gaps, places)[0, 1] == pytest.approx(1)
-    assert len(marks(svg, "floor")) == 1
+    assert [mark.attributes["data-mark"] for mark in marks(svg, "floor")] == [
+        "floor request", "floor compare", "floor cap",
+    ], "each moment has its own"  # fmt: skip
     assert (
         f"mean of 3: {'+' if scores.stat(PUF, 'cap', 'gap', 'forget_accuracy').mean > 0 else '−'}" in svg.text
     )

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn import config
-from fedunlearn.config import ForgetConfig, MethodConfig
+from fedunlearn.config import FloorConfig, ForgetConfig, MethodConfig
 from fedunlearn.config.targets import DrawnTargets
 from fedunlearn.errors import ConfigError
+from fedunlearn.randomness import derive_seed
 from fedunlearn.simulation.branches import ForgetRequest, branches, floor_seed, moments
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
@@ -180,6 +181,25 @@ def test_the_floors_seed_is_another_one_that_fits_a_message(seed):
     assert derived == floor_seed(seed) != floor_seed(seed + 1)
 
 
+def test_the_first_further_retraining_is_the_one_there_always_was():
+    assert floor_seed(7) == floor_seed(7, 0) == derive_seed(7, "floor") >> 1
+    assert [floor_seed(7, number) for number in (1, 2)] == [derive_seed(7, "floor", n) >> 1 for n in (1, 2)]
+    one, three = (
+        by_name(tiny(f"floor.retrainings={n}", "targets=[[4], [3, 0]]", FIVE), seed=7) for n in (1, 3)
+    )
+    assert all(three[name] == branch for name, branch in one.items())
+    assert three.keys() - one.keys() == {"floor-0-s7-2", "floor-0-s7-3", "floor-1-s7-2", "floor-1-s7-3"}
+    last = three["floor-1-s7-3"]
+    assert last == replace(three["floor-1-s7"], name="floor-1-s7-3", training_seed=floor_seed(7, 2))
+    assert last.excluded == (0, 3)
+
+
+@given(st.integers(0, 2**64))
+def test_every_further_retraining_has_a_seed_of_its_own(seed):
+    seeds = [floor_seed(seed, number) for number in range(5)]
+    assert len({*seeds, seed}) == 6
+
+
 # -- every experiment there could be --------------------------------------------------------------------------
 
 CLIENTS = 6
@@ -188,6 +208,7 @@ METHODS = [
     MethodConfig(name="puf", mode="regular"),
     MethodConfig(name="natural"),
     MethodConfig(name="natural", given_label="floor-0"),
+    MethodConfig(name="natural", given_label="floor-0-s1-2"),
     MethodConfig(name="puf", given_label="original-s1"),
 ]
 
@@ -214,6 +235,7 @@ def experiments(draw):
         base = replace(base, targets=None, forget=tuple(requests))
     found = replace(
         base,
+        floor=FloorConfig(given_retrainings=draw(st.integers(1, 3))),
         methods=tuple(draw(st.lists(st.sampled_from(METHODS), min_size=1, max_size=3, unique=True))),
         recover=replace(base.recover, max_rounds=draw(st.integers(1, 6))),
     )
@@ -270,7 +292,7 @@ class Asked(SeedScoring):
         self.asked = []
 
     def _row(self, branch, moment, request, at, round, diverged, failed):
-        oracles = [self._schedule.retrain(moment), self._schedule.floor(moment)]
+        oracles = [self._schedule.retrain(moment), *self._schedule.floors(moment)]
         self.asked += [(branch, at, round)] * (not (diverged or failed)) + [
             (oracle, at, round) for oracle in oracles
         ]

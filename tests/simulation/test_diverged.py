@@ -15,6 +15,7 @@ from fedunlearn.report.verdict import findings
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import TINY, everything, request_states, tiny
+from tests.report import cards
 
 POOLED = TINY.replace("targets = [[1]]\n", "").replace("num-clients = 4", "num-clients = 1").replace(
     '[[method]]\nname = "puf"\n', ""
@@ -124,9 +125,12 @@ def test_tables_and_report_say_it(diverged, tmp_path):
 
 
 def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():
-    sound = {"diverged": 1, "n": 2, "label": "m", "at": "cap", "abs_gap": {"forget_accuracy": {"mean": 3.0}}}
-    scores = Scores({"aggregates": [sound, {"label": "retrain", "at": "cap"}]})
-    (found,) = findings(scores)
+    rows = [
+        cards.row("m", "cap", 3.0, seed=1),
+        cards.row("m", "cap", None, seed=2, diverged=True),
+        cards.row("retrain", "cap", 0.0),
+    ]
+    (found,) = findings(cards.scores(*rows))
     assert found.words.endswith("; diverged in 1 of 2")
     assert found.gap == 3.0
 

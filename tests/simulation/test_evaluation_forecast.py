@@ -47,6 +47,7 @@ def test_the_models_measured_if_all_recover_halfway():
     # original 3; retrain and floor 3 to 6; puf and natural unlearned in 4, recovered in 5, at the cap in 6
     assert models_measured(tiny(), 1) == 1 + 2 * 4 + 2 * 3
     assert models_measured(tiny('recover.until="max-rounds"'), 1) == 1 + 2 * 3 + 2 * 2, "nothing recovers"
+    assert models_measured(tiny("floor.retrainings=3"), 1) == 1 + 4 * 4 + 2 * 3
 
 
 def test_a_run_measures_about_so_many(run):
@@ -55,7 +56,7 @@ def test_a_run_measures_about_so_many(run):
     schedule = Schedule(experiment, 1, records)
     found = set()
     for branch, moment, _, _, round, *_ in schedule:
-        found |= {(b.name, round) for b in (branch, schedule.retrain(moment), schedule.floor(moment))}
+        found |= {(b.name, round) for b in (branch, schedule.retrain(moment), *schedule.floors(moment))}
     assert models_measured(experiment, 1) == pytest.approx(len(found), rel=0.25)
 
 

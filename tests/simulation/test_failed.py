@@ -13,6 +13,7 @@ from fedunlearn.report.tables import markdown, scorecard_table
 from fedunlearn.report.verdict import findings
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import TINY, tiny
+from tests.report import cards
 from tests.simulation.test_diverged import IN_TURN, POOLED, rows_of
 
 BOOM = POOLED.replace("settings = {lr = 1e30, batch-size = 8}\n", "")
@@ -108,8 +109,12 @@ def test_tables_and_report_say_it(breaks, tmp_path):
 
 
 def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():
-    sound = {"failed": 1, "n": 2, "label": "m", "at": "cap", "abs_gap": {"forget_accuracy": {"mean": 3.0}}}
-    (found,) = findings(Scores({"aggregates": [sound, {"label": "retrain", "at": "cap"}]}))
+    rows = [
+        cards.row("m", "cap", 3.0, seed=1),
+        cards.row("m", "cap", None, seed=2, failed=True),
+        cards.row("retrain", "cap", 0.0),
+    ]
+    (found,) = findings(cards.scores(*rows))
     assert found.words.endswith("; failed in 1 of 2")
 
 

@@ -178,7 +178,7 @@ def test_the_plan_as_it_is_shown():
     assert rows == {
         ("1", "original, trained once per seed", "3", "15", "1"),
         ("2", "retrained without the forgotten clients", "12", "42", "8"),
-        ("2", "retrained once more, for the noise floor", "12", "42", "8"),
+        ("2", "retrained with other seeds, for the floor", "12", "42", "8"),
         ("2", "puf-special-2: forget and recover", "6", "17", "6"),
         ("2", "natural: forget and recover", "6", "21", "6"),
         ("2", "puf-regular-4: forget and recover", "6", "24", "6"),

@@ -161,6 +161,7 @@ TARGET_ROWS = {
 
 # Four of seven clients per round, two epochs each. Forgotten after rounds 2, 3 and 5: one, three and one.
 TIMELINE_ROWS = {
+    (None, "original", "final"): (5, 2 * 5 * 4),
     ("request-2", "original", "request"): (2, 2 * 2 * 4),
     ("request-2", "retrain", "request"): (2, 2 * 2 * 4),
     ("request-2", PUF, "unlearned"): (3, 2 * 1),
