@@ -132,6 +132,9 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
     unplaced = not (header["sform_code"] or header["qform_code"])
     if on is not None and (unplaced or np.array_equal(affine, np.eye(4))):
         affine = on.stored
+    elif unplaced and (header["pixdim"][1:4] == 1).all():  # what a header has in which nothing was written
+        what = "does not say how large its voxels are (neither a place nor a size other than 1)"
+        raise BadCaseError(path, what, "give it the header of the original")
     else:
         affine = _in_millimetres(affine, sizes, int(header["xyzt_units"]) & LENGTH, path)
     turned = nibabel.io_orientation(affine)

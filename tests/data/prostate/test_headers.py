@@ -168,6 +168,22 @@ def test_a_scan_placed_by_its_qform_alone(own, sites):
     np.testing.assert_allclose(data.slices["train"].spacing, expected.slices["train"].spacing, rtol=1e-6)
 
 
+def test_a_scan_whose_header_was_lost_has_no_size(own, sites):
+    values = np.asarray(nib.load(own / "HK" / SCAN).dataobj)
+    nib.save(nib.Nifti1Image(values, None), own / "HK" / SCAN)
+    assert error(own).startswith(
+        f"HK/{SCAN}: does not say how large its voxels are (neither a place nor a size other than 1); give it the "
+        "header of the original"
+    )
+    bare = nib.Nifti1Image(values, None)
+    bare.header.set_zooms(SPACING)
+    (own / "HK" / SCAN).write_bytes(bare.to_bytes())
+    labels = nib.Nifti1Image(np.asarray(nib.load(own / "HK" / MASK).dataobj), None)
+    (own / "HK" / MASK).write_bytes(labels.to_bytes())
+    spacing = load(own).slices["train"].spacing
+    np.testing.assert_allclose(spacing, load(sites).slices["train"].spacing, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("offset", "name"), [(252, "qform_code"), (254, "sform_code")])
 @pytest.mark.parametrize("which", [SCAN, MASK])
 def test_an_unknown_code_is_not_taken_for_none(own, which, offset, name):
