@@ -8,7 +8,6 @@ disk.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,7 @@ from fedunlearn.parts import Part, Parts
 from fedunlearn.requests import journal, kept_parts, plans, quota, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
-from fedunlearn.requests.records import LIVE_BRANCH, Move, RequestRecord
+from fedunlearn.requests.records import LIVE_BRANCH, Move, RequestRecord, numbers_in
 from fedunlearn.requests.schema import APPLIED, STILL_OPEN
 from fedunlearn.requests.transitions import RequestConflictError
 from fedunlearn.requests.wanted import Samples, Wanted, in_words
@@ -278,7 +277,7 @@ class Intake:
             *(self.branch, clients[0], STILL_OPEN, len(clients), 1 if len(clients) == 1 else _LOOKED_AT),
         )
         for row in rows:
-            if set(clients) <= set(json.loads(row["clients"])):
+            if set(clients) <= set(numbers_in(row["clients"], f"clients of request {row['id']}")):
                 return str(row["id"])
         return None
 
@@ -289,7 +288,7 @@ class Intake:
             *(self.branch, numbers[0], known.owner(numbers[0]), STILL_OPEN, _LOOKED_AT),
         )
         for row in rows:
-            asked = set(json.loads(row["clients"]))
+            asked = set(numbers_in(row["clients"], f"clients of request {row['id']}"))
             if all(n in asked or known.owner(n) in asked for n in numbers):
                 return str(row["id"])
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedunlearn.config import Experiment
 from fedunlearn.config.checks import num_classes
 from fedunlearn.durable import write_durably
+from fedunlearn.json_text import loads
 
 CLASSES = "classes.json"
 """The names of the classes, in a run directory whose data are files of their own: the experiment's may be others."""
@@ -22,7 +23,7 @@ def note_classes(folder: Path, class_names: Sequence[str]) -> None:
 def classes_of_run(folder: Path, experiment: Experiment) -> int | None:
     """Return how many classes the data have: as the server has noted, or as the experiment says; None: unknown."""
     try:
-        return len(json.loads((folder / CLASSES).read_bytes()))
+        return len(loads((folder / CLASSES).read_bytes(), folder / CLASSES))
     except FileNotFoundError:
         return num_classes(experiment.data)
     except (OSError, ValueError, TypeError):
