@@ -254,7 +254,7 @@ class Docket:
             # A request that only waited for another one's client has not failed.
             own = not failed.keys().isdisjoint(r.clients)
             r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own, reason="")
-            if own and self._gives_up(r, failed):
+            if self._gives_up(r, failed):
                 why = _why_failed(r, failed)
                 log(WARNING, "request %s failed after %d attempts: %s", id_, r.unanswered, why)
                 r = replace(r, outcome="failed", ended_round=plan.round, reason=why)

@@ -23,7 +23,6 @@ from fedunlearn.federation.answers import (
     OTHER_WORK,
     RAN,
     REFUSED,
-    TALLY,
     TRAIN,
     UPDATE,
     WORK,
@@ -158,7 +157,7 @@ def _content(content: RecordDict, question: Question) -> Reading:
     metrics = metrics if isinstance(metrics, MetricRecord) else MetricRecord()
     if question.client:
         return Reading(client=_whole(metrics, "client"))
-    tally = tally_in(content) if question.tally and (question.update_of is None or TALLY in content) else None
+    tally = tally_in(content) if question.tally else None
     if question.update_of is None:
         if question.assigned and question.tally:
             _check_number(metrics, question)
@@ -166,9 +165,9 @@ def _content(content: RecordDict, question: Question) -> Reading:
     _check_work(content, question)
     if question.assigned:
         _check_number(metrics, question)
-        if metrics.get("num-examples") == 0:
-            return Reading(tally=tally)
     num_examples = _whole(metrics, "num-examples")
+    if question.assigned and num_examples == 0:
+        return Reading(tally=tally)
     loss = _number(metrics, "train-loss", math.nan)
     update = _update(content.get("arrays"), question.update_of)
     if why := unsound(update, num_examples, question.update_of):
@@ -189,7 +188,8 @@ def _check_work(content: RecordDict, question: Question) -> None:
 
 
 def _check_number(metrics: MetricRecord, question: Question) -> None:
-    if (number := metrics.get(NUMBER)) != question.number:
+    number = metrics.get(NUMBER)
+    if type(number) is not int or number != question.number:
         raise _RefusedError(f"metrics/{NUMBER} = {shown(number)}, asked was {question.number}")
 
 

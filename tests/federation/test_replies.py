@@ -8,10 +8,12 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
+from fedunlearn.evaluation.histograms import Tally
 from fedunlearn.federation.answers import TRAIN
 from fedunlearn.federation.compat import ensure_task_identity, error_reply, stamp
 from fedunlearn.federation.payload import ModelState, TensorArray, pack
 from fedunlearn.federation.replies import LONGEST_ERROR, Correspondence, Question, read, secret_group
+from fedunlearn.federation.tallies import tally_record
 from tests.federation.contributions import bits
 from tests.federation.test_tensor_array import over_the_wire
 
@@ -288,6 +290,20 @@ def test_what_nobody_has_thought_of_is_the_client_s_failure():
             raise RecursionError
 
     assert refusal(Odd()) == "the reply cannot be read (RecursionError)"
+
+
+@pytest.mark.parametrize("number", [None, 4, 3.0, [3]])
+@pytest.mark.parametrize("like", [LIKE, None])
+def test_a_reply_to_another_assignment_than_was_asked(number, like):
+    """A client may take part in a round with several parts of its data: each reply says which it is to."""
+    question = Question(3, NODE, TRAIN, "2", update_of=like, assigned=True, tally=True)
+    tally = {"tally": tally_record(Tally(7, 100.0, 1.0, (7, *19 * [0])))}
+    metrics = {"num-examples": 9} if number is None else {"num-examples": 9, "number": number}
+    assert refusal(content(metrics=MetricRecord(metrics), **tally), question).startswith(
+        f"metrics/number = {number}"
+    )
+    sound = read_content(content(metrics=MetricRecord({"num-examples": 9, "number": 3}), **tally), question)
+    assert sound.why == "" and sound.tally.num_examples == 7
 
 
 def test_whom_a_node_serves_is_a_number():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.serverapp import Grid
 from flwr.supercore.runtime import RuntimeHttpClient
@@ -10,7 +11,9 @@ from flwr.superlink.grid.http_grid import HttpGrid
 
 from fedunlearn.errors import RunError
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
+from fedunlearn.federation.payload import pack
 from fedunlearn.federation.superlink_grid import (
+    LONGEST_UPLOAD,
     MOST_OBJECTS,
     SPARE_BYTES,
     SuperLinkGrid,
@@ -188,6 +191,22 @@ def test_objects_that_are_held_back_hold_up_nobody_beyond_the_round_s_time():
 
 def with_timeout(send, seconds):
     return lambda messages, *, timeout=None: send(messages, timeout=seconds)
+
+
+def test_one_whose_answer_nobody_waits_for_is_given_up_in_the_end():
+    made = federation(held_back)
+    (name,) = made.grid.push_messages([Message(asked(), VICTIM, "train")])
+    assert made.grid.pull_messages([name]) == []
+    made.clock.now = LONGEST_UPLOAD
+    (reply,) = made.grid.pull_messages([name])
+    assert reply.metadata.src_node_id == VICTIM
+    assert reply.error.reason == "refused: the reply cannot be put together (its upload was never completed)"
+    assert made.grid.pull_messages([name]) == []
+
+
+def asked():
+    config = ConfigRecord({"round": 1, "lr": 0.1, "seed": 1})
+    return RecordDict({"arrays": pack(initial_state()), "config": config})
 
 
 def test_a_slow_upload_is_waited_for_and_fetched_once():

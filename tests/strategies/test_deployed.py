@@ -18,9 +18,11 @@ from fedunlearn.requests.verification import verify
 from fedunlearn.runs.classes import classes_of_run
 from fedunlearn.runs.metrics_log import MetricsLog
 from strategies import deployed
-from strategies.deployed import await_nodes
+from strategies.deployed import Deployed, await_nodes
 from strategies.nodes import Nodes
+from strategies.retrain import Retrain
 from tests.deployment import tiny
+from tests.strategies.tiny import NUM_CLIENTS, Clients, Federation, only, raising, settings
 
 
 @pytest.fixture
@@ -272,3 +274,42 @@ def test_threads_are_the_experiments(file, tmp_path):
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_replies_of_a_superlink_are_fetched_one_by_one(file, tmp_path, monkeypatch):
+    """The server's grid is the one that no node can stop; every message goes through it."""
+    made = []
+
+    def replaced(inner):
+        made.append(Wrapped(inner))
+        return made[0]
+
+    monkeypatch.setattr(deployed, "superlink_grid", replaced)
+    with grid(file) as nodes:
+        nodes.trainer = None
+        deployed.run(nodes, told(file, folder=tmp_path / "run"))
+        assert made[0]._grid is nodes and made[0].sent == tiny.ROUNDS * tiny.CLIENTS
+
+
+class Wrapped:
+    """A grid that counts what is sent through it."""
+
+    def __init__(self, grid):
+        self._grid, self.sent = grid, 0
+
+    def __getattr__(self, name):
+        return getattr(self._grid, name)
+
+    def send_and_receive(self, messages, *, timeout=None):
+        messages = list(messages)
+        self.sent += len(messages)
+        return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def test_a_machine_without_memory_has_failed_alone():
+    """Other machines are other machines: it says nothing of theirs."""
+    clients = Clients(only(raising(MemoryError()), client=4))
+    made = Federation(clients=clients, settings=settings(quorum=0.5))
+    made.run(Retrain, 1, conduct=Deployed(Nodes(NUM_CLIENTS)))
+    assert list(made.report(1).failed) == [4]
+    assert sorted(made.report(1).losses) == [0, 1, 2, 3, 5]

@@ -290,3 +290,17 @@ def test_who_has_forgotten_a_part_measures_on_the_rest(place):
     before = evaluate.without({part.number}, 1, place.state())
     assert told(before) == pytest.approx(expected(rest), abs=1e-4)
     assert told(evaluate(2, pack(place.state()))) == pytest.approx(expected(rest), abs=1e-4)
+
+
+def test_who_measures_on_what_is_left_says_that_it_did(place):
+    def mute(message, context):
+        reply = app(message, context)
+        if context.node_config["partition-id"] == 1:
+            del reply.content["metrics"]
+        return reply
+
+    place.grid = LocalGrid(mute, NUM_CLIENTS, run_config={"experiment": str(place.path), "seed": SEED})
+    part = Part(NUM_CLIENTS, 1, None, (0, 1))
+    evaluate = FederatedEvaluation("classification", timeout=60)
+    evaluate.bind(place.grid, lambda: place.nodes((1, 2)), lambda: {1: Assignment(1, None, (part,))})
+    assert evaluate(1, pack(place.state())) == federated(place, place.nodes((2,)))(1, pack(place.state()))

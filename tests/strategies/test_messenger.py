@@ -163,3 +163,21 @@ def test_who_is_reminded_refuses_to_train_and_whoever_reminded_learns_that_it_kn
     assert place.messenger.told == {2, 4} and not place.messenger.reminding
     (reply,) = place.grid.send_and_receive([Message(RecordDict(), place.nodes[2], "train")])
     assert "client 2 has been forgotten" in reply.error.reason
+
+
+def test_an_answer_in_another_node_s_name_is_not_its_answer(tmp_path, monkeypatch):
+    place = Place(tmp_path)
+    pull = LocalGrid.pull_messages
+
+    def forged(self, names):
+        replies = list(pull(self, names))
+        for reply in replies:
+            if reply.metadata.src_node_id == place.nodes[2]:
+                reply.metadata.__dict__["_src_node_id"] = place.nodes[4]
+        return replies
+
+    monkeypatch.setattr(LocalGrid, "pull_messages", forged)
+    place.messenger.remind(place.grid, {2: place.nodes[2], 4: place.nodes[4]})
+    place.messenger.collect(place.grid)
+    assert place.messenger.told == {4}
+    assert place.messenger.reminding == {2}, "its own answer may still come"

@@ -165,3 +165,20 @@ def test_an_engine_that_knows_is_not_asked():
     nodes.refresh(grid._inner)
     assert dict(nodes.there) == EVERYBODY
     assert nodes.absent == frozenset()
+
+
+def test_an_answer_in_another_node_s_name_is_not_its_answer(monkeypatch):
+    """Client 3's node answers what client 2's was asked; then that one answers itself."""
+    nodes, grid, _ = federation()
+    pull = Roaming.pull_messages
+
+    def forged(self, names):
+        replies = list(pull(self, names))
+        for reply in replies:
+            if reply.metadata.src_node_id == node_of(2):
+                reply.metadata.__dict__["_src_node_id"] = node_of(3)
+        return replies
+
+    monkeypatch.setattr(Roaming, "pull_messages", forged)
+    assert settled(nodes, grid) == {k: node_of(k) for k in (0, 1, 3)}
+    assert nodes.answering, "its own answer may still come"

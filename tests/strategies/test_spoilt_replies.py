@@ -4,9 +4,11 @@ None stops it. Each is counted for what it says, which an oracle adds up by itse
 no other client's is lost by it.
 """
 
+import itertools
 import json
 import logging
 from collections import Counter
+from datetime import UTC, datetime
 from io import BytesIO
 
 import numpy as np
@@ -37,9 +39,13 @@ SCALE = 1.5
 
 
 @pytest.fixture(autouse=True)
-def _no_disk_no_wait_no_log(monkeypatch):
+def _alike(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
     monkeypatch.setattr("strategies.live.FIRST_ANSWERS_SECONDS", 0.0)  # of real time
+    # The same bytes every time: they are what is spoilt.
+    numbers = itertools.count()
+    monkeypatch.setattr("secrets.token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
+    monkeypatch.setattr("flwr.app.message.message.now", lambda: datetime(2030, 1, 1, tzinfo=UTC))
     monkeypatch.setattr(logging.getLogger("flwr"), "disabled", True)
 
 
@@ -151,6 +157,7 @@ def check(federation, spoiler, evaluation, link):
                 if why is not None:
                     assert spoilt, f"round {t}: client {client} sent nothing amiss, and was refused: {why}"
                     assert len(why) <= 4100
+                    assert "cannot be read" not in why, "the last resort of the reader was needed"
                 found["refused" if why else "counted, spoilt" if spoilt else "counted, sound"] += 1
                 if why is not None or (kind == FORGET and not forgetting):
                     continue
