@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
 from pathlib import Path
@@ -261,14 +262,19 @@ def _show(folder: Path, console: Console) -> bool:
     from fedunlearn.text_files import write_text
 
     card = with_setting(read_scorecard(folder), folder)
-    write_text(folder / "scorecard.md", markdown(card))
-    page = write_report(folder)
+    try:
+        write_text(folder / "scorecard.md", markdown(card))
+        where = terminal.shown(write_report(folder))
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        where = f"not written, {terminal.shown(folder)} is read-only here"
     console.print(scorecard_table(card))
     failures = Scores(card).failures()
     for label, reasons in failures.items():
         for why in reasons:
             terminal.say(console, f"{label}: forgetting {why}")
-    terminal.say(console, f"report: {terminal.shown(page)}")
+    terminal.say(console, f"report: {where}")
     return bool(failures)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,14 @@ import pytest
 from fedunlearn.config import load
 from tests.e2e.tiny import TINY
 from tests.interrupts import heed_interrupts
+from tests.read_only_mount import read_only
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def fedunlearn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def fedunlearn(*arguments: str, cwd: Path, inside: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "fedunlearn.cli", *arguments],
+        [*inside, sys.executable, "-m", "fedunlearn.cli", *arguments],
         cwd=cwd,
         env={**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
@@ -83,6 +85,27 @@ def test_report_again(finished: tuple[Path, str, str]) -> None:
     result = fedunlearn("report", f"runs/{name}", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["report"], "report: not written, runs/"),
+        (["compare"], "puf-special-2"),
+        (["requests", "--verify"], "trail intact"),
+        (["verify"], "not covered: "),
+    ],
+)
+def test_a_run_on_a_read_only_mount_is_read_and_nothing_is_written(
+    finished: tuple[Path, str, str], command: list[str], says: str
+) -> None:
+    folder, name, _ = finished
+    before = {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()}
+    with read_only(folder / "runs" / name) as inside:
+        result = fedunlearn(*command, f"runs/{name}", cwd=folder, inside=inside)
+    assert result.returncode == 0, result.stderr
+    assert says in result.stdout
+    assert {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()} == before
 
 
 def test_a_figure_where_none_can_be_written(finished: tuple[Path, str, str]) -> None:

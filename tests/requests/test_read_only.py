@@ -1,17 +1,17 @@
 """Who only reads a ledger changes nothing, sees all that is recorded, and needs no folder that can be written to."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import fedunlearn
 from fedunlearn.requests import Intake, Ledger, LedgerError
+from tests.read_only_mount import read_only
 
 B = "federation"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(fedunlearn.__file__).parents[1])}
@@ -73,17 +73,6 @@ def test_all_is_read_and_nothing_is_written(place: Path) -> None:
         assert len(ledger.requests(B)) == 2, "and it is as good as before"
 
 
-@pytest.fixture
-def sealed(place: Path) -> Iterator[Path]:
-    """The ledger again, where nobody can write: as root by a mount, else by the folder's mode."""
-    if os.geteuid():
-        place.parent.chmod(0o555)
-        yield place
-        place.parent.chmod(0o755)
-    else:
-        yield place
-
-
 READER = """
 import sys
 from fedunlearn.requests import Ledger
@@ -92,14 +81,10 @@ with Ledger(sys.argv[1], read_only=True) as ledger:
 """
 
 
-def test_in_a_folder_that_cannot_be_written_to(sealed: Path) -> None:
-    inner = [sys.executable, "-c", READER, str(sealed)]
-    if os.geteuid() == 0:
-        mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && ! touch "$0/x" 2>/dev/null && exec "$@"'
-        inner = ["unshare", "--mount", "sh", "-c", mount, str(sealed.parent), *inner]
-        if shutil.which("unshare") is None or subprocess.run(["unshare", "--mount", "true"]).returncode:
-            pytest.skip("this root may not mount anything")
-    done = subprocess.run(inner, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def test_in_a_folder_that_cannot_be_written_to(place: Path) -> None:
+    with read_only(place.parent) as there:
+        command = [*there, sys.executable, "-c", READER, str(place)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "2 []"), done.stderr
 
 
