@@ -248,7 +248,7 @@ def outliers(rows: Sequence[Json]) -> list[str]:
     found: dict[tuple[str, int], list[str]] = {}
     for row in rows:
         for odd in row.get("outliers") or ():
-            unit = MEASURES[odd["measure"]].unit
+            unit = MEASURES[odd["measure"]].unit if odd["measure"] in MEASURES else ""
             words = f"{metric_title(odd['measure'])} {number(odd['value'])} {unit}"
             words += f", the others {number(odd['median'])}"
             told = found.setdefault((odd["retraining"], row["round"]), [])

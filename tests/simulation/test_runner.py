@@ -145,7 +145,7 @@ def test_the_scorecard_file_is_canonical(targets_run):
     text = (targets_run / "scorecard.json").read_text()
     card = read_scorecard(targets_run)
     assert dumps(card) == text
-    assert (card["schema"], card["experiment"], card["run"]) == (1, "tiny", targets_run.name)
+    assert (card["schema"], card["experiment"], card["run"]) == (2, "tiny", targets_run.name)
 
 
 # -- what recovery is judged by -------------------------------------------------------------------------------
