@@ -177,12 +177,13 @@ def comparison(every: Sequence[Scores], names: Sequence[Text]) -> Group:
 def _of_one(scores: Scores, name: Text) -> Table:
     table = Table(title=name, title_justify="left", title_style="", **(_LAYOUT | {"padding": 0}))
     headings = [heading for heading in HEADINGS if heading != "recovery"]
-    table.add_column("method, n", max_width=14, overflow="fold")
+    table.add_column("method", max_width=14, overflow="fold")
+    table.add_column("n", justify="right")
     for heading in headings:
         table.add_column("time" if heading == "unlearning" else heading, justify="right")
     for line in lines(scores, spreads=False):
         cells = dict(zip(HEADINGS, line.cells, strict=True))
-        table.add_row(f"{line.label}, {line.n}", *(cells[heading] for heading in headings))
+        table.add_row(line.label, line.n, *(cells[heading] for heading in headings))
     return table
 
 

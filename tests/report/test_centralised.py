@@ -115,7 +115,7 @@ def test_the_terminal_shows_the_average_gaps_of_runs_and_then_each_run_in_100_co
     assert len(rest) >= 2
     line = next(line for line in rest[0].splitlines() if line.startswith("salun"))
     figures = "8.0 (2.0) 98.5 (0.5) 93.0 (1.0) 10.5 (1.5) 1.2 ± 1.1 0.966 7 s 27.5 %"
-    assert " ".join(line.split()) == f"salun, 2 {figures}"
+    assert " ".join(line.split()) == f"salun 2 {figures}"
 
 
 def test_one_run_alone_is_not_compared():
