@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedunlearn.errors import UserError
-from fedunlearn.home import expanded
+from fedunlearn.home import expanded, user_folder
 
 
 def register(app: typer.Typer, data: typer.Typer) -> None:
@@ -75,6 +75,11 @@ def supervise(
     Again when it has died, and when somebody asks to be forgotten after its end. The run directory is passed on as
     the run config's [bold]folder[/].
     """
+    if user_folder("FLWR_HOME", "~/.flwr") is None:
+        raise UserError(
+            "there is no home folder here, where Flower keeps its settings; set HOME or FLWR_HOME"
+        )
+
     import time
 
     from fedunlearn.deployment.superlink import FlowerSuperLink

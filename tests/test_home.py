@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ UNSET = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "XDG_
 
 
 @pytest.fixture(autouse=True)
-def own_temporary_cache(monkeypatch, tmp_path):
+def own_temporary_cache(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(home.tempfile, "tempdir", str(tmp_path))
     home.temporary_cache.cache_clear()
     yield
@@ -44,10 +45,9 @@ def as_nobody(*words, folder, **environment):
 
 
 @pytest.fixture
-def folder(tmp_path_factory):
+def folder():
     """A folder that everybody may write to, under folders that everybody may pass."""
-    made = Path("/tmp") / tmp_path_factory.mktemp("nobody").name
-    made.mkdir(mode=0o777)
+    made = Path(tempfile.mkdtemp(prefix="fedunlearn-nobody-"))
     made.chmod(0o777)
     yield made
     shutil.rmtree(made)
@@ -65,6 +65,16 @@ def test_a_user_without_name_or_home_runs_and_reports(where, folder):
     assert (done.returncode, done.stderr) == (0, "")
     assert "report: runs/tiny-" in done.stdout
     assert not [*folder.glob("fedunlearn-*")], "a temporary cache goes with the process"
+
+
+@needs_root
+def test_what_needs_a_home_says_so_in_one_line(folder):
+    words = [sys.executable, "-m", "fedunlearn.cli", "supervise", "--folder", "runs/live"]
+    done = as_nobody(*words, folder=folder)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(
+        "error: there is no home folder here, where Flower keeps its settings; set HOME"
+    )
 
 
 def test_without_a_home_things_are_kept_for_this_process_and_one_line_says_so(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ copy. Without a log the file stands alone, and is read as one that does not chan
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -91,7 +92,7 @@ def _beside(file: Path, ending: str) -> Path:
 
 
 def _address(file: Path, how: str) -> str:
-    return f"file:{quote(str(file.absolute()))}?{how}"
+    return f"file:{quote(os.fsencode(file.absolute()))}?{how}"
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from fedunlearn import config, json_text
 from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
+from fedunlearn.home import is_text
 from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import MetricsLog
@@ -81,6 +82,8 @@ class RunDirectory:
             nothing is lost by that.
         """
         path = out / run_name(experiment)
+        if not is_text(path.absolute()):  # checkpoints could be written, and not be read again
+            raise UserError(f"{out}: cannot hold runs (its path is no text in UTF-8); choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

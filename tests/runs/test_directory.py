@@ -1,6 +1,7 @@
 """The run directory: who may open it, what is there afterwards, and the one line that says why not."""
 
 import multiprocessing
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -269,3 +270,10 @@ def test_a_damaged_record_of_branches_is_one_line_that_says_what_to_do(name, con
         run.begin_branch("a", "key")
     assert (run.path / name).read_bytes() == content
     run.close()
+
+
+def test_a_folder_that_checkpoints_could_not_be_read_from_again_is_refused(tmp_path):
+    out = tmp_path / os.fsdecode(b"\xff")
+    with pytest.raises(UserError, match=r"cannot hold runs \(its path is no text in UTF-8\)"):
+        RunDirectory.open(tiny(), out)
+    assert not out.exists()
