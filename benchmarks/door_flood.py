@@ -128,7 +128,9 @@ def _found(folder: Path, pattern: str, process: subprocess.Popen[bytes]) -> Path
     deadline = time.monotonic() + 120
     while (found := next(folder.glob(pattern), None)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"no live federation: {(folder / 'server.log').read_text(errors='replace')}")
+            raise SystemExit(
+                f"no live federation: {(folder / 'server.log').read_text(errors='replace', encoding='utf-8')}"
+            )
         time.sleep(0.02)
     return found
 
@@ -200,7 +202,9 @@ def measure(folder: Path, *, requests: int, others: int, window: float = WINDOW)
 
 def _cpu_of(pid: int) -> float:
     """Return the CPU seconds that a process has used so far, from /proc."""
-    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    fields = (
+        Path(f"/proc/{pid}/stat").read_text(errors="replace", encoding="utf-8").rpartition(")")[2].split()
+    )
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

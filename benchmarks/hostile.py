@@ -262,7 +262,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = document(found, " ".join(["python -m benchmarks.hostile", *words]))
     print(text)
     if chosen.write_docs:
-        PAGE.write_text(docs.with_figures(PAGE.read_text(), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"))
+        PAGE.write_text(
+            docs.with_figures(
+                PAGE.read_text(encoding="utf-8"), text, begin=BEGIN, page_name=f"docs/{PAGE.name}"
+            ),
+            encoding="utf-8",
+        )
     bent = [r for r in rows(found) if (r.partition, r.rule) == ("IID", RECOMMENDED) and not r.harmless]
     for row in bent:
         print(f"not within the spread: {row.rule}, {row.idea}, {_spread(row.accuracies)}", file=sys.stderr)

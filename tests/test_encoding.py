@@ -18,6 +18,8 @@ def by_locale(tree: ast.AST) -> Iterator[int]:
             continue
         function = call.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "text_files":
+            continue  # which knows no other encoding
         if any(keyword.arg in ("encoding", None) for keyword in call.keywords):
             continue
         if (name in ("read_text", "write_text") and isinstance(function, ast.Attribute)) or (
@@ -56,6 +58,7 @@ def is_text(call: ast.Call, name: str) -> bool:
         ("grid.open(first, last)", False),
         ("gzip.open(path, 'rb')", False),
         ("read_text(path)", False),
+        ("text_files.read_text(path)", False),
     ],
 )
 def test_what_goes_by_the_locale_is_found(code, found):
