@@ -8,29 +8,18 @@ are found by their pixels, equal to the last bit: what was cropped, recoloured o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.source import Indices
-
-if TYPE_CHECKING:
-    from fedunlearn.data.federated import FederatedData
 
 LISTED = 20
 """So many sets of clients are listed whose images lie elsewhere too, those with most first."""
 NAMED = 5
 """So many clients of a set are named."""
-
-
-def content_numbers(images: Tensor) -> Indices:
-    """Return a number per image, int64, (n,): equal for equal pixels, and for others with 64-bit certainty."""
-    rows = images.detach().cpu().flatten(1).contiguous().numpy()
-    digests = b"".join(blake2b(row, digest_size=8).digest() for row in rows)
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
 def count_duplicates(data: FederatedData, together: Iterable[tuple[int, ...]] = ()) -> dict[str, Any]:

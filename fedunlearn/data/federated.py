@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedunlearn.data.duplicates import content_numbers
+from fedunlearn.data.content import content_numbers
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.pixels import Pixels
 from fedunlearn.data.slice_index import SliceIndex as SliceIndex

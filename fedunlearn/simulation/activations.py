@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fedunlearn.evaluation.forward import evaluating
-from fedunlearn.models.draws import kept_generators
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.models.global_generators import kept_generators
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import Recipe
 

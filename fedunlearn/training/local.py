@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
-from fedunlearn.models.draws import own_draws
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.models.global_generators import own_draws
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training.batch_sizes import batch_sizes, least_batch
 from fedunlearn.training.large_sgd import LargeSGD

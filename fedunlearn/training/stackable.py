@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import vmap
 
-from fedunlearn.models.draws import draws_itself, kept_generators
+from fedunlearn.models.draws import draws_itself
+from fedunlearn.models.global_generators import kept_generators
 from fedunlearn.training.grouped import Grouped, can_group
 from fedunlearn.training.hollow import fill, hollow
 from fedunlearn.training.recipe import CLASSIFY, Recipe

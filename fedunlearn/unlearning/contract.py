@@ -20,34 +20,12 @@ from torch import Tensor, nn
 from fedunlearn.config.toml_tree import checked
 from fedunlearn.data.augmentation import Augmentation
 from fedunlearn.errors import UserError
-from fedunlearn.models.draws import own_draws
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.models.global_generators import own_draws
 from fedunlearn.training.batch_sizes import least_batch
 from fedunlearn.training.recipe import Loss
+from fedunlearn.unlearning.examples import Examples as Examples
 from fedunlearn.unlearning.needs import Needs, check_examples, check_lengths, check_model
-
-
-class Examples(NamedTuple):
-    """Images and what is to be said of them, on the model's device and in its dtype.
-
-    Attributes
-    ----------
-    images : Tensor, shape (n, channels, height, width)
-    labels : Tensor, shape (n,) or (n, height, width)
-        Classes (int64), or masks.
-    """
-
-    images: Tensor
-    labels: Tensor
-
-    @property
-    def size(self) -> int:
-        """Number of examples; ``len`` is that of the pair."""
-        return len(self.labels)
-
-    def select(self, rows: Tensor) -> Examples:
-        """Return some of them, in the order of ``rows``."""
-        return Examples(self.images.index_select(0, rows), self.labels.index_select(0, rows))
 
 
 class Report(NamedTuple):

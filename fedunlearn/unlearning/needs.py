@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,9 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
-
-if TYPE_CHECKING:
-    from fedunlearn.unlearning.contract import Examples
+from fedunlearn.unlearning.examples import Examples
 
 
 @dataclass(frozen=True)

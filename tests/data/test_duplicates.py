@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.data import duplicates as module
-from fedunlearn.data.duplicates import content_numbers, count_duplicates, in_words
+from fedunlearn.data.content import content_numbers
+from fedunlearn.data.duplicates import count_duplicates, in_words
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.holdings import holdings
 from fedunlearn.data.partition import Partition

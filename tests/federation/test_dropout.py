@@ -11,8 +11,9 @@ from fedunlearn.errors import UserError
 from fedunlearn.federation.answers import RoundWork
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.worker import Unit, Worker
-from fedunlearn.models.draws import draws_at_random, own_draws
+from fedunlearn.models.draws import draws_at_random
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.models.global_generators import own_draws
 from fedunlearn.models.state import ModelState
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import train_local, train_stack
