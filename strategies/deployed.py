@@ -18,14 +18,17 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn import resident
-from fedunlearn.config import Experiment
+from fedunlearn.config import Experiment, GuardConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.data.export import read_part
 from fedunlearn.deployment.server_settings import ServerSettings, open_folder
 from fedunlearn.deployment.supervise import holder_name
 from fedunlearn.errors import RunError
+from fedunlearn.federation.answers import Answers
 from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.sums import BlockSum
 from fedunlearn.federation.superlink_grid import superlink_grid
+from fedunlearn.models.state import ModelState
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.requests.clerk import Clerk
 from fedunlearn.requests.keys import find_key
@@ -36,10 +39,13 @@ from fedunlearn.runs.metrics_log import MetricsLog
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.simulation.branches import branches
 from strategies.conduct import Conduct
+from strategies.docket import Docket
 from strategies.live_evaluation import evaluation_of
 from strategies.live_service import LEASE_SECONDS, TAKEOVER_SECONDS, serve_live
 from strategies.nodes import Nodes
+from strategies.plan import RoundPlan
 from strategies.rounds import RoundReport
+from strategies.screening import Known, screened
 from strategies.server_app import serve
 
 POLL_SECONDS = 1.0
@@ -177,10 +183,12 @@ def server_data(experiment: Experiment, settings: ServerSettings) -> FederatedDa
 class Deployed(Conduct):
     """The conduct of a federation whose nodes are other machines: they come and go, and are held against a roster.
 
-    One that runs out of memory has failed alone, and is no sign of the others.
+    One that runs out of memory has failed alone, and is no sign of the others. What the guard of a live federation
+    bounds is not bounded here; only nobody may make the model infinite without being named.
     """
 
     tolerant = True
+    wants_updates = True
 
     def __init__(self, known: Nodes) -> None:
         super().__init__()
@@ -190,6 +198,13 @@ class Deployed(Conduct):
         """Return client number → node id of everybody who is there now."""
         self._known.refresh(grid)
         return self._known.there
+
+    def screened(
+        self, plan: RoundPlan, docket: Docket, answers: Answers, model: ModelState, *, routine: bool
+    ) -> dict[int, str]:
+        """Refuse whoever makes the sum overflow."""
+        assert not isinstance(answers.retained, BlockSum)
+        return screened(answers.retained, model, Known(), GuardConfig(enabled=False), {})[0]
 
 
 def await_nodes(

@@ -87,6 +87,15 @@ def test_who_sends_the_opposite_is_not_found_out():
     assert outcome("forget-opposite", ask=ROUNDS // 2).requests == ("forgotten", "forgotten")
 
 
+@pytest.mark.parametrize(("clients", "scale"), [(2, 2.0), (5, 1.0), (10, 2.0)])
+@pytest.mark.parametrize("partition", ["IID", "Dirichlet(0.1)"])
+def test_honest_requests_are_served(partition, clients, scale):
+    """And nobody's answer is refused; the benchmark tries more of them."""
+    found = Job(partition, "mean", "honest", 3, ROUNDS, clients, scale).run()
+    assert set(found.requests) <= set(hostile.SERVED) and len(found.requests) == 1
+    assert found.refusals == 0
+
+
 # -- the command -------------------------------------------------------------------------------------------
 
 

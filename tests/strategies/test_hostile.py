@@ -11,10 +11,13 @@ from fedunlearn.federation.robust import Aggregation
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.requests import LIVE_BRANCH
 from strategies.base import UnlearningStrategy
+from strategies.deployed import Deployed
+from strategies.nodes import Nodes
 from strategies.rounds import QuorumMissedError
 from tests.federation.contributions import bits
 from tests.strategies.living import Living
 from tests.strategies.tiny import (
+    NUM_CLIENTS,
     Clients,
     Federation,
     averaged,
@@ -94,6 +97,21 @@ def test_where_everybody_is_hostile_the_quorum_is_missed_and_nothing_is_saved(tm
     with pytest.raises(QuorumMissedError, match=r"client 0: refused: num-examples times its update"):
         living.serve()
     assert living.checkpoints.latest().round == 1
+
+
+@pytest.mark.parametrize("quorum", [0.5, 1.0])
+def test_in_a_deployment_without_requests_the_sender_is_named_too(quorum):
+    """There is no guard; the run goes on by its quorum, or stops with the name."""
+    federation = Federation(settings(quorum=quorum), Clients(only(HUGE, client=4, rounds=[2])))
+    conduct = Deployed(Nodes(NUM_CLIENTS))
+    if quorum == 1.0:
+        with pytest.raises(QuorumMissedError, match="client 4: refused: num-examples times its update"):
+            federation.run(UnlearningStrategy, 3, conduct=conduct)
+        return
+    federation.run(UnlearningStrategy, 3, conduct=conduct)
+    assert list(federation.report(2).failed) == [4]
+    expected = averaged(federation.weights(1), 2, [0, 1, 2, 3, 5])
+    assert torch.allclose(federation.weights(2).double(), expected, atol=1e-6)
 
 
 class Dividing(UnlearningStrategy):
