@@ -225,6 +225,8 @@ class LedgerModel(RuleBasedStateMachine):
             for key in [key for key in table if key[0] == "a"]:
                 del table[key]
             table.update({("a", key[1]): _copy(value) for key, value in list(table.items())})
+        asked = {name: who for (branch, name), who in self.asked_by.items() if branch == "b"}
+        self.asked_by = {(branch, name): who for branch in ("a", "b") for name, who in asked.items()}
         self.keys = {key: name for key, name in self.keys.items() if key[0] == "b"}
         self.heads = [kept for kept in self.heads if kept[0] == "b"]
         self.trail = [e for e in self.trail if e[0] == "b"]
