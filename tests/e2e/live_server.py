@@ -127,7 +127,8 @@ CALLS: tuple[tuple[str, Any, str, Condition], ...] = (
     ("the measures of a stage are written", Ledger, "note_measures", always),
     ("the clerk attends", Clerk, "attend", always),
     ("earlier weights are purged", retention, "purge", always),
-    ("a certificate is written", certificate, "write", always),
+    ("a certificate is prepared", certificate, "prepare", always),
+    ("certificates are published", certificate, "publish", always),
     ("a transaction is committed", Store, "rows", _commits),
 )
 """The calls before and after which the server can die, and which of them are meant."""
