@@ -65,6 +65,17 @@ def test_a_number_that_was_given_out_again_is_another_process() -> None:
         f"{HERE} {2**80} 1",
         f"{HERE} ²  1",
     ],
+    ids=(
+        *(
+            "empty",
+            "a word",
+            "without a place",
+            "another boot",
+            "another pid namespace",
+            "another time namespace",
+        ),
+        *("negative", "zero", "no number", "huge", "superscript"),
+    ),
 )
 def test_of_another_machine_or_container_and_of_nonsense_nothing_is_known(process: str) -> None:
     assert not is_dead(process)
