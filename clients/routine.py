@@ -11,6 +11,7 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
+from clients.routine_progress import RoutineProgress
 from fedunlearn import resident
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.catalogue import QUALITY
@@ -79,7 +80,8 @@ class Routine(ABC):
         ran = chosen.dumps()  # as it was understood: the server holds it against what it asked for
         if not forget.size:
             return LocalResult(0, 0.0, ran)
-        told: list[float] = []
+        whose = str(Assignment.loads(config[ASSIGNMENT])) if ASSIGNMENT in config else f"client {client}"
+        progress = RoutineProgress(f"{whose}: {chosen.method.name}")
         found = chosen.method(
             self.model,
             forget,
@@ -87,14 +89,14 @@ class Routine(ABC):
             settings=chosen.settings,
             generator=torch_generator(int(config["seed"]), "routine", int(config["round"]), client),
             conditions=Conditions(
-                progress=lambda report: told.append(report.loss),
+                progress=progress,
                 augmentation=self._recipe.augmentation,
                 loss=self._recipe.loss,
                 pixel_std=self._place.data.pixel_std,
             ),
         )
         self.model.load(found.vector, found.buffers())
-        return LocalResult(forget.size, told[-1] if told else 0.0, ran)
+        return LocalResult(forget.size, progress.loss, ran)
 
     def _forget_and_retain(self, client: int, config: Config) -> tuple[Examples, Examples]:
         if ASSIGNMENT not in config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
+from fedunlearn.federation.local_methods import Chosen
 from fedunlearn.simulation.branches import Branch, branches
 from fedunlearn.simulation.planned_rounds import kept, planned
+from fedunlearn.unlearning.contract import Passes
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class BranchForecast:
     rounds : int
         At most; a timeline may stop before.
     client_epochs : int
-        Local epochs over all clients and rounds.
+        Local epochs over all clients and rounds; of a local routine its passes over the client's data, rounded up.
     examples : int
         Training examples seen.
     checkpoints : int
@@ -45,20 +48,38 @@ def forecast_branches(experiment: Experiment, seed: int, data: FederatedData) ->
 def _branch(
     experiment: Experiment, branch: Branch, data: FederatedData, parts: Mapping[int, int]
 ) -> BranchForecast:
-    clients = examples = 0
-    sizes = data.clients.sizes
+    client_epochs = examples = 0.0
+    sizes, epochs, passes = data.clients.sizes, experiment.train.local_epochs, _passes(branch)
     for plan, rounds in planned(experiment, branch):
         # Nobody trains and is forgotten in one round. Parts that overlap are counted as if they did not: a forecast.
+        left_out = {k: sum(parts[number] for number in numbers) for k, numbers in plan.without.items()}
         seen = int(sizes[np.fromiter(plan.train, dtype=np.int64)].sum())
-        seen += sum(parts[number] if number in parts else int(sizes[number]) for number in plan.forget)
-        seen -= sum(parts[number] for left_out in plan.without.values() for number in left_out)
-        clients += rounds * (len(plan.train) + len(plan.forget))
-        examples += rounds * seen
-    epochs = experiment.train.local_epochs
+        seen -= sum(left_out.get(k, 0) for k in plan.train)
+        client_epochs += rounds * epochs * len(plan.train)
+        examples += rounds * epochs * seen
+        for number in plan.forget:
+            own = int(sizes[data.parts.owner(number)]) - left_out.get(number, 0)
+            forget = parts.get(number, own)
+            if passes is None:
+                client_epochs += rounds * epochs
+                examples += rounds * epochs * forget
+            elif forget:
+                retain = max(own - forget, 0)
+                cost = passes.forget * forget + passes.retain * retain
+                client_epochs += rounds * cost / (forget + retain)
+                examples += rounds * cost
     return BranchForecast(
         branch=branch,
         rounds=branch.rounds,
-        client_epochs=clients * epochs,
-        examples=examples * epochs,
+        client_epochs=math.ceil(client_epochs),
+        examples=math.ceil(examples),
         checkpoints=kept(branch, branch.first_round + 1),
     )
+
+
+def _passes(branch: Branch) -> Passes | None:
+    """Return how often whoever is forgotten goes over its data; None: it trains as usual."""
+    if branch.method is None or branch.method.routine is None:
+        return None
+    chosen = Chosen.of(branch.method.routine, branch.method.settings)
+    return chosen.method.passes(chosen.settings)

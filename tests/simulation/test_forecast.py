@@ -17,7 +17,7 @@ from fedunlearn.simulation.forecast import duration, forecast, show, size
 from fedunlearn.simulation.memory import WORKSPACE
 from strategies.server_app import plans
 from tests.clients import sites
-from tests.e2e.tiny import tiny
+from tests.e2e.tiny import TINY, tiny
 from tests.simulation.scripted import TARGETS, TIMELINE
 
 PARAMETERS = 64 * 8 + 8 + 8 * 4 + 4
@@ -318,3 +318,40 @@ def test_sizes_for_people(value, text):
 )
 def test_durations_for_people(seconds, text):
     assert duration(seconds) == text
+
+
+# -- local routines ----------------------------------------------------------------------------------------
+
+
+def of_routine(routine, settings, *overrides, text=TINY):
+    """Return the forecast of the one branch in which a client runs a routine, and its data."""
+    method = f'method=[{{name="local-routine", routine="{routine}", settings={settings}}}]'
+    experiment = tiny(method, "recover.max-rounds=1", *overrides, text=text)
+    (found,) = (b for b in forecast(experiment).branches if b.branch.kind == "method")
+    return found, resident.data_of(experiment, 1)
+
+
+def test_a_client_that_forgets_by_a_routine_costs_the_passes_of_the_routine():
+    found, data = of_routine("gradient-ascent", "{epochs=1_000_000_000}", "train.local-epochs=2")
+    assert (found.rounds, found.client_epochs) == (1, 10**9)
+    assert found.examples == 10**9 * int(data.clients.sizes[1])
+
+
+def test_of_a_part_a_routine_costs_its_passes_over_that_part_and_over_the_rest():
+    """Passes(forget=1.5, retain=3) for two epochs of SCRUB, one of them an ascent, without rewinding."""
+    settings = "{epochs=2, msteps=1, rewind=false}"
+    half = TINY.replace("targets = [[1]]", "target = [{clients = [1], samples = 0.5}]")
+    found, data = of_routine("scrub", settings, text=half)
+    size = int(data.clients.sizes[1])
+    forget = round(0.5 * size)
+    assert found.examples == 1.5 * forget + 3 * (size - forget)
+    assert found.client_epochs == -(-found.examples // size), (
+        "passes over all of the client's data, rounded up"
+    )
+
+
+def test_rounds_in_which_others_train_beside_a_routine_and_recover_count_as_usual():
+    found, data = of_routine("gradient-ascent", "{epochs=7}", "recover.max-rounds=3", "train.local-epochs=2")
+    others = int(data.clients.sizes.sum() - data.clients.sizes[1])
+    assert found.client_epochs == 7 + 2 * 2 * 3
+    assert found.examples == 7 * int(data.clients.sizes[1]) + 2 * 2 * others
