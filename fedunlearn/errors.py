@@ -5,6 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+NOT_FINITE = "holds NaN or Inf"
+"""How a reason ends where weights, or an update of them, are no numbers: training has diverged."""
+
 
 def one_line(text: str) -> str:
     """Return a message without what would break its line or command a terminal: a path or a key may hold anything."""

@@ -15,8 +15,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedunlearn.errors import UserError
-from fedunlearn.federation.answers import NOT_FINITE, ROUTINE, Answers, RoundTrainer, RoundWork
+from fedunlearn.errors import NOT_FINITE, UserError
+from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution

@@ -10,8 +10,8 @@ from logging import WARNING
 from flwr.app import MetricRecord
 from flwr.common.logger import log
 
-from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import NOT_FINITE, Answers
+from fedunlearn.errors import NOT_FINITE, RunError
+from fedunlearn.federation.answers import Answers
 from fedunlearn.federation.sums import BlockSum, all_finite
 from fedunlearn.models.state import ModelState
 from strategies.plan import RoundPlan

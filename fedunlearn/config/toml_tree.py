@@ -102,6 +102,22 @@ def checked(tree: Tree) -> Tree:
     return tree
 
 
+def check_names(kind: Any, given: Mapping[str, Any]) -> None:
+    """Refuse keywords of which a dataclass that is made in Python has no field.
+
+    Raises
+    ------
+    ConfigError
+        At the first; the place is the name of the class.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name, value in given.items():
+        if name not in known:
+            raise Origin(kind.__name__).error(
+                name, value, _unknown(name, known, "", f"{kind.__name__} takes")
+            )
+
+
 def _as_python(value: Any) -> Any:
     """Return a NumPy number as the plain one, anything else as it is."""
     return value.item() if isinstance(value, numbers.Real) and hasattr(value, "item") else value
@@ -251,12 +267,12 @@ def _within(path: str, outer: str) -> bool:
     return path == outer or path.startswith((f"{outer}.", f"{outer}["))
 
 
-def _unknown(key: str, known: Iterable[str], prefix: str) -> str:
+def _unknown(key: str, known: Iterable[str], prefix: str, whose: str = "the keys at the top are") -> str:
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1)
     if close:
         return f"unknown key; did you mean {prefix}{close[0]}?"
-    owner = f"{prefix.removesuffix('.')} takes" if prefix else "the keys at the top are"
+    owner = f"{prefix.removesuffix('.')} takes" if prefix else whose
     return f"unknown key; {owner} {', '.join(known)}"
 
 

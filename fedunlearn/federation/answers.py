@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fedunlearn.errors import NOT_FINITE
 from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.models.state import ModelState
@@ -51,9 +52,6 @@ MOST_EXAMPLES = 2**31 - 1
 
 VARIANCE = "running_var"
 """How PyTorch calls the buffers of variances, at the end of their names."""
-
-NOT_FINITE = "holds NaN or Inf"
-"""How a reason ends for which an update is refused that is no numbers: training has diverged."""
 
 Config = Mapping[str, Any]
 """What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""

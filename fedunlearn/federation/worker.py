@@ -11,10 +11,9 @@ import torch
 from flwr.common.logger import log
 from torch import Tensor
 
-from fedunlearn.errors import UserError
+from fedunlearn.errors import NOT_FINITE, UserError
 from fedunlearn.federation.answers import (
     FORGET,
-    NOT_FINITE,
     OTHER_WORK,
     TALLY,
     TRAIN,

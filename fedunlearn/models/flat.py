@@ -52,7 +52,8 @@ class FlatModel:
     Raises
     ------
     UserError
-        The module has no parameters, or one that does not require a gradient: all that is in the vector moves.
+        It is no module; or one without parameters, or with one that does not require a gradient: all that is in the
+        vector moves.
     """
 
     def __init__(
@@ -139,8 +140,11 @@ class FlatModel:
         self._dropped = True
 
 
-def _check(module: nn.Module) -> None:
-    named, kind = dict(module.named_parameters()), type(module).__name__
+def _check(module: object) -> None:
+    kind = type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise UserError(f"the model is a {kind}, and must be a torch.nn.Module")
+    named = dict(module.named_parameters())
     if not named:
         raise UserError(f"the model ({kind}) has no parameters; there is nothing in it that could be trained")
     for name, parameter in named.items():

@@ -100,6 +100,8 @@ def method(name: str) -> Method:
     ConfigError
         There is none of that name, or what another package provides under it is broken.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"routine = {name!r}: must be a name, such as 'salun'")
     if name in methods():
         return methods()[name]
     broken = discover().broken

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import inf
+from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -25,7 +26,14 @@ from fedunlearn.models.global_generators import own_draws
 from fedunlearn.training.batch_sizes import least_batch
 from fedunlearn.training.recipe import Loss
 from fedunlearn.unlearning.examples import Examples as Examples
-from fedunlearn.unlearning.needs import Needs, check_examples, check_lengths, check_model
+from fedunlearn.unlearning.needs import (
+    Needs,
+    check_examples,
+    check_model,
+    check_pair,
+    check_result,
+    check_tools,
+)
 
 
 class Report(NamedTuple):
@@ -77,12 +85,17 @@ class Conditions:
     least_batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.clip_norm is not None and not 0 < self.clip_norm < inf:
+        if self.clip_norm is not None and not _positive(self.clip_norm):
             raise UserError(f"clip_norm = {self.clip_norm}: must be > 0 and finite, or None")
-        if not self.pixel_std or not all(0 < std < inf for std in self.pixel_std):
+        stds = self.pixel_std
+        if not isinstance(stds, tuple | list) or not stds or not all(_positive(std) for std in stds):
             raise UserError(
-                f"pixel_std = {self.pixel_std}: must be numbers > 0, one for all channels or one for each"
+                f"pixel_std = {stds}: must be numbers > 0 in a tuple, one for all channels or one for each"
             )
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, Real) and 0 < float(value) < inf
 
 
 PLAIN = Conditions()
@@ -210,8 +223,9 @@ class Method:
         ConfigError
             A setting is outside of what its annotation allows.
         UserError
-            The method cannot do what is asked, by name: its ``needs`` are not met, or examples are none (not finite,
-            labels that are no classes of the model, lengths that differ).
+            The method cannot do what is asked, by name: its ``needs`` are not met; model, generator or examples are
+            none (not wrapped, arrays, not finite, labels that are no classes of the model, lengths that differ); or
+            it has diverged, and what it made is not finite.
         TypeError
             The settings are another method's, or what the method's function returned is no model.
         """
@@ -219,12 +233,11 @@ class Method:
         if not isinstance(settings, self.settings):
             raise TypeError(f"{self.name} takes {self.settings.__name__}, not {type(settings).__name__}")
         checked(settings)
-        if generator.device.type != "cpu":
-            raise UserError(
-                f"{self.name}: the generator is on {generator.device}; give one of the processor's"
-            )
-        check_lengths(self.name, "to forget", forget)
-        check_lengths(self.name, "to retain", retain)
+        check_tools(self.name, model, generator)
+        check_pair(self.name, "to forget", forget)
+        check_pair(self.name, "to retain", retain)
+        if not isinstance(conditions, Conditions):
+            raise UserError(f"{self.name}: conditions are a {type(conditions).__name__}; give Conditions(…)")
         if forget.size == 0:
             return model.copy()
         needs = self.needs(settings)
@@ -239,6 +252,7 @@ class Method:
                 f"{self.name}: returned a {type(found).__name__}, and must return a "
                 "fedunlearn.models.flat.FlatModel: model.copy(), changed"
             )
+        check_result(self.name, found, steps="lr" in self.defaults)
         _set_mode(found.module, model.module)
         return found
 
@@ -253,7 +267,7 @@ class Method:
         check_examples(self.name, "to forget", forget, forget, outputs)
         check_examples(self.name, "to retain", retain, forget, outputs)
         if conditions.held_out is not None:
-            check_lengths(self.name, "held out", conditions.held_out)
+            check_pair(self.name, "held out", conditions.held_out)
             check_examples(self.name, "held out", conditions.held_out, forget, outputs)
         if needs.retained and retain.size == 0:
             raise UserError(

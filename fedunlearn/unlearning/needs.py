@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedunlearn.errors import UserError
+from fedunlearn.errors import NOT_FINITE, UserError
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.unlearning.examples import Examples
 
@@ -42,6 +42,44 @@ class Needs:
     labels: bool = True
     statistics: bool = False
     last_layer: Literal["any", "linear", "own"] = "any"
+
+
+def check_tools(method: str, model: object, generator: object) -> None:
+    """Refuse a model that is not wrapped, and a generator that is none of the processor's."""
+    if not isinstance(model, FlatModel):
+        kind = type(model).__name__
+        remedy = (
+            "wrap it: FlatModel(module)" if isinstance(model, nn.Module) else "FlatModel(module) makes one"
+        )
+        raise UserError(
+            f"{method}: the model is a {kind}, and must be a fedunlearn.models.flat.FlatModel; {remedy}"
+        )
+    if not isinstance(generator, torch.Generator):
+        raise UserError(
+            f"{method}: generator = {generator!r}: must be a torch.Generator, such as "
+            "torch.Generator().manual_seed(1)"
+        )
+    if generator.device.type != "cpu":
+        raise UserError(f"{method}: the generator is on {generator.device}; give one of the processor's")
+
+
+def check_result(method: str, model: FlatModel, *, steps: bool) -> None:
+    """Refuse weights or buffers, such as statistics, that a method has made no numbers of.
+
+    Parameters
+    ----------
+    steps
+        Whether the method takes gradient steps, which may be too long.
+
+    Raises
+    ------
+    UserError
+        A line that ends with :data:`~fedunlearn.errors.NOT_FINITE`, by which a federation tells that it has diverged.
+    """
+    values = [model.vector, *(b for b in model.module.buffers() if b.is_floating_point())]
+    if not all(bool(torch.isfinite(each).all()) for each in values):
+        remedy = "a smaller lr, or clip_norm, is the first thing to try" if steps else "try other settings"
+        raise UserError(f"{method}: diverged; {remedy}: the model that it made {NOT_FINITE}")
 
 
 def check_model(method: str, needs: Needs, model: FlatModel, images: Tensor) -> Tensor:
@@ -86,8 +124,25 @@ def check_model(method: str, needs: Needs, model: FlatModel, images: Tensor) -> 
     return outputs[:1]
 
 
-def check_lengths(method: str, what: str, examples: Examples) -> None:
-    """Refuse examples with more images than labels, or fewer."""
+def check_pair(method: str, what: str, examples: object) -> None:
+    """Refuse what is no images with a label each: another object, arrays, one number, lengths that differ."""
+    if not isinstance(examples, Examples):
+        raise UserError(
+            f"{method}: what is {what} is a {type(examples).__name__}; give it as "
+            "fedunlearn.unlearning.Examples(images, labels)"
+        )
+    given: dict[str, object] = examples._asdict()
+    for name, values in given.items():
+        if not isinstance(values, Tensor):
+            remedy = "torch.as_tensor() makes one of an array or a list"
+            raise UserError(
+                f"{method}: {name} {what} are a {type(values).__name__}, and must be a torch.Tensor; {remedy}"
+            )
+        if values.dim() == 0:
+            raise UserError(
+                f"{method}: {name} {what} are a single number, without an axis of examples; of one example, too, "
+                "give images and labels of shape (1, …), such as images[:1]"
+            )
     images, labels = examples
     if len(images) != len(labels):
         raise UserError(
@@ -113,11 +168,6 @@ def check_examples(method: str, what: str, examples: Examples, like: Examples, o
         It names the method, the examples and what is wrong with which of them.
     """
     images, labels = examples
-    if not len(labels):
-        return
-        raise UserError(
-            f"{method}: there are {len(images)} images {what} and {len(labels)} labels; give each its own"
-        )
     if not len(labels):
         return
     if images.shape[1:] != like.images.shape[1:] or images.dtype != like.images.dtype:

@@ -62,9 +62,11 @@ forgotten = salun(
 `model` is a `fedunlearn.models.flat.FlatModel` around any `torch.nn.Module` all of whose parameters require a
 gradient, and stays as it is. The one that comes back is in the same mode, training or evaluation, layer by layer.
 The same generator gives the same bits, dropout included, and PyTorch's global generator stays where it was. Images
-that are not finite, labels that are no classes of the model, and models that a method cannot work on are refused in
-one line. Beside the papers' code, run on the same model and batches: [fidelity.md](fidelity.md). On tables and
-trees: [unlearning-tabular.md](unlearning-tabular.md).
+that are not finite, labels that are no classes of the model, models that a method cannot work on, misspelt settings,
+and what is of another kind altogether (a module that is not wrapped, NumPy arrays, a tuple for `Examples`) are
+refused in one line, a `fedunlearn.errors.UserError`. So is a result that is not finite: a method that diverges raises
+that error and returns nothing. Beside the papers' code, run on the same model and batches:
+[fidelity.md](fidelity.md). On tables and trees: [unlearning-tabular.md](unlearning-tabular.md).
 
 ## A method of your own
 

@@ -1,8 +1,10 @@
 """Every setting of every routine has bounds, and one reader holds them: in a file, a message and in Python."""
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 import typing
 
 import numpy as np
@@ -85,6 +87,34 @@ def test_what_lies_between_two_numbers_that_are_taken_is_taken(name, key):
     held = [all(each.holds(value) for each in conditions) for value in sorted(tried)]
     first, last = held.index(True), len(held) - held[::-1].index(True)
     assert all(held[first:last]) and not held[0]
+
+
+@pytest.mark.parametrize(("name", "key"), ALL)
+def test_a_key_that_is_misspelt_is_named_with_the_right_one(name, key):
+    kind = METHODS[name].settings
+    wrong = key[:-2] + key[:-3:-1] if len(key) > 2 and key[-1] != key[-2] else f"{key}x"
+    for make in (kind, lambda **given: dataclasses.replace(kind(), **given)):
+        with pytest.raises(ConfigError) as error:
+            make(**{wrong: 3})
+        assert str(error.value).startswith(f"{wrong} = 3 ({kind.__name__}): unknown key; ")
+        assert key in str(error.value)
+        with pytest.raises(ConfigError) as error:
+            make(zzz=3)
+        known = ", ".join(field.name for field in dataclasses.fields(kind))
+        assert str(error.value) == f"zzz = 3 ({kind.__name__}): unknown key; {kind.__name__} takes {known}"
+
+
+def test_the_typo_of_an_afternoon():
+    with pytest.raises(ConfigError, match=r"^epocs = 3 \(SalUn\): unknown key; did you mean epochs\?$"):
+        METHODS["salun"].settings(epocs=3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_a_dataclass_as_any_other(name):
+    settings = METHODS[name].settings()
+    for again in (copy.copy(settings), copy.deepcopy(settings), pickle.loads(pickle.dumps(settings))):
+        assert again == settings and dataclasses.asdict(again) == dataclasses.asdict(settings)
+    assert METHODS[name].settings(*dataclasses.astuple(settings)) == settings
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -238,16 +238,141 @@ def test_images_of_two_forms_are_refused(method):
     assert "must be as those to forget" in refused(method, tiny.flat(), FORGET, other)
 
 
+# -- what is of another kind altogether ------------------------------------------------------------------------
+
+
+def test_a_module_that_is_not_wrapped_is_refused(method):
+    for forget in (FORGET, NOTHING):
+        assert refused(method, tiny.network(), forget) == (
+            f"{method.name}: the model is a Sequential, and must be a fedunlearn.models.flat.FlatModel; wrap it: "
+            "FlatModel(module)"
+        )
+    assert "the model is a OrderedDict, and must be a fedunlearn.models.flat.FlatModel" in refused(
+        method, tiny.network().state_dict()
+    )
+
+
+def test_what_is_no_module_is_not_wrapped():
+    for model in (tiny.flat(), tiny.network().state_dict(), None):
+        with pytest.raises(UserError, match=r"^the model is a \w+, and must be a torch\.nn\.Module$"):
+            FlatModel(model)
+
+
+@pytest.mark.parametrize("generator", [7, None, "cpu"])
+def test_a_generator_is_one(method, generator):
+    assert refused(method, tiny.flat(), generator=generator) == (
+        f"{method.name}: generator = {generator!r}: must be a torch.Generator, such as "
+        "torch.Generator().manual_seed(1)"
+    )
+
+
+def in_each_place(method, examples):
+    """Return the lines by which examples are refused: to forget, to retain, held out."""
+    model = tiny.flat()
+    return {
+        "to forget": refused(method, model, examples),
+        "to retain": refused(method, model, FORGET, examples),
+        "held out": refused(method, model, conditions=Conditions(held_out=examples)),
+    }
+
+
+@pytest.mark.parametrize("other", [tuple(FORGET), list(FORGET), FORGET.images, 7])
+def test_examples_are_called_so(method, other):
+    for what, message in in_each_place(method, other).items():
+        assert message == (
+            f"{method.name}: what is {what} is a {type(other).__name__}; give it as "
+            "fedunlearn.unlearning.Examples(images, labels)"
+        )
+
+
+def test_no_retained_examples_are_not_none(method):
+    assert "what is to retain is a NoneType" in refused(method, tiny.flat(), FORGET, None)
+
+
+@pytest.mark.parametrize("name", Examples._fields)
+@pytest.mark.parametrize("kind", ["ndarray", "list"])
+def test_arrays_and_lists_are_refused_as_such(method, name, kind):
+    values = getattr(FORGET, name).numpy()
+    other = FORGET._replace(**{name: values if kind == "ndarray" else values.tolist()})
+    for what, message in in_each_place(method, other).items():
+        assert message.startswith(f"{method.name}: {name} {what} are a {kind}, and must be a torch.Tensor;")
+
+
+@pytest.mark.parametrize("name", Examples._fields)
+def test_one_example_has_an_axis_of_examples_too(method, name):
+    single = FORGET._replace(**{name: torch.tensor(1)})
+    for what, message in in_each_place(method, single).items():
+        assert message.startswith(f"{method.name}: {name} {what} are a single number, without an axis of")
+
+
+def test_conditions_are_some(method):
+    for conditions in ({"clip_norm": 1.0}, None):
+        message = refused(method, tiny.flat(), conditions=conditions)
+        assert message.startswith(f"{method.name}: conditions are a ")
+
+
+@pytest.mark.parametrize("name", [None, 7, ["salun"]])
+def test_a_method_is_found_by_a_name(name):
+    with pytest.raises(UserError, match=r"^routine = .*: must be a name, such as 'salun'$"):
+        unlearning.method(name)
+
+
+# -- what comes out --------------------------------------------------------------------------------------------
+
+
+STEPS = [name for name, method in METHODS.items() if "lr" in method.defaults]
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_are_no_numbers_are_not_returned(name):
+    """Steps nearly as long as can be asked for."""
+    method, model = METHODS[name], FlatModel(modules.around(nn.BatchNorm1d(5)))
+    forget, retain = (Examples(part.images.float(), part.labels) for part in (FORGET, RETAIN))
+    settings = replace(quick(method), lr=1e37, epochs=3)
+    assert refused(method, model, forget, retain, settings=settings) == (
+        f"{name}: diverged; a smaller lr, or clip_norm, is the first thing to try: the model that it made "
+        "holds NaN or Inf"
+    )
+
+
+def spoiling(method, where):
+    """Return a method whose function leaves one number that is none in what it returns."""
+
+    def unlearn(model, forget, retain, *, settings, generator, conditions):
+        found = model.copy()
+        where(found).view(-1)[0] = torch.inf
+        return found
+
+    return replace(method, unlearn=unlearn)
+
+
+@pytest.mark.parametrize(
+    "where", [lambda m: m.vector, lambda m: dict(m.module.named_buffers())["2.running_var"]]
+)
+def test_one_number_that_is_none_is_enough_in_weights_and_in_statistics(method, where):
+    message = refused(spoiling(method, where), tiny.flat(norm=True))
+    remedy = (
+        "a smaller lr, or clip_norm, is the first thing to try"
+        if method.name in STEPS
+        else "try other settings"
+    )
+    assert message == f"{method.name}: diverged; {remedy}: the model that it made holds NaN or Inf"
+
+
+# -- conditions ------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         *(
             ({"clip_norm": norm}, "^clip_norm = .*: must be > 0 and finite, or None$")
-            for norm in (0, -1.0, float("nan"))
+            for norm in (0, -1.0, float("nan"), "1", torch.ones(2))
         ),
         *(
             ({"pixel_std": std}, "^pixel_std = .*: must be numbers > 0")
-            for std in ((), (0.0,), (1.0, float("inf")))
+            for std in ((), (0.0,), (1.0, float("inf")), 0.5, ("a",), torch.ones(3))
         ),
     ],
 )
