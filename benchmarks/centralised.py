@@ -155,11 +155,8 @@ def hosted(scores: Scores) -> str:
         at = scores.judged_at(label) or ""
         rounds, never, of = scores.recovery(label)
         seconds = scores.cost(label, "unlearned", "seconds")
-        ended = [scores.cost(label, moment, "seconds") for moment in ("recovered", at)]
-        spent, whole = (
-            next((s for s in ended if s is not None), None),
-            scores.cost("retrain", "request", "seconds"),
-        )
+        spent = scores.cost(label, at, "seconds")
+        whole = scores.cost_beside(label, at, "retrain", at, "seconds")
         share = f"{number(100 * spent / whole)} %" if spent is not None and whole else NOTHING
         rows.append(
             [

@@ -32,9 +32,9 @@ HEADINGS = (*(heading for heading, _, _ in TERMS), "Avg. Gap", "ToW", "unlearnin
 LEGEND = (
     "UA = 100 − forget accuracy, RA, TA: retain and test accuracy (where whole classes are forgotten, of the other "
     "classes), MIA-eff. = 100 − MIA-SVC, all in %, in brackets the |gap| to retraining; Avg. Gap: the mean of the "
-    "four; ToW: product of 1 − |gap| of UA, RA, TA; wall time of unlearning and of recovery, and both as a share of "
-    "retraining's; ± standard deviation over seeds and requests; n: cases (a seed and what is forgotten) that all "
-    "methods have, 1/2: one of two"
+    "four; ToW: product of 1 − |gap| of UA, RA, TA; wall time of unlearning, of recovery, which is the rounds from "
+    "then until the moment named, and both as a share of retraining's until that moment; ± standard deviation over "
+    "seeds and requests; n: cases (a seed and what is forgotten) that all methods have, 1/2: one of two"
 )
 
 _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edge": False, "show_edge": False}
@@ -104,14 +104,17 @@ def _value(scores: Scores, label: str, at: str, metric: str, flipped: bool, spre
 
 
 def _seconds(scores: Scores, label: str, at: str) -> tuple[str, str, str]:
-    """Return the seconds of unlearning, of recovery, and both of retraining's; a training's own as the first."""
-    whole = scores.cost_beside(label, at, "retrain", "request", "seconds")
+    """Return the seconds of unlearning, of what followed until the moment, and both as a share of retraining's.
+
+    Retraining's are those until the same moment; of a retrained model they stand alone, in the first place.
+    """
     if label == "original":
         return "", "", ""
+    spent = scores.cost(label, at, "seconds")
     if not scores.is_method(label):
-        return magnitude(whole, "s"), "", ""
+        return magnitude(spent, "s"), "", ""
     unlearning = scores.cost_beside(label, at, label, "unlearned", "seconds")
-    spent = scores.spent(label, at, "seconds")
+    whole = scores.cost_beside(label, at, "retrain", at, "seconds")
     if unlearning is None or spent is None:
         return NOTHING, NOTHING, NOTHING
     share = f"{number(100 * spent / whole)} %" if whole else NOTHING

@@ -197,7 +197,7 @@ def costs(run: RunFiles) -> Markup | None:
     scores = run.scores
     names = (("client_epochs", "client-epochs", ""), ("bytes_up", "up", "B"), ("bytes_down", "down", "B"),
              ("seconds", "time", "s"))  # fmt: skip
-    head = [text("up to", name="th"), *(title for _, title, _ in names), "of retraining"]
+    head = [text("up to", name="th"), *(title for _, title, _ in names), "of retraining when asked"]
     body: list[list[str]] = []
     cached, previous = False, None
     for label, at in scores.groups():
@@ -224,7 +224,10 @@ def costs(run: RunFiles) -> Markup | None:
         body.append([text(moment(at)), *cells, share])
     if not body:
         return None
-    words = "Means over seeds and requests; a method's from the request on, the others' from the first round."
+    words = (
+        "Means over seeds and requests; a method's from the request on, the others' from the first round. Last: "
+        "client-epochs as a share of what retraining had taken when the request arrived."
+    )
     dagger = " † recorded when the branch was first computed; this run took it from the cache."
     return section(
         "costs", "Costs", tag("p", words + dagger * cached, class_="lead"), table(head, body, class_="wide")

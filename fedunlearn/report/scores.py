@@ -256,12 +256,6 @@ class Scores:
         """Return the mean cost over the rows that are selected and that recorded it."""
         return mean_cost(self.selected(label, at, self.quality.of("forget")), name)
 
-    def spent(self, label: str, at: str, name: str) -> float | None:
-        """Return what a method took until it recovered, of what had not by a moment until then; the mean."""
-        rows = self.selected(label, at, self.quality.of("forget"))
-        recovered = {case_of(row): row for row in self.rows_at(label, "recovered")}
-        return mean_cost([recovered.get(case_of(row), row) for row in rows], name)
-
     def cost_beside(self, label: str, at: str, other: str, other_at: str, name: str) -> float | None:
         """Return the mean cost of another line over the cases of a label's line at a moment."""
         cases = frozenset(map(case_of, self.selected(label, at, self.quality.of("forget"))))

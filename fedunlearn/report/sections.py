@@ -84,7 +84,7 @@ def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
         ("test Hausdorff", _beside("mm away", finding.hausdorff_gap, "floor", finding.hausdorff_floor)),
         ("missed test slices", _beside("%", finding.missed, "retrained", finding.retrain_missed)),
         ("recovery", finding.recovered),
-        ("client-epochs", _epochs(finding)),
+        ("client-epochs until then", _epochs(finding)),
     ]
     return tag(
         "article",

@@ -44,7 +44,9 @@ class Finding:
     retrain_missed: float | None = None
     recovered: str = ""
     client_epochs: float | None = None
+    """From the request until the moment of the gap."""
     retraining_epochs: float | None = None
+    """From the first round until the same moment; None where nothing is retrained until then."""
 
     @property
     def gap(self) -> float | None:
@@ -103,8 +105,8 @@ def _finding(scores: Scores, label: str) -> Finding:
         missed=scores.stat(label, at, "metrics", "test_missed").mean,
         retrain_missed=scores.stat("retrain", at, "metrics", "test_missed").mean,
         recovered=recovery(scores, label),
-        client_epochs=scores.spent(label, at, "client_epochs"),
-        retraining_epochs=scores.cost_beside(label, at, "retrain", "request", "client_epochs"),
+        client_epochs=scores.cost(label, at, "client_epochs"),
+        retraining_epochs=scores.cost_beside(label, at, "retrain", at, "client_epochs"),
     )
 
 
