@@ -1,7 +1,14 @@
 """The arrows between the rooms: what must work where neither Flower nor Ray is installed."""
 
+import ast
+import importlib
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
 
 BLOCKED = """
 import sys
@@ -61,3 +68,22 @@ found = measure(collect(model.module, data), forget=data.indices_of([0]), retain
 assert 0 <= found["forget_accuracy"] <= 100
 """
     )
+
+
+def lists() -> dict[str, list[str]]:
+    """Return module → what it lists in ``__all__``."""
+    found = {}
+    for path in sorted(
+        file for package in ("fedunlearn", "strategies", "clients") for file in (ROOT / package).rglob("*.py")
+    ):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+                found[name.removesuffix(".__init__")] = ast.literal_eval(node.value)
+    return found
+
+
+@pytest.mark.parametrize(("module", "names"), lists().items(), ids=lists())
+def test_what_a_module_lists_can_be_imported_from_it(module: str, names: list[str]) -> None:
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not hasattr(importlib.import_module(module), name)] == []

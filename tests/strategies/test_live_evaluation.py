@@ -149,6 +149,19 @@ def test_who_answers_first_changes_no_bit(place):
     assert federated(place)(1, pack(place.state())) == in_order
 
 
+def test_clients_are_asked_in_the_order_of_their_numbers(place):
+    asked = []
+
+    class Noting(LocalGrid):
+        def _answers(self, messages):
+            asked.extend(message.metadata.dst_node_id for message in messages)
+            yield from super()._answers(messages)
+
+    place.grid = Noting(app, NUM_CLIENTS, run_config={"experiment": str(place.path), "seed": SEED})
+    federated(place, place.nodes((3, 0, 4)))(1, pack(place.state()))
+    assert asked == [FIRST_CLIENT_NODE + client for client in (0, 3, 4)]
+
+
 def test_several_workers_measure_the_same(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
