@@ -217,19 +217,9 @@ def _clients(path: str, clients: tuple[int, ...], num_clients: int) -> Iterator[
 def _aggregation(experiment: Experiment) -> Iterator[Contradiction]:
     """Check that a round has as many clients as a robust rule needs to tell f hostile ones from the others."""
     federation = experiment.federation
-    rule, slots = federation.aggregation, federation.slots
-    if rule == "mean":
-        return
-    hostile = math.ceil(federation.hostile_share * slots - 1e-9)
-    krum = rule in ("krum", "multi-krum")
-    needed = 3 if rule == "median" else 2 * hostile + (3 if krum else 1)
-    if slots < max(3, needed):
-        told = f" to withstand {hostile}" if rule != "median" else ""
-        right = (
-            f"needs at least {max(3, needed)} clients in a round{told}, there are {slots}; lower "
-            'federation.hostile-share, or write "mean"'
-        )
-        yield "federation.aggregation", rule, right
+    if few := federation.too_few(federation.slots):
+        right = f'{few}, there are {federation.slots}; lower federation.hostile-share, or write "mean"'
+        yield "federation.aggregation", federation.aggregation, right
 
 
 def _data(experiment: Experiment) -> Iterator[Contradiction]:

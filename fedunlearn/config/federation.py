@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -44,6 +45,22 @@ class FederationConfig:
     def round_timeout(self) -> float:
         """Seconds after which a client that has not answered has failed, where clients can be lost."""
         return ROUND_TIMEOUT if self.given_round_timeout is None else self.given_round_timeout
+
+    def too_few(self, clients: int) -> str:
+        """Say that so many who train in a round are too few for the rule, to tell f hostile ones from the others.
+
+        Returns
+        -------
+        str
+            What it needs, and for what; empty where they are enough.
+        """
+        if self.aggregation == "mean":
+            return ""
+        hostile = math.ceil(self.hostile_share * clients - 1e-9)
+        krum = self.aggregation in ("krum", "multi-krum")
+        needed = 3 if self.aggregation == "median" else max(3, 2 * hostile + (3 if krum else 1))
+        told = f" to withstand {hostile}" if self.aggregation != "median" else ""
+        return f"needs at least {needed} clients in a round{told}" if clients < needed else ""
 
     @property
     def slots(self) -> int:

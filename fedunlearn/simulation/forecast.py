@@ -19,6 +19,7 @@ from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
 from fedunlearn.simulation.retrainings import choose_retrainings
+from fedunlearn.simulation.robust_rounds import check_rounds
 from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.shortage import what_would_fit
 from fedunlearn.training import train_local
@@ -96,6 +97,7 @@ class Forecast:
 def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
     check_routines(experiment)
+    check_rounds(experiment)
     experiment, retrainings = choose_retrainings(experiment)
     found, copies, evaluated = [], Copies(experiment), 0
     for seed in experiment.seeds:

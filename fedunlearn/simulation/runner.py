@@ -34,6 +34,7 @@ from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.retrainings import choose_retrainings
+from fedunlearn.simulation.robust_rounds import check_rounds
 from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
@@ -79,6 +80,7 @@ def simulate(
         A round missed its quorum, or memory ran out; then with what to try.
     """
     check_routines(experiment)
+    check_rounds(experiment)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
         data = resident.data_of(experiment, seed)
