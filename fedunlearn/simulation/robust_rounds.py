@@ -22,8 +22,8 @@ def check_rounds(experiment: Experiment) -> None:
     federation = experiment.federation
     if federation.aggregation == "mean" or experiment.live:
         return
-    # A round in which those who are forgotten work alone has nobody's updates for the rule. Fewer clients can be enough
-    # where more are not: of 5 a fifth is 1, who takes 5 under Krum; of 6 it is 2, who take 7.
+    # A round in which those who are forgotten work alone has nobody's updates for the rule. Fewer clients can be
+    # enough where more are not: of 5 a fifth is 1, who takes 5 under Krum; of 6 it is 2, who take 7.
     short = (
         (len(plan.train), plan.round, branch.name)
         for seed in experiment.seeds
