@@ -12,6 +12,8 @@ import coverage
 
 SOURCE_READERS = ("tests/test_frozen.py", "tests/test_styles.py")
 """Tests that read the program itself: they run none of its lines, and any change may be one that they see."""
+OF_ALL_FILES = "tests/test_"
+"""How the tests begin that lie directly in ``tests``."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,24 @@ class Trace:
     def chosen(self, file: str, line: int, budget: float) -> list[str]:
         """Return the tests for a change in a line, those of the folder that mirrors its own first.
 
-        Last come those that read the program, whatever the budget. A line that is run when its file is imported is
-        every test's of that file; one that no test runs in its own process is the mirroring folder's.
+        Last come those that read the program, whatever the budget. A line that no test runs, because it runs when its
+        file is imported or in another process, may be noticed by any test of the file, by those of the mirroring
+        folder, which look at what lies there without running it, and by those that hold for all files.
         """
         of = self.lines.get(file, {})
-        tests: Iterable[str] = of.get(line, ()) or set().union(*of.values())
         near = _mirror(file)
+        tests: Iterable[str] = of.get(line, ())
         if not tests:
-            tests = [test for test in self.seconds if test.startswith(near)]
-        ordered = sorted(tests, key=lambda test: (not test.startswith(near), self.seconds[test], test))
+            tests = set().union(*of.values(), (t for t in self.seconds if t.startswith((near, OF_ALL_FILES))))
+        ordered = sorted(
+            tests,
+            key=lambda test: (
+                not test.startswith(near),
+                not test.startswith(OF_ALL_FILES),
+                self.seconds[test],
+                test,
+            ),
+        )
         taken, spent = [], 0.0
         for test in ordered:
             spent += self.seconds[test] + 0.005  # what pytest itself takes
@@ -75,4 +86,4 @@ class Trace:
 def _mirror(file: str) -> str:
     parts = PurePosixPath(file).parts
     folder = parts[1:-1] if parts[0] == "fedunlearn" else parts[:-1]
-    return "/".join(("tests", *folder)) + "/"
+    return "/".join(("tests", *folder)) + "/" if folder else OF_ALL_FILES
