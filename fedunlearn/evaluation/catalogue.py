@@ -62,7 +62,9 @@ MEASURES: dict[str, Measure] = {
         "weights", "Euclidean distance to retrain's weights", "lower, down to the floor"
     ),
     "cosine_to_retrain": Measure(
-        "0 to 2", "1 - cosine of the two weight vectors", "lower, down to the floor"
+        "0 to 2",
+        "cosine distance to retrain: 1 - cosine of the two weight vectors",
+        "lower, down to the floor",
     ),
     "kl_to_retrain": Measure(
         "nats", "mean KL(retrain || model) on the test split, of masks per pixel", "lower, down to the floor"

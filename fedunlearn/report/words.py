@@ -47,7 +47,7 @@ METRICS: dict[str, str] = {
     "average_gap": "Average Gap",
     "tug_of_war": "ToW",
     "l2_to_retrain": "L2 to retrain",
-    "cosine_to_retrain": "cosine to retrain",
+    "cosine_to_retrain": "cosine distance to retrain",
     "kl_to_retrain": "KL(retrain ‖ model)",
 }
 """Metric name → title, in the order of display. Unknown names are shown as they are."""

@@ -19,6 +19,7 @@ from fedunlearn.report.words import (
     magnitude,
     measured,
     metric_order,
+    metric_title,
     number,
     origin_words,
 )
@@ -70,6 +71,12 @@ def test_every_measure_has_a_title_and_its_unit_decides_its_digits():
     for name, measure in MEASURES.items():
         assert measured(name, 12.3456) == ("12.3" if measure.unit in ("%", "mm") else "12.346")
         assert gap_unit(name) == {"%": "points", "mm": "mm"}.get(measure.unit, "")
+
+
+def test_a_distance_is_called_one_wherever_it_is_read():
+    """0.002 is 1 minus the cosine."""
+    assert metric_title("cosine_to_retrain") == "cosine distance to retrain"
+    assert MEASURES["cosine_to_retrain"].description.startswith("cosine distance to retrain")
 
 
 @given(st.lists(st.sampled_from([*METRICS, "something_new", "another"])))
