@@ -11,6 +11,9 @@ and the floor the same between retrainings, all of them over the same cases (see
   *did no better than waiting* (``poor``).
 
 Natural forgetting, which is waiting, is the ``baseline`` unless it is within the floor.
+
+In which cases a method forgot too much and in which too little is told only where the original is many floors away:
+else a few samples decide on which side of its floor a case lies.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ NOTHING_TO_TELL = (
     "nothing can be told about forgetting: even the original model is as close to retraining as another "
     "retraining is"
 )
+TELLING = 3.0
+"""The original's gap should be this many floors wide before any method can be told from another."""
 WITHIN = "it comes as close to retraining as another retraining does"
 
 
@@ -76,13 +81,18 @@ class Evidence:
         return max(self.floor or 0.0, self.its_floor or 0.0)
 
     @property
+    def little(self) -> bool:
+        """Whether the original can be told from a retrained model, but there is little to tell methods apart by."""
+        return self.before is not None and self.floors < self.before < TELLING * self.floors
+
+    @property
     def tells(self) -> bool:
         """Whether the original can be told from a retrained model; where it was not measured, nobody knows."""
         return self.before is None or self.before > self.floors
 
 
 def judge(found: Evidence, *, word: str, waiting: bool = False) -> tuple[Level, str]:
-    """Return the level and the sentence.
+    """Return the level and what is to be said, without the method's name before it and the full stop behind it.
 
     Parameters
     ----------
@@ -99,7 +109,8 @@ def judge(found: Evidence, *, word: str, waiting: bool = False) -> tuple[Level, 
         return _wait(found)
     level, words = _forget(found, word)
     if found.recovered < found.awaited:
-        words += f"; recovered in {found.recovered} of {found.awaited} only"
+        times = f"It recovered in {found.recovered} of {found.awaited} cases"
+        words += f". {times if found.recovered else 'It never recovered'}"
         level = "fair" if level == "good" else level
     return level, words
 
@@ -117,7 +128,8 @@ def _forget(found: Evidence, word: str) -> tuple[Level, str]:
     if found.natural is not None and found.gap >= found.natural:
         return "poor", "forgot no more than training on without the forgotten data does"
     words = f"closed {_closed(found)} of the gap to retraining"
-    return "fair", words + (f"; forgot too much in {found.below} of {found.n}" if found.below else "")
+    beyond = found.below and not found.little
+    return "fair", words + (f". It forgot too much in {_cases(found.below, found.n)}" if beyond else "")
 
 
 def _blind(found: Evidence) -> tuple[Level, str]:
@@ -125,25 +137,24 @@ def _blind(found: Evidence) -> tuple[Level, str]:
     if found.gap <= found.floors:
         return "unknown", NOTHING_TO_TELL
     if found.signed < 0:
-        return "poor", f"forgot too much: {_below(found)}, where the original was within the floor"
+        return "poor", f"forgot too much: {_below(found)}. The original was within the floor"
     return (
         "poor",
-        "did not forget: further from retraining than the original model, which was within the floor",
+        "did not forget: further from retraining than the original model. That was within the floor",
     )
 
 
 def _too_much(found: Evidence) -> tuple[Level, str]:
     words = f"forgot too much: {_below(found)}"
-    if found.above and found.below:
-        words = (
-            f"forgot too much in {found.below} of {found.n} and too little in {found.above}: {_below(found)}"
-        )
+    if found.above and found.below and not found.little:
+        words = f"forgot too much in {_cases(found.below, found.n)} and too little in {found.above}. "
+        words += f"It is {_below(found)}"
     assert found.before is not None
     if found.gap >= found.before:
-        return "poor", f"{words}, further from it than the original"
+        return "poor", f"{words}. The original model is at least as close"
     if found.natural is not None and found.gap >= found.natural:
-        return "poor", f"{words}; training on without the forgotten data comes closer"
-    return "fair", f"{words}; the original was {number(found.before)} away"
+        return "poor", f"{words}. Training on without the forgotten data comes closer"
+    return "fair", f"{words}. The original was {number(found.before)} points away"
 
 
 def _wait(found: Evidence) -> tuple[Level, str]:
@@ -164,4 +175,13 @@ def _closed(found: Evidence) -> str:
 
 
 def _below(found: Evidence) -> str:
-    return f"{number(-found.signed)} points below a retrained model on the forgotten data"
+    """Return the mean gap, and the mean |gap| where some cases are above the retrained model."""
+    below, away = number(-found.signed), number(found.gap)
+    words = f"{below} points below a retrained model on the forgotten data"
+    if found.n == 1:
+        return words
+    return f"on average {words}" + f" ({away} points away, whichever way)" * (away != below)
+
+
+def _cases(some: int, every: int) -> str:
+    return f"{some} of {every} case{'s' * (every != 1)}"

@@ -61,7 +61,7 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
     plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in quality.plotted]
     return tag(
         "section",
-        tag("p", headline(run.scores), class_=f"verdict {best.level if best else 'unknown'}"),
+        tag("p", _ended(headline(run.scores)), class_=f"verdict {best.level if best else 'unknown'}"),
         *(tag("p", line, class_="lead") for line in evidence(run.scores)),
         *(tag("p", warning, class_="caution") for warning in cautions(run.scores)),
         tag("div", *(_card(finding, looks[finding.label], quality) for finding in found), class_="grid"),
@@ -70,6 +70,11 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
         _how_to_read(quality),
         id="verdict",
     )
+
+
+def _ended(words: str) -> str:
+    """Return sentences with a full stop behind the last one."""
+    return words if words.endswith(".") else f"{words}."
 
 
 def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
@@ -96,7 +101,7 @@ def _card(finding: Finding, look: Look, quality: Quality) -> Markup:
             class_="big",
         ),
         _meter(finding, colour),
-        tag("p", finding.words[0].upper() + finding.words[1:], class_="level"),
+        tag("p", _ended(finding.words[0].upper() + finding.words[1:]), class_="level"),
         tag("dl", *(join(tag("dt", name), tag("dd", value)) for name, value in facts if value)),
         class_=f"card finding {finding.level}",
         data_label=finding.label,

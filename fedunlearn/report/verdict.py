@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedunlearn.evaluation.catalogue import MEASURES
-from fedunlearn.report.judgement import NOTHING_TO_TELL, Evidence, Level, judge
+from fedunlearn.report.judgement import NOTHING_TO_TELL, TELLING, Evidence, Level, judge
 from fedunlearn.report.scores import Json, Scores
 from fedunlearn.report.selection import Case, case_of, cases_with, value_of
 from fedunlearn.report.stat import stat_of
 from fedunlearn.report.words import metric_title, moment, number
 
-TELLING = 3.0
-"""The original's gap should be this many floors wide before any method can be told from another."""
 NAMED_OUTLIERS = 6
 """So many odd retrainings are named."""
 
@@ -84,9 +82,9 @@ def _finding(scores: Scores, label: str) -> Finding:
     test = scores.quality.of("test")
     level, words = judge(evidence, word=scores.quality.word, waiting=label == "natural")
     if lost is not None:
-        words += f"; diverged in {scores.diverged(label, lost)} of {scores.count(label, lost)}"
+        words += f". It diverged in {scores.diverged(label, lost)} of {scores.count(label, lost)} cases"
     if failed is not None:
-        words += f"; failed in {scores.failed(label, failed)} of {scores.count(label, failed)}"
+        words += f". It failed in {scores.failed(label, failed)} of {scores.count(label, failed)} cases"
     if level == "good" and (lost is not None or failed is not None):
         level = "fair"
     return Finding(
@@ -165,7 +163,7 @@ def best_finding(scores: Scores) -> Finding | None:
 
 
 def headline(scores: Scores) -> str:
-    """Return the page's one sentence."""
+    """Return what stands first on the page, without the last full stop."""
     best = best_finding(scores)
     if best is None:
         return "No gap to a retrained model was measured"
@@ -184,8 +182,9 @@ def evidence(scores: Scores) -> list[str]:
     found, word = best.evidence, scores.quality.word
     beside = [f"the original {number(found.before)}"] * (found.before is not None)
     beside += [f"natural forgetting {number(found.natural)}"] * (found.natural is not None)
+    away = "points away on average, whichever way," if found.n > 1 else "points"
     lines = [
-        f"On the forgotten data, the {word} of {best.label} is {number(found.gap)} points from that of a model "
+        f"On the forgotten data, the {word} of {best.label} is {number(found.gap)} {away} from that of a model "
         f"retrained without them ({moment(best.at)}, {best.cases}).",
         f"For comparison, in the same cases: {'; '.join([*beside, _floor_words(scores, best)])}.",
     ]
@@ -233,11 +232,9 @@ def cautions(scores: Scores) -> list[str]:
 
 def _little(best: Finding | None) -> str | None:
     """Return a warning when there was too little to forget for the comparison to tell, else None."""
-    if best is None or best.evidence is None or best.evidence.before is None or not best.evidence.floors:
+    if best is None or best.evidence is None or not best.evidence.little:
         return None
     before, floor = best.evidence.before, best.evidence.floors
-    if before >= TELLING * floor or before <= floor:  # then the headline says so
-        return None
     return (
         f"Little to tell apart: even the original model is only {number(before)} points from retraining, less "
         f"than {TELLING:.0f} × the floor of {number(floor)}. More training, or clients whose data others lack, "

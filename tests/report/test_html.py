@@ -204,7 +204,7 @@ def test_a_scorecard_of_nulls_is_still_a_page(tmp_path):
         for none in [dict.fromkeys(row.metrics)]
     ]
     page = page_of(run, tmp_path / "run")
-    assert page.all("p", class_="verdict unknown")[0].text == "No gap to a retrained model was measured"
+    assert page.all("p", class_="verdict unknown")[0].text == "No gap to a retrained model was measured."
 
 
 def test_an_empty_scorecard_is_still_a_page(tmp_path):

@@ -1,5 +1,7 @@
 """The verdict as a pure function of numbers: a table of everything that can be so."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,12 @@ CASES = {
     "half way in the mean, too far in one": (
         of(5.0, 2.0, n=3, above=2, below=1),
         "fair",
-        "closed 75 % of the gap to retraining; forgot too much in 1 of 3",
+        "closed 75 % of the gap to retraining. It forgot too much in 1 of 3 cases",
+    ),
+    "half way in the mean, too far in one, with little to tell apart": (
+        of(2.5, 1.0, before=5.0, n=3, above=2, below=1),
+        "fair",
+        "closed 50 % of the gap to retraining",
     ),
     "the original itself": (
         of(20.0),
@@ -52,38 +59,61 @@ CASES = {
     "a little too much": (
         of(3.0, -3.0, natural=5.0),
         "fair",
-        f"forgot too much: 3.0 {BELOW}; the original was 20.0 away",
+        f"forgot too much: 3.0 {BELOW}. The original was 20.0 points away",
     ),
     "too much, and waiting is closer": (
         of(3.0, -3.0, natural=2.5),
         "poor",
-        f"forgot too much: 3.0 {BELOW}; training on without the forgotten data comes closer",
+        f"forgot too much: 3.0 {BELOW}. Training on without the forgotten data comes closer",
     ),
     "too much, further than the original": (
         of(40.0, -40.0, natural=5.0),
         "poor",
-        f"forgot too much: 40.0 {BELOW}, further from it than the original",
+        f"forgot too much: 40.0 {BELOW}. The original model is at least as close",
     ),
     "too much in two of three": (
         of(6.0, -2.0, n=3, above=1, below=2),
         "fair",
-        f"forgot too much in 2 of 3 and too little in 1: 2.0 {BELOW}; the original was 20.0 away",
+        f"forgot too much in 2 of 3 cases and too little in 1. It is on average 2.0 {BELOW} (6.0 points away, "
+        "whichever way). The original was 20.0 points away",
+    ),
+    "too much in two of three, with little to tell apart": (
+        of(2.8, -2.5, floor=1.2, its_floor=2.1, before=3.6, natural=2.3, n=3, above=1, below=2, awaited=3),
+        "poor",
+        f"forgot too much: on average 2.5 {BELOW} (2.8 points away, whichever way). Training on without the "
+        "forgotten data comes closer. It never recovered",
+    ),
+    "too much in all of three": (
+        of(6.0, -6.0, n=3, below=3),
+        "fair",
+        f"forgot too much: on average 6.0 {BELOW}. The original was 20.0 points away",
+    ),
+    "too much in the mean, within the floor in two": (
+        of(3.0, -2.4, n=3, below=1),
+        "fair",
+        f"forgot too much: on average 2.4 {BELOW} (3.0 points away, whichever way). The original was 20.0 points "
+        "away",
     ),
     "too much without a floor": (
         of(3.0, -3.0, floor=None, its_floor=None),
         "fair",
-        f"forgot too much: 3.0 {BELOW}; the original was 20.0 away",
+        f"forgot too much: 3.0 {BELOW}. The original was 20.0 points away",
     ),
     # -- not recovered --
     "within the floor, not recovered": (
         of(1.0, n=2, recovered=1, awaited=2),
         "fair",
-        f"{FORGOT}; recovered in 1 of 2 only",
+        f"{FORGOT}. It recovered in 1 of 2 cases",
     ),
     "half way, never recovered": (
         of(5.0, n=2, recovered=0, awaited=2),
         "fair",
-        "closed 75 % of the gap to retraining; recovered in 0 of 2 only",
+        "closed 75 % of the gap to retraining. It never recovered",
+    ),
+    "within the floor, one case, never recovered": (
+        of(1.0, recovered=0, awaited=1),
+        "fair",
+        f"{FORGOT}. It never recovered",
     ),
     "within the floor, recovered": (of(1.0, n=2, recovered=2, awaited=2), "good", FORGOT),
     "within the floor, recovery not awaited": (of(1.0), "good", FORGOT),
@@ -98,12 +128,12 @@ CASES = {
     "the original within the floor, a method beyond": (
         of(2.1, before=2.0),
         "poor",
-        "did not forget: further from retraining than the original model, which was within the floor",
+        "did not forget: further from retraining than the original model. That was within the floor",
     ),
     "the original within the floor, a method far below": (
         of(9.0, -9.0, before=2.0),
         "poor",
-        f"forgot too much: 9.0 {BELOW}, where the original was within the floor",
+        f"forgot too much: 9.0 {BELOW}. The original was within the floor",
     ),
     "the original is retrain to the bit": (
         of(0.0, before=0.0, floor=0.0, its_floor=0.0),
@@ -152,6 +182,12 @@ def test_each_case(case):
             "baseline",
             "training on alone ended 5.0 points below a retrained model on the forgotten data",
         ),
+        (
+            of(5.0, -4.0, n=2, below=1),
+            "baseline",
+            "training on alone ended on average 4.0 points below a retrained model on the forgotten data (5.0 points "
+            "away, whichever way)",
+        ),
     ],
 )
 def test_waiting(found, level, words):
@@ -186,6 +222,14 @@ def test_no_method_passes_where_the_original_would(found):
         assert found.recovered == found.awaited
     if found.before is not None and found.gap >= found.before:
         assert level in ("poor", "unknown")
+
+
+@given(evidences, st.integers(1, 9), st.integers(0, 9), st.integers(0, 9))
+def test_cases_are_told_apart_only_where_there_is_much_to_tell(found, n, above, below):
+    found = replace(found, n=n, above=above, below=below)
+    _, words = judge(found, word="accuracy")
+    if found.little:
+        assert "too little" not in words and "too much in" not in words
 
 
 @given(evidences)

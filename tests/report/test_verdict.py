@@ -28,6 +28,22 @@ def test_headline_and_evidence_name_the_best_method_and_its_numbers():
     assert [finding.label for finding in findings(card)] == ["other", "puf", "natural"]
 
 
+def test_the_mean_size_of_gaps_of_both_signs_is_told_from_their_mean():
+    card = scores(
+        *two_seeds("original", "request", [30.0, 30.0]),
+        *two_seeds("puf", "cap", [-12.0, 4.0], recovered=False),
+    )
+    assert headline(card) == (
+        "puf forgot too much in 1 of 2 cases and too little in 1. It is on average 4.0 points below a retrained "
+        "model on the forgotten data (8.0 points away, whichever way). The original was 30.0 points away. It never "
+        "recovered"
+    )
+    assert evidence(card)[0] == (
+        "On the forgotten data, the accuracy of puf is 8.0 points away on average, whichever way, from that of a "
+        "model retrained without them (at the cap, 2 of 2 cases)."
+    )
+
+
 def test_without_any_gap_nothing_is_claimed():
     card = Scores({})
     assert headline(card) == "No gap to a retrained model was measured"
@@ -120,7 +136,7 @@ def test_what_diverged_or_failed_takes_no_case_away_from_the_others():
         puf, wild = (found_of(label, *rows) for label in ("puf", "wild"))
         assert (puf.gap, puf.evidence.before, puf.n) == (12.0, 20.0, 2)
         assert (wild.gap, wild.evidence.before, wild.n, wild.level) == (1.0, 10.0, 1, "fair")
-        assert wild.words.endswith(f"; {how} in 1 of 2")
+        assert wild.words.endswith(f". It {how} in 1 of 2 cases")
         assert headline(scores(*rows)).startswith("puf "), "of more cases"
 
 

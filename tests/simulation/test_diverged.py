@@ -131,7 +131,7 @@ def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():
         cards.row("retrain", "cap", 0.0),
     ]
     (found,) = findings(cards.scores(*rows))
-    assert found.words.endswith("; diverged in 1 of 2")
+    assert found.words.endswith(". It diverged in 1 of 2 cases")
     assert found.gap == 3.0
 
 

@@ -115,7 +115,7 @@ def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():
         cards.row("retrain", "cap", 0.0),
     ]
     (found,) = findings(cards.scores(*rows))
-    assert found.words.endswith("; failed in 1 of 2")
+    assert found.words.endswith(". It failed in 1 of 2 cases")
 
 
 def test_the_command_says_it_after_the_table_and_ends_with_1(breaks, tmp_path, capsys, monkeypatch):
