@@ -163,12 +163,15 @@ class Checkpoints:
 
         Raises
         ------
-        FileNotFoundError
-            If there is none of that round.
         RunError
-            If the file is damaged.
+            If there is none of that round, or the file is damaged.
         """
         path = self.path(round)
+        # A live federation's run directory holds what people asked for: nobody is told to delete that.
+        live = self._branch == LIVE_BRANCH
+        remedy = "restore it from a backup" if live else "delete the run directory, or add --fresh"
+        if not path.is_file():
+            raise RunError(f"{path}: is missing; {remedy}")
         try:
             tensors, account = load_file(path), account_of(path)
             if account.pop("round", None) != round:
@@ -176,9 +179,6 @@ class Checkpoints:
             if _PARAMETERS not in tensors:
                 raise ValueError(f"holds no {_PARAMETERS}")
         except (SafetensorError, ValueError) as error:
-            # A live federation's run directory holds what people asked for: nobody is told to delete that.
-            live = self._branch == LIVE_BRANCH
-            remedy = "restore it from a backup" if live else "delete the run directory, or add --fresh"
             raise RunError(f"{path}: is damaged ({error}); {remedy}") from error
         buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
         return Snapshot(round, tensors[_PARAMETERS], buffers, account)

@@ -160,6 +160,8 @@ class _Simulation:
         self.keys[branch.name] = key
         finished = self.run.branches().get(branch.name)
         if finished is not None and finished["key"] == key:
+            if self.cache is not None and not self._has_checkpoints(branch, finished["last_round"]):
+                self.cache.load_branch(key, self.run, branch)  # somebody has deleted some
             self.progress.branch_done(branch, self._with_words(finished), reused=True)
             return
         outcome = None if self.cache is None else self.cache.load_branch(key, self.run, branch)
@@ -176,6 +178,12 @@ class _Simulation:
         if self.cache is not None and not cached:
             self.cache.store_branch(key, self.run, branch.name, outcome)
         self.progress.branch_done(branch, self._with_words(record), reused=cached)
+
+    def _has_checkpoints(self, branch: Branch, last_round: int) -> bool:
+        """Whether all that is kept of a finished branch is still there."""
+        checkpoints = self.run.checkpoints(branch.name)
+        kept = {*range(max(branch.keep_from, branch.first_round + 1), last_round + 1), *branch.keep}
+        return all(checkpoints.path(round).is_file() for round in kept if round <= last_round)
 
     def _with_words(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return a branch's record for people: what its requests are about, and no recovery that nobody judged."""

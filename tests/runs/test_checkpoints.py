@@ -8,6 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedunlearn.errors import RunError
+from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot, weights_hash
 from tests.profiles import few
 
@@ -127,8 +129,12 @@ def test_deleting_takes_the_readable_copy_along_and_a_missing_one_is_fine(tmp_pa
     checkpoints.delete(3)
     checkpoints.delete(3)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(
+        RunError, match=r"b-r0003.safetensors: is missing; delete the run directory, or add --fresh"
+    ):
         checkpoints.load(3)
+    with pytest.raises(RunError, match=r"is missing; restore it from a backup"):
+        Checkpoints(tmp_path, LIVE_BRANCH).load(3)
 
 
 NAMES = ("puf", "puf-1", "puf-1-s1", "puf-1-s11", "puf-r0001", "pu.", "puf+", "puf-r0001.safetensors")

@@ -1,13 +1,14 @@
 """A whole run: what it logs, what its records say, and whose checkpoints it refuses to go on from."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from fedunlearn import resident
 from fedunlearn.config import with_engine
-from fedunlearn.errors import UserError
+from fedunlearn.errors import RunError, UserError
 from fedunlearn.evaluation.scorecard import dumps
 from fedunlearn.registry import load_object
 from fedunlearn.runs.cache import Cache
@@ -18,7 +19,7 @@ from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, read_scorecard, simulate
 from strategies.recovery import RetrainReference
-from tests.e2e.tiny import TIMELINE, tiny
+from tests.e2e.tiny import TIMELINE, checkpoints, tiny
 from tests.simulation.scripted import TARGETS
 from tests.simulation.scripted import TIMELINE as SCRIPTED
 
@@ -216,6 +217,29 @@ def test_a_run_of_other_code_is_not_resumed(finished, tmp_path, monkeypatch):
     records = json.loads((folder / "branches.json").read_text())
     assert not any(record["cached"] for record in records), "the cache holds nothing under the new keys"
     assert all(Cache(tmp_path / ".cache").has_branch(record["key"]) for record in records)
+
+
+# -- deleted checkpoints --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", ["*", "retrain-0-s1-r*", "original-s1-r0003.safetensors"])
+def test_deleted_checkpoints_of_a_finished_run_come_from_the_cache_again(pattern, tmp_path):
+    experiment = tiny("cache=true")
+    folder = simulate(experiment, out=tmp_path)
+    kept = checkpoints(folder)
+    for file in (folder / "checkpoints").glob(pattern):
+        file.unlink()
+    shutil.rmtree(tmp_path / ".cache" / "measures")
+    assert checkpoints(folder) != kept
+    assert simulate(experiment, out=tmp_path, resume=True) == folder
+    assert checkpoints(folder) == kept
+
+
+def test_deleted_checkpoints_that_are_not_in_the_cache_have_a_remedy(tmp_path):
+    folder = simulate(tiny(), out=tmp_path)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(RunError, match=r"safetensors: is missing; delete the run directory, or add --fresh$"):
+        simulate(tiny(), out=tmp_path, resume=True)
 
 
 # -- small things ---------------------------------------------------------------------------------------------
