@@ -109,7 +109,7 @@ def _serve(
         run.metrics.append(round_metrics(branch.name, report))
         progress.round_done(branch, report.round, report.metrics)
 
-    progress.branch_begins(branch)
+    progress.branch_begins(branch, max(run.checkpoints(branch.name).rounds(), default=0))
     with open_grid(experiment, str(run.experiment_path), branch.seed) as grid:
         load_object(SERVE)(
             grid,

@@ -29,8 +29,8 @@ class Progress:
     def note(self, text: str) -> None:
         """Something worth a line, such as which engine was chosen."""
 
-    def branch_begins(self, branch: Branch) -> None:
-        """A branch is about to be computed."""
+    def branch_begins(self, branch: Branch, behind: int) -> None:
+        """A branch is about to be computed, or to go on; ``behind``: the last round that is complete."""
 
     def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
         """A round is complete; metrics are percentages and nats by ``split-metric``."""
@@ -111,6 +111,10 @@ def _quality(metrics: Mapping[str, float], *, short: bool = False) -> str:
     return ""
 
 
+def _number(branches: Sequence[Branch]) -> str:
+    return "1 branch" if len(branches) == 1 else f"{len(branches)} branches"
+
+
 def _how_far(branch: Branch, round: int) -> str:
     """Say how far a branch is: a live federation goes on after its rounds while requests are open."""
     if round > branch.last_round:
@@ -141,14 +145,18 @@ class PlainProgress(Progress):
 
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         self._clock = _Clock(sum(b.rounds for b in branches))
-        self._say(f"run {terminal.shown(run)}: {len(branches)} branches, at most {self._clock.total} rounds")
+        self._say(f"run {terminal.shown(run)}: {_number(branches)}, at most {self._clock.total} rounds")
 
     def note(self, text: str) -> None:
         self._say(text)
 
-    def branch_begins(self, branch: Branch) -> None:
-        self._done_here = 0
-        self._say(f"{branch.name}: rounds {branch.first_round + 1} to {branch.last_round}")
+    def branch_begins(self, branch: Branch, behind: int) -> None:
+        self._done_here = behind - branch.first_round
+        self._clock.skip(self._done_here)
+        if behind < branch.last_round:
+            self._say(f"{branch.name}: rounds {behind + 1} to {branch.last_round}")
+        else:
+            self._say(f"{branch.name}: after round {behind}")
 
     def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
         if round:
@@ -198,7 +206,7 @@ class LiveProgress(Progress):
     def begin(self, run: Path, branches: Sequence[Branch]) -> None:
         self._clock = _Clock(sum(b.rounds for b in branches))
         self._console.print(
-            Text.assemble((terminal.one_line(run.name), "bold"), f"  {len(branches)} branches"),
+            Text.assemble((terminal.one_line(run.name), "bold"), f"  {_number(branches)}"),
             soft_wrap=True,
         )
         self._bars.update(self._all, total=self._clock.total)
@@ -207,9 +215,13 @@ class LiveProgress(Progress):
     def note(self, text: str) -> None:
         self._bars.console.print(Text(f"  {text}"), soft_wrap=True)
 
-    def branch_begins(self, branch: Branch) -> None:
-        self._done_here = 0
-        self._bars.reset(self._one, total=branch.rounds, description=branch.name, visible=True, note="")
+    def branch_begins(self, branch: Branch, behind: int) -> None:
+        self._done_here = behind - branch.first_round
+        self._clock.skip(self._done_here)
+        total = max(branch.rounds, self._done_here)
+        self._bars.reset(self._one, total=total, description=branch.name, visible=True, note="")
+        self._bars.update(self._one, completed=self._done_here)
+        self._bars.update(self._all, completed=self._clock.done)
 
     def round_done(self, branch: Branch, round: int, metrics: Mapping[str, float]) -> None:
         if not round:

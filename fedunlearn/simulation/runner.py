@@ -168,7 +168,8 @@ class _Simulation:
         cached = outcome is not None
         if outcome is None:
             self.run.begin_branch(branch.name, key)
-            self.progress.branch_begins(branch)
+            behind = max(self.run.checkpoints(branch.name).rounds(), default=branch.first_round)
+            self.progress.branch_begins(branch, behind)
             with naming_shortage(branch.name):
                 outcome = self._compute(branch, self._grid(branch.seed, stack))
         record = {**_description(branch), **outcome, "cached": cached, "key": key}

@@ -47,10 +47,13 @@ class Told(Progress):
     """What a user is told."""
 
     def __init__(self):
-        self.notes, self.rounds = [], []
+        self.notes, self.rounds, self.behind = [], [], None
 
     def note(self, text):
         self.notes.append(text)
+
+    def branch_begins(self, branch, behind):
+        self.behind = behind
 
     def round_done(self, branch, round, metrics):
         self.rounds.append((branch.name, round, sorted(metrics)))
@@ -86,6 +89,7 @@ def test_it_runs_to_its_end_and_serves_what_comes_later(tmp_path):
     assert run_live(experiment(), out=tmp_path, resume=True, progress=again) == folder
     assert again.notes[-1] == "requests: 1 forgotten"
     assert [round for _, round, _ in again.rounds] == [4]
+    assert (told.behind, again.behind) == (0, 3)
     assert (folder / "certificates" / f"{request}.json").is_file()
     with Ledger(folder / "requests.sqlite") as ledger:
         assert len(ledger.servers(LIVE_BRANCH)) == 2

@@ -56,7 +56,7 @@ def test_plain_lines_from_the_first_to_the_last(clock):
     out = console()
     progress = PlainProgress(out)
     progress.begin(RUN, [ORIGINAL, METHOD])
-    progress.branch_begins(ORIGINAL)
+    progress.branch_begins(ORIGINAL, 0)
     progress.round_done(ORIGINAL, 0, {"test-accuracy": 9.96})
     for round in range(1, 5):
         clock.now += 3
@@ -96,10 +96,37 @@ def test_a_live_federation_goes_on_after_its_rounds_while_requests_are_open(cloc
     ]
     bars = LiveProgress(console(terminal=True))
     bars.begin(RUN, [ORIGINAL])
-    bars.branch_begins(ORIGINAL)
+    bars.branch_begins(ORIGINAL, 0)
     bars.round_done(ORIGINAL, 5, {"validation-accuracy": 71.26})
     task = bars._bars.tasks[1]
     assert (task.completed, task.total, task.fields["note"]) == (5, 5, "validation 71.3 %")
+
+
+def test_a_branch_that_goes_on_is_told_from_the_round_it_goes_on_from(clock):
+    """Rounds that lie behind it are neither to come nor a measure of how long a round takes."""
+    out, bars = console(), LiveProgress(console(terminal=True))
+    for progress in (PlainProgress(out), bars):
+        progress.begin(RUN, [METHOD])
+        progress.branch_begins(METHOD, 8)
+        clock.now += 6
+        progress.round_done(METHOD, 9, {})
+    assert lines(out) == [
+        "run runs/tiny-12345678: 1 branch, at most 6 rounds",
+        "puf-0-s1: rounds 9 to 10",
+        "puf-0-s1: round 9/10, 6 s left",
+    ]
+    every, one = bars._bars.tasks
+    assert (every.completed, every.total, every.fields["note"]) == (5, 6, "6 s left")
+    assert (one.completed, one.total) == (5, 6)
+    bars.branch_done(METHOD, record(), reused=False)
+    assert every.completed == 6
+    bars.close()
+
+
+def test_a_live_federation_whose_rounds_are_done_goes_on_after_them(clock):
+    out = console()
+    PlainProgress(out).branch_begins(ORIGINAL, 7)
+    assert lines(out) == ["original-s1: after round 7"]
 
 
 def test_masks_have_their_dice_shown(clock):
@@ -110,7 +137,7 @@ def test_masks_have_their_dice_shown(clock):
     assert lines(out)[1] == "original-s1: round 1/4, test dice 71.3 %, 0 s left"
     bars = LiveProgress(console(terminal=True))
     bars.begin(RUN, [ORIGINAL])
-    bars.branch_begins(ORIGINAL)
+    bars.branch_begins(ORIGINAL, 0)
     bars.round_done(ORIGINAL, 1, {"test-dice": 71.26})
     assert bars._bars.tasks[1].fields["note"] == "test 71.3 %"
     bars.close()
@@ -120,7 +147,7 @@ def test_a_line_every_so_many_seconds_however_quick_the_rounds(clock):
     out = console()
     progress = PlainProgress(out, every_seconds=10)
     progress.begin(RUN, [branch("long", 1000)])
-    progress.branch_begins(branch("long", 1000))
+    progress.branch_begins(branch("long", 1000), 0)
     for round in range(1, 101):
         clock.now += 0.5
         progress.round_done(branch("long", 1000), round, {})
@@ -130,7 +157,7 @@ def test_a_line_every_so_many_seconds_however_quick_the_rounds(clock):
 
 def test_names_are_printed_as_they_are_even_where_they_look_like_markup(clock):
     out = console()
-    PlainProgress(out).branch_begins(branch("[bold]x[/]", 2))
+    PlainProgress(out).branch_begins(branch("[bold]x[/]", 2), 0)
     assert lines(out) == ["[bold]x[/]: rounds 1 to 2"]
 
 
@@ -185,11 +212,11 @@ def test_a_branch_that_stops_early_or_was_there_is_done_whole(kind, clock):
     progress.begin(RUN, [ORIGINAL, METHOD, branch("third", 5)])
     progress.branch_done(ORIGINAL, record(), reused=True)
     assert progress._clock.done == 4
-    progress.branch_begins(METHOD)
+    progress.branch_begins(METHOD, 4)
     progress.round_done(METHOD, 5, {})
     progress.branch_done(METHOD, record(), reused=False)
     assert progress._clock.done == 10
-    progress.branch_begins(branch("third", 5))
+    progress.branch_begins(branch("third", 5), 0)
     progress.round_done(branch("third", 5), 0, {})
     assert progress._clock.done == 10, "round 0 is no round"
     progress.close()
@@ -204,7 +231,7 @@ def test_bars_from_the_first_to_the_last():
     progress.begin(RUN, [ORIGINAL, METHOD])
     everything, one = progress._bars.tasks
     assert (everything.total, one.visible) == (10, False)
-    progress.branch_begins(ORIGINAL)
+    progress.branch_begins(ORIGINAL, 0)
     assert (one.description, one.total, one.completed, one.visible) == ("original-s1", 4, 0, True)
     progress.round_done(ORIGINAL, 0, {"test-accuracy": 9.0})
     assert (one.completed, everything.completed) == (0, 0)
@@ -215,7 +242,7 @@ def test_bars_from_the_first_to_the_last():
     assert everything.fields["note"].endswith(" left")
     progress.branch_done(ORIGINAL, record(), reused=False)
     assert (everything.completed, one.visible) == (4, False)
-    progress.branch_begins(METHOD)
+    progress.branch_begins(METHOD, 4)
     progress.round_done(METHOD, 5, {})
     assert (one.description, one.total, one.completed, one.fields["note"]) == ("puf-0-s1", 6, 1, "")
     progress.branch_done(METHOD, record(outcome="capped"), reused=True)
@@ -279,8 +306,8 @@ class Recorder(Progress):
     def begin(self, run, branches):
         self.told.append(("begin", len(branches)))
 
-    def branch_begins(self, branch):
-        self.told.append(("begins", branch.name))
+    def branch_begins(self, branch, behind):
+        self.told.append(("begins", branch.name, behind))
 
     def round_done(self, branch, round, metrics):
         assert 0 <= metrics["test-accuracy"] <= 100
@@ -306,11 +333,11 @@ def test_what_a_run_tells_and_what_a_live_display_makes_of_it(tmp_path):
     run = simulate(experiment, out=tmp_path, progress=recorder)
     assert recorder.told == [
         ("begin", 5),
-        *(("begins", "original-s1"), 0, 1, 2, ("done", "original-s1", 2)),
-        *(("begins", "retrain-0-s1"), 0, 1, 2, 3, 4, ("done", "retrain-0-s1", 4)),
-        *(("begins", "floor-0-s1"), 0, 1, 2, 3, 4, ("done", "floor-0-s1", 4)),
-        *(("begins", "puf-special-2-0-s1"), 3, 4, ("done", "puf-special-2-0-s1", 4)),
-        *(("begins", "natural-0-s1"), 3, 4, ("done", "natural-0-s1", 4)),
+        *(("begins", "original-s1", 0), 0, 1, 2, ("done", "original-s1", 2)),
+        *(("begins", "retrain-0-s1", 0), 0, 1, 2, 3, 4, ("done", "retrain-0-s1", 4)),
+        *(("begins", "floor-0-s1", 0), 0, 1, 2, 3, 4, ("done", "floor-0-s1", 4)),
+        *(("begins", "puf-special-2-0-s1", 2), 3, 4, ("done", "puf-special-2-0-s1", 4)),
+        *(("begins", "natural-0-s1", 2), 3, 4, ("done", "natural-0-s1", 4)),
         ("measuring", recorder.measured_rows),
         "end",
     ]
@@ -342,3 +369,20 @@ def test_a_run_tells_what_its_data_were_left_without_and_keeps_it(tmp_path, monk
         resident._load_data.cache_clear()
     assert progress.told == notes
     assert json.loads((run / "partition.json").read_text())["1"]["notes"] == list(notes)
+
+
+def test_a_run_that_was_killed_tells_which_round_it_goes_on_from(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    class Killing(Recorder):
+        def round_done(self, branch, round, metrics):
+            if (branch.name, round) == ("retrain-0-s1", 2):
+                raise Killed
+
+    with pytest.raises(Killed):
+        simulate(tiny(), out=tmp_path, progress=Killing())
+    recorder = Recorder()
+    simulate(tiny(), out=tmp_path, resume=True, progress=recorder)
+    begun = recorder.told.index(("begins", "retrain-0-s1", 1))
+    assert recorder.told[begun + 1] == 2, "the second round's checkpoint was not written yet"
