@@ -28,8 +28,8 @@ def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a finished run's directory and return its path.
 
     Reads ``scorecard.json`` and, where they exist, ``metrics.jsonl``, ``branches.json``, ``partition.json``,
-    ``pictures/`` and ``experiment.toml``; a section whose file is absent is left out. The same files give the
-    same bytes.
+    ``pictures/`` and ``experiment.toml``; a section whose file is absent is left out, but that of the rounds says so.
+    The same files give the same bytes.
 
     Raises
     ------

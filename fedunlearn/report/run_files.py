@@ -16,6 +16,8 @@ from fedunlearn.report.series import Metrics, read_metrics
 from fedunlearn.report.words import PartName
 from fedunlearn.text_files import read_text
 
+OVER_ROUNDS = ("metrics.jsonl", "branches.json")
+"""What the charts over rounds are drawn from."""
 NO_PARTITION = ("augmentation", "directory")
 """Keys of ``[data]`` that change nothing about who holds which row."""
 
@@ -106,6 +108,8 @@ class RunFiles:
     partitions: Mapping[int, Partition] = field(default_factory=dict)
     toml: str = ""
     pictures: tuple[Picture, ...] = ()
+    absent: tuple[str, ...] = ()
+    """Those of ``OVER_ROUNDS`` that are not there."""
 
     def names(self, seed: int | None) -> Mapping[int, str | PartName]:
         """Return the names of clients that have one, by number."""
@@ -149,6 +153,7 @@ def read_run(directory: Path) -> RunFiles:
         partitions=parsed(partition, _partitions, {}),
         toml=read_text(toml) if toml.exists() else "",
         pictures=read_pictures(directory),
+        absent=tuple(name for name in OVER_ROUNDS if not (directory / name).exists()),
     )
 
 

@@ -169,7 +169,7 @@ def _how_to_read(quality: Quality) -> Markup:
 
 
 def rounds(run: RunFiles, looks: Looks) -> Markup | None:
-    """Return the quality over rounds, a pair of charts per target set (or timeline) and seed."""
+    """Return the quality over rounds, a pair of charts per target set (or timeline) and seed, or why not."""
     quality = run.scores.quality
     every = panels(run)
     first = {panel.seed: place for place, panel in reversed(list(enumerate(every)))}
@@ -179,7 +179,7 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     ]
     shown = [(panel, figures) for panel, figures in drawn if figures]
     if not shown:
-        return None
+        return _no_rounds(run)
     several = len({panel.seed for panel in every}) > 1
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
@@ -196,6 +196,18 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
         tag("details", tag("summary", f"{len(rest)} more"), *rest) if rest else None,
         tag("p", f"{undrawn:,} more sets are in metrics.jsonl.", class_="note") if undrawn > 0 else None,
     )
+
+
+def _no_rounds(run: RunFiles) -> Markup | None:
+    """Say in the charts' place that there is nothing to draw; of a run without methods there is nothing to say."""
+    if not run.scores.methods:
+        return None
+    why = f"no {run.scores.quality.word} over rounds is in the run's metrics.jsonl."
+    if run.absent:
+        verb = "is" if len(run.absent) == 1 else "are"
+        why = f"{' and '.join(run.absent)} {verb} not in the run's directory."
+    words = f"Nothing to draw: {why}"
+    return section("rounds", f"{run.scores.quality.title} over rounds", tag("p", words, class_="note"))
 
 
 def _panel(run: RunFiles, panel: Panel, place: int, looks: Looks, *, whole: bool) -> Markup | None:

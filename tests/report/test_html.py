@@ -173,8 +173,8 @@ def test_a_card_per_method_with_its_gap(written, page):
 @pytest.mark.parametrize(
     ("absent", "sections"),
     [
-        ("branches.json", {"rounds", "requests"}),
-        ("metrics.jsonl", {"rounds"}),
+        ("branches.json", {"requests"}),
+        ("metrics.jsonl", set()),
         ("partition.json", {"partition"}),
         ("experiment.toml", {"settings"}),
     ],
@@ -184,6 +184,29 @@ def test_an_absent_file_takes_its_section_along_and_nothing_else(tmp_path, absen
     (run / absent).unlink()
     page = parse(write_report(run).read_text(encoding="utf-8"))
     assert {s.attributes["id"] for s in page.all("section")} == set(SECTIONS) - sections
+
+
+@pytest.mark.parametrize(
+    "absent", [("metrics.jsonl",), ("branches.json",), ("metrics.jsonl", "branches.json")]
+)
+def test_rounds_that_cannot_be_drawn_say_why(tmp_path, absent):
+    run = ExampleRun(targets=((0,),)).write(tmp_path / "run")
+    for name in absent:
+        (run / name).unlink()
+    (section,) = parse(write_report(run).read_text(encoding="utf-8")).all("section", id="rounds")
+    verb = "are" if len(absent) > 1 else "is"
+    assert section.all("h2")[0].text == "Accuracy over rounds"
+    (words,) = section.all("p")
+    assert words.text == f"Nothing to draw: {' and '.join(absent)} {verb} not in the run's directory."
+
+
+def test_rounds_without_a_measurement_say_so(tmp_path):
+    run = ExampleRun(targets=((0,),)).write(tmp_path / "run")
+    (run / "metrics.jsonl").write_text("")
+    (section,) = parse(write_report(run).read_text(encoding="utf-8")).all("section", id="rounds")
+    assert (
+        section.all("p")[0].text == "Nothing to draw: no accuracy over rounds is in the run's metrics.jsonl."
+    )
 
 
 def test_many_panels_unfold(tmp_path):
