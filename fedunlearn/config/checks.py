@@ -240,6 +240,9 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
         yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'
     if data.partition == "file" and data.partition_file is None:
         yield "data.partition-file", None, 'is required by partition = "file": a JSON file of index lists'
+    elif data.partition_file is not None and data.partition != "file" and not experiment.smoke_run:
+        right = f'is not read by partition = "{data.partition}"; leave it out, or write partition = "file"'
+        yield "data.partition-file", data.partition_file, right
 
 
 MOST_NUMBERS = 2**32

@@ -151,10 +151,13 @@ def hand_out(owners: Indices, num_clients: int, setting: str, remedy: str) -> Pa
     num_clients : int
         Clients there must be.
     setting, remedy : str
-        What to name, and what to advise, should a client have no data.
+        What to name, and what to advise, should a client have no data although there are rows for all.
     """
     partition = Partition.of_owners(owners, num_clients)
     without = np.flatnonzero(partition.sizes == 0)
     if len(without):
+        if num_clients > len(owners):  # whatever the setting
+            setting = f"federation.num-clients = {num_clients}"
+            remedy = f"there are only {len(owners)} training rows: take fewer clients than that"
         raise ConfigError(f"{setting}: leaves client {without[0]} (of {num_clients}) without data; {remedy}")
     return partition

@@ -91,6 +91,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     numerics: Literal["exact", "fast"] = draw(st.sampled_from(["exact", "fast"]))
     optimizer: Literal["sgd", "adam"] = draw(st.sampled_from(["sgd", "adam"]))
     source = draw(st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]))
+    partition = draw(st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]))
     return Experiment(
         name=draw(names),
         seeds=tuple(draw(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3, unique=True))),
@@ -102,8 +103,8 @@ def experiments(draw: st.DrawFn) -> Experiment:
                 config.DataConfig,
                 source=st.just(source),
                 directory=paths if source.startswith("cifar") else st.none(),
-                partition=st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]),
-                partition_file=paths,
+                partition=st.just(partition),
+                partition_file=paths if partition == "file" else st.none(),
                 alpha=positive,
                 validation=st.floats(0, 1, exclude_min=True, exclude_max=True),
                 difficulty=st.floats(0, 1),

@@ -276,6 +276,12 @@ BROKEN = [
         'data.partition-file (x.toml): is required by partition = "file": a JSON file of index lists',
     ),
     (
+        'partition = "dirichlet"',
+        'partition = "dirichlet"\npartition-file = "p.json"',
+        'data.partition-file = "p.json" (x.toml): is not read by partition = "dirichlet"; leave it out, or write '
+        'partition = "file"',
+    ),
+    (
         'source = "mnist5k"',
         'source = "cifar10"',
         'data.directory (x.toml): is required by source = "cifar10": the folder it lies in',

@@ -125,7 +125,13 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
     [
         (
             lambda rng: iid(np.zeros(3, dtype=np.int64), 5, rng),
-            "federation.num-clients = 5: leaves client 3 (of 5) without data; lower it",
+            "federation.num-clients = 5: leaves client 3 (of 5) without data; there are only 3 training rows: take "
+            "fewer clients than that",
+        ),
+        (
+            lambda rng: dirichlet(LABELS, 100_000, rng, alpha=0.3),
+            "federation.num-clients = 100000: leaves client 0 (of 100000) without data; there are only "
+            f"{len(LABELS)} training rows: take fewer clients than that",
         ),
         (
             lambda rng: dirichlet(LABELS, 50, rng, alpha=0.01),
@@ -147,6 +153,11 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
         ),
         (
             lambda rng: pathological(np.arange(4), 5, rng, classes_per_client=1),
+            "federation.num-clients = 5: leaves client 4 (of 5) without data; there are only 4 training rows: take "
+            "fewer clients than that",
+        ),
+        (
+            lambda rng: pathological(np.array([0, 1, 2, 3, 3]), 5, rng, classes_per_client=1),
             "data.classes-per-client = 1: leaves client 4 (of 5) without data; lower federation.num-clients",
         ),
         (
