@@ -126,7 +126,15 @@ HASH = token_hash("somebody's")
             f'[[client]]\nnumber = 2\npublic-key = "{KEYS[0]} again"',
             "client.public-key",
         ),
-        (f'[[operator]]\nname = "local"\ntoken-sha256 = "{HASH}"', "local"),
+        (
+            "\n".join(f'[[operator]]\nname = "a"\ntoken-sha256 = "{token_hash(token)}"' for token in "xy"),
+            'operator.name = "a" (',
+        ),
+        (
+            "\n".join(f'[[monitor]]\nname = "a"\ntoken-sha256 = "{token_hash(token)}"' for token in "xy"),
+            'monitor.name = "a" (',
+        ),
+        (f'[[operator]]\nname = "local"\ntoken-sha256 = "{HASH}"', 'operator.name = "local" ('),
         (f'[[operator]]\nname = "a b"\ntoken-sha256 = "{HASH}"', "name"),
         ('[[operator]]\nname = "a"', "token-sha256"),
         ('[[operator]]\nname = "a"\ntoken-sha256 = "secret"', "never the token"),
@@ -136,7 +144,7 @@ HASH = token_hash("somebody's")
         ("[[admin]]\nname = 'x'", "admin"),
         ("[[client]", "not valid TOML"),
     ],
-    ids=range(13),
+    ids=range(15),
 )
 def test_a_wrong_roster_is_refused_with_its_place(tmp_path, text, says) -> None:
     path = tmp_path / "roster.toml"

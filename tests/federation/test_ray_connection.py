@@ -70,6 +70,22 @@ def test_what_is_no_address(address):
         RayGrid("x:y", 3, workers=1, address=address)
 
 
+def test_a_ray_of_one_s_own_gives_out_what_it_is_told_and_listens_to_this_machine_alone(monkeypatch):
+    told = {}
+    monkeypatch.setattr(ray, "init", lambda **options: told.update(options))
+    monkeypatch.setattr(connection, "_store_bytes", lambda content: content + 1)
+    connection.start("/short", cpus=3, gpus=2, content_bytes=10)
+    assert told == {
+        "address": "local",
+        "num_cpus": 3,
+        "num_gpus": 2,
+        "object_store_memory": 11,
+        "include_dashboard": False,
+        "_temp_dir": "/short",
+        **connection.QUIET,
+    }
+
+
 def test_ray_s_folder_is_short_and_the_store_no_larger_than_shared_memory(monkeypatch, tmp_path):
     long = tmp_path / ("x" * connection.LONGEST_FOLDER)
     monkeypatch.setattr(tempfile, "tempdir", str(long))

@@ -1,5 +1,7 @@
 """The picture of augmentation: what it draws is what training would be shown."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from fedunlearn.cli import app
 from fedunlearn.config import to_toml
 from fedunlearn.data.augmentation.policies import TRANSFORMS
 from fedunlearn.data.pixels import Pixels
-from fedunlearn.simulation.augmented import policies_of, write_sheet
+from fedunlearn.errors import UserError
+from fedunlearn.simulation import augmented as module
+from fedunlearn.simulation.augmented import draw_augmentations, policies_of, write_sheet
 from tests.e2e.tiny import tiny
 
 PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
@@ -18,6 +22,29 @@ PIXELS = Pixels((0.5, 0.4, 0.3), (0.2, 0.2, 0.25))
 
 def test_the_study_is_none_the_default_and_each_policy_on_top_of_it():
     assert policies_of("crop") == ["none", "crop", *(f"crop+{name}" for name in TRANSFORMS)]
+
+
+POLICY = next(iter(TRANSFORMS))
+
+
+@pytest.mark.parametrize(
+    ("asked", "base"),
+    [("none", "crop-flip"), (POLICY, "crop-flip"), ("crop", "crop"), (f"crop+{POLICY}", "crop")],
+)
+def test_policies_come_on_top_of_what_the_experiment_does_besides(asked, base, monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(module, "write_sheet", lambda _images, _pixels, lines, *_, **__: drawn.extend(lines))
+    draw_augmentations(tiny(f'data.augmentation="{asked}"'), tmp_path / "x.png")
+    assert drawn == policies_of(base)
+
+
+def test_masks_are_not_drawn(tmp_path):
+    masks = SimpleNamespace(data=SimpleNamespace(task="segmentation"))
+    with pytest.raises(UserError) as refusal:
+        draw_augmentations(masks, tmp_path / "x.png")
+    assert str(refusal.value) == (
+        "data augmentations: policies are for classified images, and these have masks"
+    )
 
 
 class Red:

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import OutOfMemoryError, RunError
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.models.state import ModelState
 from strategies.base import UnlearningStrategy
+from strategies.conduct import Conduct
 from strategies.puf import PUF
 from tests.federation.contributions import bits
 from tests.federation.scripted_routine import ScriptedRoutine, examples_of, start_state, trained
@@ -59,6 +60,16 @@ def test_where_the_quorum_holds_the_failed_client_is_recorded_and_left_out():
     w = run.weights(0)
     expected = w.double() + mean_update(w, 1, [0, 1, 2, 3, 5])
     torch.testing.assert_close(run.weights(1).double(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_client_without_memory_ends_the_run_unless_whoever_conducts_it_tolerates_that():
+    class Tolerant(Conduct):
+        tolerant = True
+
+    with pytest.raises(OutOfMemoryError):
+        federation({4: "memory"}, quorum=0.5).run(UnlearningStrategy, 1)
+    run = federation({4: "memory"}, quorum=0.5).run(UnlearningStrategy, 1, conduct=Tolerant())
+    assert list(run.report(1).failed) == [4]
 
 
 def test_forgetting_waits_whole_where_one_of_its_clients_fails():
