@@ -179,7 +179,8 @@ def compare(
     from fedunlearn.simulation.runner import read_scorecard
 
     cards = [with_setting(read_scorecard(_finished(folder)), folder) for folder in folders]
-    terminal.console().print(centralised_tables(cards) if centralised else comparison_table(cards))
+    table = centralised_tables(cards) if centralised else comparison_table(cards)
+    terminal.show(terminal.console(), table)
 
 
 @app.command("list")
@@ -269,7 +270,7 @@ def _show(folder: Path, console: Console) -> bool:
         if error.errno not in (errno.EROFS, errno.EACCES):
             raise
         where = f"not written, {terminal.shown(folder)} is read-only here"
-    console.print(scorecard_table(card))
+    terminal.show(console, scorecard_table(card))
     failures = Scores(card).failures()
     for label, reasons in failures.items():
         for why in reasons:

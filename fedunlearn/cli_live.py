@@ -145,10 +145,10 @@ def requests(
     if _is_url(place):
         if verify or head is not None:
             raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
-        console.print(request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
+        terminal.show(console, request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
         return
     with _ledger(expanded(place), read_only=True) as ledger:
-        console.print(request_table({name: ledger.requests(name) for name in ledger.branches()}))
+        terminal.show(console, request_table({name: ledger.requests(name) for name in ledger.branches()}))
         for line in reasons(ledger.requests(LIVE_BRANCH), ledger.audit(LIVE_BRANCH)):
             terminal.say(console, line)
         if verify or head is not None:

@@ -9,7 +9,9 @@ import re
 import sys
 from contextlib import suppress
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Column, Table
 
 from fedunlearn.errors import one_line as one_line
 
@@ -18,6 +20,9 @@ WIDTH = 100
 
 NARROWEST, WIDEST = 40, 9999
 """A table in fewer columns has no room for its words; nobody has more, and panels are filled up to the width."""
+
+FOLDED = 12
+"""The least width of a column whose words are folded."""
 
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _REPLACING = "fedunlearn.replace"
@@ -47,6 +52,68 @@ def console() -> Console:
         return found  # it follows the terminal when that is resized
     width = max(NARROWEST, int(os.environ.get("COLUMNS", WIDTH)))
     return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def show(console: Console, *shown: RenderableType) -> None:
+    """Print tables, and text between them, so that no number in them is cut and no column is left out.
+
+    Where a table needs more columns than the terminal has, it takes them, up to 100; more only where numbers do. The
+    terminal then breaks its lines. Words that would make it wider than that are folded where they may be.
+    """
+    tables = [each for part in shown for each in _flat(part) if isinstance(each, Table)]
+    options = console.options.update(width=WIDEST)
+    needed = max((Measurement.get(console, options, table).minimum for table in tables), default=0)
+    if console.width < min(needed, WIDTH):
+        console = _of_width(min(needed, WIDTH), console)
+    for table in tables:
+        _fit(console, table)
+    console.print(*shown, crop=False)
+
+
+def _fit(console: Console, table: Table) -> None:
+    """Fix the columns' widths of a table that is too wide: words stay whole, but those that may be folded."""
+    options = console.options.update(width=WIDEST)
+    whole = Measurement.get(console, options, table)
+    if whole.maximum <= console.width:
+        return
+    sizes = [_sizes(console, column) for column in table.columns]
+    around = whole.maximum - sum(size.maximum for size in sizes)
+    folded = whole.minimum > console.width
+    for column, size in zip(table.columns, sizes, strict=True):
+        folds = folded and column.overflow == "fold"
+        column.width = min(size.minimum, FOLDED) if folds else size.minimum
+    room = console.width - around - sum(column.width or 0 for column in table.columns)
+    lacking = [
+        (size.maximum - (column.width or 0), column)
+        for column, size in zip(table.columns, sizes, strict=True)
+    ]
+    for left, (lack, column) in enumerate(sorted(lacking, key=lambda each: each[0])):
+        more = max(0, min(lack, room // (len(lacking) - left)))
+        column.width = (column.width or 0) + more
+        room -= more
+
+
+def _sizes(console: Console, column: Column) -> Measurement:
+    """Return how wide a column is with its words whole and with its lines whole, within its own bounds."""
+    options = console.options.update(width=WIDEST)
+    cells = [Measurement.get(console, options, cell) for cell in (column.header, *column.cells)]
+    least, most = max(cell.minimum for cell in cells), max(cell.maximum for cell in cells)
+    return Measurement(most if column.no_wrap else least, most).clamp(column.min_width, column.max_width)
+
+
+def _flat(shown: RenderableType) -> list[RenderableType]:
+    return list(shown.renderables) if isinstance(shown, Group) else [shown]
+
+
+def _of_width(width: int, like: Console) -> Console:
+    return Console(
+        file=like.file,
+        force_terminal=like.is_terminal,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        width=width,
+    )
 
 
 def say(console: Console, *lines: str) -> None:

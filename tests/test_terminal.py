@@ -6,18 +6,22 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 from fedunlearn import cli, terminal
+from fedunlearn.report.tables import centralised_tables, comparison_table, scorecard_table
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, progress_for
 from tests.door.served import Place, place
 from tests.e2e.tiny import TINY, run, tiny
+from tests.report.example_run import ExampleRun
 
 ROOT = Path(__file__).resolve().parents[1]
 BAD_SIZES = ["0", "00", "-5", "+80", "1.5", "abc", "", " ", "²", "٣", "1" * 5000, "10000", "1000000000"]
@@ -80,6 +84,65 @@ def test_a_table_shows_its_cells_at_any_width(columns, at, command, monkeypatch,
     out = capsys.readouterr().out
     assert asked(at)[0] in out and "received" in out
     assert max(map(len, out.splitlines())) < 200
+
+
+def numbers_of(text: str) -> Counter[str]:
+    return Counter(word for word in text.split() if re.fullmatch(r"\(?[0-9][0-9.,]*(±[0-9.]+)?\)?", word))
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "39", "80"])
+@pytest.mark.parametrize("terminal_like", ["0", "1"])
+def test_a_narrow_terminal_cuts_no_number_and_leaves_out_no_column(columns, terminal_like, monkeypatch):
+    card = ExampleRun(name="study", seeds=(1, 2), targets=((0,), (2,))).card("study")
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal_like)
+    monkeypatch.setenv("NO_COLOR", "1")
+    for build in (
+        scorecard_table,
+        lambda card: comparison_table([card]),
+        lambda card: centralised_tables([card] * 2),
+    ):
+        shown = []
+        for width in ("250", columns):
+            monkeypatch.setenv("COLUMNS", width)
+            console = terminal.console()
+            console.file = io.StringIO()
+            terminal.show(console, build(card))
+            shown.append(re.sub(r"\x1b\[[0-9;]*m", "", console.file.getvalue()))
+        wide, narrow = shown
+        assert numbers_of(wide) and not numbers_of(wide) - numbers_of(narrow)
+        assert "…" not in narrow
+        heads = {word for line in wide.splitlines()[:5] for word in line.split() if word.isalpha()}
+        assert heads <= set(narrow.split())
+        assert max(map(len, narrow.splitlines())) <= (90 if columns == "80" else 100)
+
+
+def test_ids_too_long_for_100_columns_are_folded_and_numbers_beside_them_whole():
+    console = Console(file=io.StringIO(), width=20)
+    table = Table("epochs")
+    table.add_column("request", overflow="fold")
+    table.add_row("1,234,567.8±9.1", "r" * 150)
+    terminal.show(console, table)
+    shown = console.file.getvalue()
+    assert "1,234,567.8±9.1" in shown and shown.count("r") == 150 + 1  # of the heading
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_compare_shows_whole_numbers_on_a_narrow_terminal(finished, command, monkeypatch, capsys):
+    shown = []
+    for columns in ("200", "20"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert command("compare", finished) == 0
+        shown.append(capsys.readouterr().out)
+    assert "…" not in shown[1] and not numbers_of(shown[0]) - numbers_of(shown[1])
+
+
+def test_requests_show_every_column_on_a_narrow_terminal(at, command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert command("forget", at.folder, "--client", 3) == 0
+    capsys.readouterr()
+    assert command("requests", at.folder) == 0
+    words = capsys.readouterr().out.split()
+    assert {"request", "clients", "unlearned", "state", "ended", "received", *asked(at)} <= set(words)
 
 
 @pytest.mark.parametrize("columns", BAD_SIZES)

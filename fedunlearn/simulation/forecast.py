@@ -205,7 +205,7 @@ def show(plan: Forecast, console: Console) -> None:
         f"{sum(b.client_epochs for b in plan.branches):,}",
         f"{sum(b.checkpoints for b in plan.branches):,}",
     )
-    console.print(table)
+    terminal.show(console, table)
     model = plan.experiment.model.name
     one_way = plan.slots * plan.model_bytes
     start = f"start      {plan.origin}\n" if plan.origin else ""
