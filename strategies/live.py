@@ -326,7 +326,15 @@ class LiveConduct(Conduct):
             # Of a round that forgot nobody, what it started from is not looked at.
             before = self._before or ModelState(torch.empty(0))
             tallies = current.answers.tallies
-            self._measures.note(current.plan, docket.requests, tallies, before, self._metrics_before, metrics)
+            self._measures.note(
+                current.plan,
+                docket.requests,
+                tallies,
+                before,
+                self._metrics_before,
+                metrics,
+                parts=docket.parts,
+            )
         self._before, self._metrics_before = None, {}
 
     # -- what is kept -------------------------------------------------------------------------------------

@@ -8,15 +8,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from flwr.serverapp import Grid
 
 from fedunlearn.evaluation.histograms import Tally, Withheld
+from fedunlearn.evaluation.measures import Measures
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Assignment, Parts
 from fedunlearn.requests import Ledger
+from fedunlearn.requests.standing import Fate, fates
 from strategies.messenger import Messenger, stage
 from strategies.plan import RoundPlan
 from strategies.recovery import RequestProgress
 
-NOT_ASKED_AGAIN = Withheld("a node that has been forgotten is asked once, after the step")
+NOT_ASKED_AGAIN = Withheld("of data that have been forgotten a node is asked once, after the step")
+NOT_ASKED = Withheld("its client has been forgotten as a whole, and is not asked for parts of its data")
+BEFORE_STEP: Mapping[Fate, Withheld] = {
+    "taken": Withheld("its node sent no tally"),
+    "with_client": Withheld("forgotten in this step with all data of its client, and not measured by itself"),
+    "already": Withheld("had been forgotten before"),
+    "never": Withheld("never took part in training"),
+}
+"""Why a client, or part, was not measured before a step that did this to it."""
+
 ATTEMPTS = 3
 """So often a node that is there and does not answer is told, by one server; only the first time is it waited for."""
 
@@ -50,6 +61,8 @@ class RequestMeasures:
         before: ModelState,
         metrics_before: Mapping[str, float],
         metrics: Mapping[str, float],
+        *,
+        parts: Parts = NO_PARTS,
     ) -> None:
         """Note what a round has shown of the requests that it applies, and of those that end with it.
 
@@ -64,15 +77,20 @@ class RequestMeasures:
             The weights that the round started from.
         metrics_before, metrics
             Of the global model before and after the round.
+        parts
+            The parts of clients' data that requests may name.
         """
-        requests = [r for r in requests if r.unlearned_round is not None or r.outcome == "refused"]
+        known = tuple(requests)
+        requests = [r for r in known if r.unlearned_round is not None or r.outcome == "refused"]
         applied = [
             r for r in requests if r.id in plan.requests and plan.round in (r.unlearned_round, r.ended_round)
         ]
         ended = [r for r in requests if r.ended_round == plan.round and r.outcome != "refused"]
         if not applied and not ended:
             return
-        told = {k: tallies.get(k, _not_asked(k, plan)) for r in applied for k in r.clients}
+        numbers = {k for r in applied for k in r.clients}
+        told = self._not_asked(plan, numbers - tallies.keys(), known, parts)
+        told |= {k: tallies[k] for k in numbers & tallies.keys()}
         measures = self._messenger.measures(told, before) if told else {}
         with self._ledger.batch():
             for r in applied:
@@ -80,8 +98,29 @@ class RequestMeasures:
                 document = stage(plan.round - 1, own, metrics_before)
                 self._ledger.note_measures(self._branch, r.id, "before", document)
             for r in ended:
-                own = self._messenger.measures(dict.fromkeys(r.clients, NOT_ASKED_AGAIN), before)
+                whole = _whole(known, parts)
+                why = {
+                    k: NOT_ASKED if _with_its_client(k, whole, parts) else NOT_ASKED_AGAIN for k in r.clients
+                }
+                own = self._messenger.measures(why, before)
                 self._ledger.note_measures(self._branch, r.id, "ended", stage(plan.round, own, metrics))
+
+    def _not_asked(
+        self, plan: RoundPlan, numbers: set[int], requests: Iterable[RequestProgress], parts: Parts
+    ) -> dict[int, Tally | Withheld]:
+        """Return why there is nothing from before a step of those that sent no tally with it."""
+        earlier = (r for r in requests if r.unlearned_round is not None and r.unlearned_round < plan.round)
+        forgotten = {k for r in earlier for k in r.clients}
+        # Plans are read for those only that the step left aside: seldom anybody.
+        plans = self._ledger.plans(self._branch) if numbers.difference(plan.forget) else []
+        found = fates(
+            {k: parts.owner(k) for k in numbers},
+            set(plan.forget),
+            (p for p in plans if p.round < plan.round),
+            lambda k: k in forgotten or parts.owner(k) in forgotten,
+        )
+        by_stored = Withheld("forgotten by a stored update, its node was out of reach")
+        return {k: by_stored if k in plan.stored else BEFORE_STEP[fate] for k, fate in found.items()}
 
     def tell(
         self,
@@ -119,7 +158,8 @@ class RequestMeasures:
         self._parts = parts
         new = [r for r in applied.values() if r.id not in self._untold and not self._recall(r)]
         self._messenger.collect(grid)
-        asked = self._tell_now(round, new, state, metrics, grid, nodes) if new else set[int]()
+        whole = _whole(applied.values(), parts) if new else frozenset[int]()
+        asked = self._tell_now(round, new, whole, state, metrics, grid, nodes) if new else set[int]()
         self._remind(applied.values(), asked, grid, nodes)
         reached = {
             id_: known for id_, untold in self._untold.items() if (known := untold & self._messenger.told)
@@ -133,18 +173,26 @@ class RequestMeasures:
         self,
         round: int,
         new: Sequence[RequestProgress],
+        whole: frozenset[int],
         state: ModelState,
         metrics: Mapping[str, float],
         grid: Grid,
         nodes: Mapping[int, int],
     ) -> set[int]:
-        """Tell the clients of requests that nobody has been told of, note what they measured, and return them."""
+        """Tell the clients of requests that nobody has been told of, note what they measured, and return them.
+
+        Of a part of the data of a client that has been forgotten as a whole nobody is asked: its node refuses.
+        """
         numbers = {k for r in new for k in r.clients}
         asked = set(self._parts.clients(numbers))
         self._attempts.update(asked & nodes.keys())
         data = self._data_of(new)
-        found = self._messenger.forgotten(grid, nodes, sorted(asked), state, assignments=data)
-        of_parts = {k: data[k] for k in numbers - asked}
+        found: dict[int, Measures] = self._messenger.forgotten(
+            grid, nodes, sorted(asked), state, assignments=data
+        )
+        not_asked = {k: NOT_ASKED for k in numbers if _with_its_client(k, whole, self._parts)}
+        found |= self._messenger.measures(not_asked, state)
+        of_parts = {k: data[k] for k in numbers - asked - not_asked.keys()}
         found |= self._messenger.of_parts(grid, nodes, of_parts, state) if of_parts else {}
         told = self._messenger.told
         with self._ledger.batch():
@@ -194,9 +242,11 @@ class RequestMeasures:
         self._untold[id_] -= reached
 
 
-def _not_asked(client: int, plan: RoundPlan) -> Withheld:
-    if client in plan.stored:
-        return Withheld("forgotten by a stored update, its node was out of reach")
-    if client not in plan.forget:
-        return Withheld("had been forgotten before")
-    return Withheld("its node sent no tally")
+def _whole(requests: Iterable[RequestProgress], parts: Parts) -> frozenset[int]:
+    """Return the clients that have been forgotten as a whole."""
+    return parts.clients(k for r in requests if r.unlearned_round is not None for k in r.clients)
+
+
+def _with_its_client(number: int, whole: frozenset[int], parts: Parts) -> bool:
+    """Whether it is a part of the data of one of these clients."""
+    return number in parts and parts.owner(number) in whole

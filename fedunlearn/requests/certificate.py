@@ -105,7 +105,8 @@ def compose(
     """
     record, experiment = evidence.record, evidence.experiment
     links = related(record, evidence.relations, evidence.head.entry)
-    told = facts.story(record, evidence.entries, links, evidence.plans, experiment)
+    how = facts.standing(record, evidence.entries, evidence.plans, evidence.relations, evidence.head.entry)
+    told = facts.story(record, evidence.entries, links, evidence.plans, experiment, how)
     end = ending(told)
     tree = plain(experiment)
     earlier = links.pop("earlier")
@@ -145,7 +146,7 @@ def compose(
         "method": {
             "in_words": facts.method_in_words(experiment),
             "bound": facts.bound_in_words(experiment),
-            "step": facts.step(record, evidence.plans),
+            "step": facts.step(record, evidence.plans, how),
             "settings": {
                 name: tree[name] for name in ("method", "recover", "requests", "guard") if name in tree
             },
@@ -160,6 +161,11 @@ def compose(
         },
         "related": {
             **links,
+            "as_a_whole": {
+                "forgotten": list(how.forgotten),
+                "left_out": list(how.left_out),
+                "open": list(how.asked),
+            },
             "earlier_certificates": [
                 _earlier(evidence.relations[id_], evidence.earlier.get(id_)) for id_ in earlier
             ],

@@ -11,7 +11,9 @@ from fedunlearn.config import Experiment
 from fedunlearn.requests.certificate_words import APPROXIMATE, ENDINGS, Story, named
 from fedunlearn.requests.reconcile import RECONCILED
 from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord, RequestRecord
+from fedunlearn.requests.relations import Relations
 from fedunlearn.requests.retention import Kept
+from fedunlearn.requests.standing import Standing, fates
 
 NOT_UNLEARNED = "no unlearning step was applied for this request"
 GONE = "its checkpoint was not there any more when the hash was to be taken"
@@ -190,6 +192,7 @@ def story(
     links: Mapping[str, Any],
     plans: Iterable[PlanRecord],
     experiment: Experiment,
+    how: Standing,
 ) -> Story:
     """Return what the sentences about a request need to know."""
     return Story(
@@ -208,6 +211,46 @@ def story(
         forgotten={int(client): tuple(requests) for client, requests in links["forgotten_by"].items()},
         never_took_part=_never_took_part(record, entries, plans),
         parts=record.parts,
+        standing=how,
+    )
+
+
+def standing(
+    record: RequestRecord,
+    entries: Sequence[AuditEntry],
+    plans: Sequence[PlanRecord],
+    relations: Relations,
+    by: int,
+) -> Standing:
+    """Return how things stand with what a request names, as of an entry of the trail.
+
+    Where its clients had none of the data that it names, the step is the one that they were asked to take part in.
+    """
+    step = record.unlearned_round
+    if step is None and record.state == "excluded" and entries[-1].from_state == "unlearning":
+        step = record.ended_round
+    found = next((plan for plan in plans if plan.round == step), None)
+    owner_of = {client: client for client in record.clients} | {p.number: p.client for p in record.parts}
+
+    def forgotten(number: int) -> bool:
+        rounds = (relations.first_unlearned(n, by) for n in (number, owner_of[number]))
+        return any(round is not None and step is not None and round < step for round in rounds)
+
+    of_step: Mapping[int, str] = {}
+    if found is not None:
+        earlier = (plan for plan in plans if plan.round < found.round)
+        of_step = fates(owner_of, set(found.plan.get("forget", ())), earlier, forgotten)
+    owners = sorted({part.client for part in record.parts})
+    gone = [k for k in owners if relations.first_unlearned(k, by) is not None]
+    left_out = [k for k in owners if k not in gone and relations.left_out(k, by)]
+    return Standing(
+        **{
+            fate: tuple(sorted(number for number, own in of_step.items() if own == fate))
+            for fate in ("with_client", "already", "never")
+        },
+        forgotten=tuple(gone),
+        left_out=tuple(left_out),
+        asked=tuple(k for k in owners if k not in (*gone, *left_out) and relations.open(k, by)),
     )
 
 
@@ -226,7 +269,7 @@ def _never_took_part(
     )
 
 
-def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
+def step(record: RequestRecord, plans: Iterable[PlanRecord], how: Standing) -> dict[str, Any]:
     """Return who took part in the unlearning step, of what is this request's business.
 
     Returns
@@ -234,8 +277,9 @@ def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
     dict
         ``round``; ``own_update``: this request's clients that trained once more for it; ``stored_update``: client
         → round of the stored update that was used instead; ``already``: clients that an earlier request had
-        unlearned; ``with_client``, where there are such: parts of the data of clients that were unlearned as a whole
-        in the same step; ``others``: how many clients of other requests were unlearned in the same step.
+        unlearned; ``never``: those that never took part in training; ``with_client``, where there are such: parts of
+        the data of clients that were unlearned as a whole in the same step; ``others``: how many clients, and parts,
+        of other requests were unlearned in the same step.
     """
     found = {plan.round: plan for plan in plans}.get(record.unlearned_round or 0)
     if found is None:
@@ -248,13 +292,13 @@ def step(record: RequestRecord, plans: Iterable[PlanRecord]) -> dict[str, Any]:
     forget = set(found.plan.get("forget", ()))
     stored = {int(client): round for client, round in found.plan.get("stored", {}).items()}
     own = forget & set(record.clients)
-    with_client = {p.number for p in record.parts if p.client in forget}
     return {
         "round": record.unlearned_round,
         "own_update": sorted(own - stored.keys()),
         "stored_update": {str(client): stored[client] for client in sorted(own & stored.keys())},
-        "already": sorted(set(record.clients) - forget - with_client),
-        **({"with_client": sorted(with_client)} if with_client else {}),
+        "already": list(how.already),
+        "never": list(how.never),
+        **({"with_client": list(how.with_client)} if how.with_client else {}),
         "others": len(forget - own),
         "reason": None,
     }

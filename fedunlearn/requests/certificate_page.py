@@ -144,10 +144,16 @@ def _method(document: Mapping[str, Any]) -> Markup:
             )
         if step["already"]:
             text += f"Unlearned by an earlier request already: {named(step['already'], known)}. "
-        if step.get("with_client"):
-            text += f"Unlearned with all other data of their client: {named(step['with_client'], known)}. "
+        if step["never"]:
+            text += f"Never took part in training, and needed no step: {named(step['never'], known)}. "
+        if with_client := step.get("with_client"):
+            client = f"client{'s' * (len(with_client) > 1)}"
+            text += f"Unlearned with all other data of their {client}: {named(with_client, known)}. "
         if step["others"]:
-            text += f"In the same step {step['others']} more were unlearned for other requests."
+            more = "client, or part of a client's data, was"
+            if step["others"] > 1:
+                more = "clients, or parts of clients' data, were"
+            text += f"In the same step {step['others']} {more} unlearned for other requests."
         parts.append(tag("p", text.strip()))
         if document["method"]["bound"]:
             parts.append(tag("p", document["method"]["bound"]))
@@ -213,16 +219,53 @@ def _data(document: Mapping[str, Any]) -> Markup:
     parts.append(tag("p", "What the run directory held of them when this was issued:"))
     parts.append(table(["place", "files", "what"], rows))
     parts.append(definitions({"Messages on the SuperLink": data["superlink"]["in_words"]}))
-    told = sorted({client for stage in document["measures"].values() for client in stage.get("told", ())})
     if document["outcome"]["unlearned"]:
-        nodes = f"told that it is forgotten: {named(told)}" if told else "not known to have been told"
-        if parts_of(document):
-            nodes = "took part in the forgetting of these data, and goes on with the rest"
-        parts.append(definitions({"The client's own node": nodes}))
+        several = len(document["request"]["clients"]) > 1
+        nodes = _nodes_of_parts(document) if parts_of(document) else _nodes_told(document)
+        parts.append(definitions({"The clients' own nodes" if several else "The client's own node": nodes}))
     if data["not_examined"]:
         parts.append(tag("p", "Not examined:"))
         parts.append(bullets(data["not_examined"]))
     return section("Data of the client: what was put away, what still exists", *parts)
+
+
+def _nodes_told(document: Mapping[str, Any]) -> str:
+    """Say whose nodes know that all of their data have been forgotten."""
+    told = sorted({client for stage in document["measures"].values() for client in stage.get("told", ())})
+    if not told:
+        return "not known to have been told"
+    it_is = "they are" if len(told) > 1 else "it is"
+    untold = [client for client in document["request"]["clients"] if client not in told]
+    others = f"; not known to have been told: {named(untold)}" if untold else ""
+    return f"told that {it_is} forgotten: {named(told)}{others}"
+
+
+def _nodes_of_parts(document: Mapping[str, Any]) -> str:
+    """Say of the clients whose data are named in part what they did for it, and what they do now."""
+    worked = {
+        p.client for p in parts_of(document) if p.number in document["method"]["step"].get("own_update", ())
+    }
+    whole = document["related"]["as_a_whole"]
+    becomes = dict.fromkeys(document["request"]["clients"], "goes on with the rest")
+    becomes |= dict.fromkeys(whole["forgotten"], "has been forgotten as a whole")
+    becomes |= dict.fromkeys(whole["left_out"], "has been left out as a whole")
+    becomes |= dict.fromkeys(whole["open"], "is named as a whole by a request that is still open")
+    alike: dict[tuple[bool, str], list[int]] = {}
+    for client, what in becomes.items():
+        alike.setdefault((client in worked, what), []).append(client)
+    said = []
+    for (own, what), clients in alike.items():
+        did = (
+            "took part in the forgetting of these data"
+            if own
+            else "was not asked for these data by themselves"
+        )
+        if len(clients) > 1:
+            did = did.replace("was", "were")
+            verb, _, rest = what.partition(" ")
+            what = f"{ {'goes': 'go', 'has': 'have', 'is': 'are'}[verb] } {rest}"
+        said.append(f"{named(sorted(clients))} {did}, and {what}")
+    return "; ".join(said)
 
 
 _ORDER = ("update", "earlier-weights", "weights", "numbers", "record", "unknown")

@@ -116,6 +116,7 @@ _APPLIED = _object(
         "own_update": _list(whole),
         "stored_update": _mapping(whole, numbered=True),
         "already": _list(whole),
+        "never": _list(whole),
         "others": whole,
         "reason": _kind("null", lambda value: value is None),
     },
@@ -218,6 +219,7 @@ _CERTIFICATE = _object(
                 "recovery_taken_over_by": _list(text),
                 "same_step": _list(text),
                 "same_step_more": whole,
+                "as_a_whole": _object(dict.fromkeys(("forgotten", "left_out", "open"), _list(whole))),
                 "earlier_certificates": _list(_EARLIER),
             }
         ),

@@ -14,6 +14,7 @@ from typing import Literal
 from fedunlearn.parts import Part
 from fedunlearn.requests.certificate_names import listed
 from fedunlearn.requests.certificate_names import named as named
+from fedunlearn.requests.standing import Standing
 
 Tone = Literal["good", "fair", "poor", "unknown"]
 
@@ -116,6 +117,8 @@ class Story:
         Whether it ended as ``excluded`` because no round ever had training of its clients.
     parts : tuple of Part
         What numbers among the clients stand for that are parts of clients' data.
+    standing : Standing
+        What the step did to each of the clients, and which of those named in part go on.
     """
 
     clients: tuple[int, ...]
@@ -133,6 +136,7 @@ class Story:
     forgotten: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     never_took_part: bool = False
     parts: tuple[Part, ...] = ()
+    standing: Standing = field(default_factory=Standing)
 
     def named(self, clients: Sequence[int], *, start: bool = False) -> str:
         """Return how these clients, or parts of clients' data, are called."""
@@ -142,6 +146,11 @@ class Story:
     def empty(self) -> bool:
         """Whether its clients, asked to forget, had none of the data that it names: no other end comes so."""
         return self.state == "excluded" and self.came_from == "unlearning" and bool(self.parts)
+
+    @property
+    def owners(self) -> tuple[int, ...]:
+        """The clients whose data are named in part."""
+        return tuple(sorted({part.client for part in self.parts if part.number in self.clients}))
 
     @property
     def remaining(self) -> tuple[int, ...]:
@@ -170,9 +179,9 @@ def meaning(story: Story) -> list[str]:
     """Return the sentences that say what a request's end state means; one string per paragraph."""
     if ENDINGS[story.state].unlearned:
         start, are = story.named(story.clients, start=True), "are" if len(story.clients) > 1 else "is"
-        step = _step(story, story.named(story.clients))
+        step = _step(story)
         if story.parts:
-            return [step, f"{_recovery(story)} {_goes_on(story.parts)}"]
+            return [step, f"{_recovery(story)} {_goes_on(story)}"]
         return [step, f"{_recovery(story)} {start} {are} not asked to train any more."]
     if story.state == "duplicate":
         return [_duplicate(story, story.named(story.clients))]
@@ -206,14 +215,14 @@ def _not_unlearned(story: Story) -> list[str]:
     left_out = f"From then on {who} {'are' if several else 'is'} not asked to train any more."
     if story.parts:
         who, start = f"the data concerned ({who})", f"The data concerned ({who})"
-        left_out = f"From then on they are left out of training. {_goes_on(story.parts)}"
+        left_out = f"From then on they are left out of training. {_goes_on(story)}"
     them = "them" if several else "it"
     have = "have" if several else "has"
     are = "are" if several else "is"
     if story.never_took_part and story.parts:
         return [
             f"{start} never took part in training: every round that was answered was without {them}. Nothing was "
-            f"removed from the shared model, because nothing had been learned from {them}. {_goes_on(story.parts)}"
+            f"removed from the shared model, because nothing had been learned from {them}. {_goes_on(story)}"
         ]
     if story.never_took_part:
         return [
@@ -241,27 +250,70 @@ def _not_unlearned(story: Story) -> list[str]:
     ]
 
 
-def _goes_on(parts: Sequence[Part]) -> str:
-    """Say what becomes of the clients whose data were named in part."""
-    owners = sorted({part.client for part in parts})
-    go, their = ("go", "their") if len(owners) > 1 else ("goes", "its")
-    return f"These data are not trained on any more; {named(owners)} {go} on with the rest of {their} data."
+def _goes_on(story: Story) -> str:
+    """Say what becomes of the clients whose data were named in part: of each what is true of it."""
+    how, said = story.standing, "These data are not trained on any more"
+    if going_on := how.going_on(story.owners):
+        go, their = ("go", "their") if len(going_on) > 1 else ("goes", "its")
+        said += f"; {named(going_on)} {go} on with the rest of {their} data"
+    said += "."
+    for clients, becomes in (
+        (
+            how.forgotten,
+            "been forgotten as a whole on account of another request, and {are} not asked to train any more",
+        ),
+        (how.left_out, "been left out of training as a whole, on account of another request"),
+    ):
+        if concerned := [client for client in clients if client in story.owners]:
+            have, are = ("have", "are") if len(concerned) > 1 else ("has", "is")
+            said += f" {named(concerned, start=True)} {have} {becomes.format(are=are)}."
+    if asked := [client for client in how.asked if client in story.owners]:
+        said += (
+            f" To forget {named(asked)} as a whole has been asked as well, by a request that is still open."
+        )
+    return said
 
 
 def _empty(story: Story) -> str:
-    who = named(sorted({part.client for part in story.parts}))
+    asked = story.standing.taken(story.clients)
+    who = named(sorted({part.client for part in story.parts if part.number in asked}))
     return (
-        f"There was nothing to forget: asked to take part in the forgetting of {story.named(story.clients)}, {who} "
+        f"There was nothing to forget: asked to take part in the forgetting of {story.named(asked)}, {who} "
         "answered to have none of these data, or none that had not been forgotten before. Nothing was removed from "
         "the shared model on account of this request. How many data there are only the client knows; that there were "
-        "none is its word."
+        "none is its word." + _never(story)
     )
 
 
-def _step(story: Story, who: str) -> str:
+def _step(story: Story) -> str:
+    """Say what the step did to each of the request's clients and parts."""
+    how = story.standing
+    removed = [k for k in story.clients if k not in how.already and k not in how.never]
+    said = f"In round {story.unlearned_round} nothing was left to be removed on account of this request."
+    if removed:
+        said = (
+            f"In round {story.unlearned_round} the server removed from the shared model an estimate of what it had "
+            f"learned from {story.named(removed)}, by the method described below."
+        )
+    if how.with_client:
+        owners = sorted({part.client for part in story.parts if part.number in how.with_client})
+        said += (
+            f" This was done in one with all data of {named(owners)}, which another request asked to forget: "
+            f"{story.named(how.with_client)} had no step of {'their' if len(how.with_client) > 1 else 'its'} own."
+        )
+    if how.already:
+        said += (
+            f" {story.named(how.already, start=True)} had been forgotten before, on account of another request; "
+            "nothing is forgotten twice."
+        )
+    return said + _never(story)
+
+
+def _never(story: Story) -> str:
+    never = [client for client in story.standing.never if client in story.clients]
     return (
-        f"In round {story.unlearned_round} the server removed from the shared model an estimate of what it had "
-        f"learned from {who}, by the method described below."
+        f" {story.named(never, start=True)} never took part in training: there was nothing to remove."
+        * bool(never)
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from fedunlearn.requests.certificate_words import ENDINGS
@@ -22,11 +23,14 @@ FEW = 16
 
 @dataclass(frozen=True)
 class _Life:
-    """A request, and the entries with which it was applied to the weights and ended; None: it has not (yet)."""
+    """A request, and the entries with which it came, was applied to the weights and ended; None: it has not (yet)."""
 
     record: RequestRecord
+    arrived: int | None
     applied: int | None
     ended: int | None
+    left_out: bool
+    """Whether its end leaves its clients out of training for good, with nothing unlearned."""
 
 
 class Relations:
@@ -41,23 +45,47 @@ class Relations:
     """
 
     def __init__(self, requests: Iterable[RequestRecord], trail: Iterable[AuditEntry]) -> None:
+        arrived: dict[str, int] = {}
         applied, ended = {}, {}
+        left_out = set()
         for entry in trail:
+            arrived.setdefault(entry.request_id, entry.entry)
             if entry.to_state == "recovering":
                 applied[entry.request_id] = entry.entry
             elif entry.to_state in ENDS:
                 ended[entry.request_id] = entry.entry
-        self._lives = {r.id: _Life(r, applied.get(r.id), ended.get(r.id)) for r in requests}
+                # A request that was refused before any step was tried changes nothing for its clients.
+                if entry.to_state in ("excluded", "failed") or entry.from_state == "unlearning":
+                    left_out.add(entry.request_id)
+        self._lives = {
+            r.id: _Life(r, arrived.get(r.id), applied.get(r.id), ended.get(r.id), r.id in left_out)
+            for r in requests
+        }
         by_arrival = sorted(self._lives.values(), key=lambda life: life.record.arrival)
         self._ended_naming: dict[tuple[int, str], list[_Life]] = {}
         self._applied_naming: dict[int, list[_Life]] = {}
+        # Number → the entry with which it was first applied, and the round; the first that left it out for good; and
+        # of each request that names it, in order of arrival: its first entry, and the last by which it or an earlier
+        # one was open.
+        self._first: dict[int, tuple[int, int | None]] = {}
+        self._left_out: dict[int, int] = {}
+        self._open: dict[int, list[tuple[int, float]]] = {}
         self._steps: dict[int, list[_Life]] = {}
         for life in by_arrival:
             for number in life.record.clients:
+                if life.arrived is not None:
+                    spans = self._open.setdefault(number, [])
+                    over = min(life.applied or inf, life.ended or inf)
+                    spans.append((life.arrived, max(over, spans[-1][1]) if spans else over))
+                if life.left_out and life.ended is not None:
+                    self._left_out[number] = min(life.ended, self._left_out.get(number, life.ended))
                 if life.ended is not None:
                     self._ended_naming.setdefault((number, life.record.state), []).append(life)
                 if life.applied is not None:
                     self._applied_naming.setdefault(number, []).append(life)
+                    first = (life.applied, life.record.unlearned_round)
+                    if first[0] <= self._first.get(number, first)[0]:
+                        self._first[number] = first
             if life.applied is not None and life.record.unlearned_round is not None:
                 self._steps.setdefault(life.record.unlearned_round, []).append(life)
         self._applied = {
@@ -72,6 +100,21 @@ class Relations:
     def unlearned(self, number: int, by: int) -> Iterator[RequestRecord]:
         """Yield the requests that name a client, or part, and were applied by an entry, in order of arrival."""
         return (life.record for life in self._applied_naming.get(number, ()) if _by(life.applied, by))
+
+    def first_unlearned(self, number: int, by: int) -> int | None:
+        """Return the first round that unlearned a client, or part, by an entry; None: none did."""
+        entry, round = self._first.get(number, (None, None))
+        return round if _by(entry, by) else None
+
+    def left_out(self, number: int, by: int) -> bool:
+        """Whether a request that names a client, or part, had by an entry ended with it left out for good."""
+        return _by(self._left_out.get(number), by)
+
+    def open(self, number: int, by: int) -> bool:
+        """Whether a request that names a client, or part, was at an entry neither applied nor ended."""
+        spans = self._open.get(number, [])
+        came = bisect_right(spans, by, key=lambda span: span[0])
+        return came > 0 and spans[came - 1][1] > by
 
     def last_ended(self, number: int, before: int, by: int) -> Iterator[RequestRecord]:
         """Yield, for each way to end, the last that names a client, or part, of those that arrived before another.

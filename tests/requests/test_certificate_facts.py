@@ -170,6 +170,7 @@ def account(
             "own_update": sorted(set(forget) & set(numbers)),
             "stored_update": {},
             "already": sorted(set(numbers) - set(forget)),
+            "never": [],
             "others": len(set(forget) - set(numbers)),
             "reason": None,
         }
@@ -185,6 +186,16 @@ def account(
     nothing = (
         "nothing was recorded for it" if unlearned else "no unlearning step was applied for this request"
     )
+    whole: dict[str, list[int]] = {"forgotten": [], "left_out": [], "open": []}
+    for client in sorted({part["client"] for part in parts}):
+        named = [row for row in ledger["requests"] if client in json.loads(row["clients"])]
+        came = [r for r in named if any(e["request_id"] == r["id"] for e in before)]
+        if any(applied(ledger, row["id"], head) for row in came):
+            whole["forgotten"].append(client)
+        elif any(row["state"] in ("excluded", "failed") and row["id"] in ended for row in came):
+            whole["left_out"].append(client)
+        elif any(row["id"] not in ended for row in came):
+            whole["open"].append(client)
     scheduled = [row for row in trail if row["to_state"] == "scheduled"]
     recovering = [row for row in trail if row["to_state"] == "recovering"]
     remark = re.sub(r"\boperator:\S+", "an operator", trail[-1]["detail"])
@@ -262,6 +273,7 @@ def account(
             "recovery_taken_over_by": [],
             "same_step": sorted(r["id"] for r in others if unlearned and r["unlearned_round"] == unlearned),
             "same_step_more": 0,
+            "as_a_whole": whole,
             "earlier_certificates": [
                 {
                     "request": other,

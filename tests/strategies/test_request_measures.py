@@ -1,5 +1,7 @@
 """The measures of requests in the ledger, over kills, nodes that are gone, and nodes that come back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from flwr.app import Error, Message, RecordDict
@@ -10,6 +12,7 @@ from fedunlearn.federation.compat import stamp
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, unpack
 from fedunlearn.federation.tallies import FORGOTTEN, tally_record
+from fedunlearn.parts import Part, Parts
 from fedunlearn.requests import Ledger
 from strategies.messenger import ANSWER_SECONDS, Messenger
 from strategies.plan import RoundPlan
@@ -78,8 +81,8 @@ class Run:
         self.passes = []
         self.there = {client: 100 + client for client in range(10)}
         self.now = 0.0
-        messenger = Messenger("classification", self.held_out, timeout=5, clock=lambda: self.now)
-        self.measures = RequestMeasures(self.ledger, BRANCH, messenger)
+        self.messenger = Messenger("classification", self.held_out, timeout=5, clock=lambda: self.now)
+        self.measures = RequestMeasures(self.ledger, BRANCH, self.messenger)
 
     def held_out(self, state):
         self.passes.append(state)
@@ -92,7 +95,7 @@ class Run:
         for r in requests:
             self.ledger.submit(BRANCH, request_id=r.id, clients=r.clients)
 
-    def note(self, plan, requests, tallies=(), *, accuracy=80.0):
+    def note(self, plan, requests, tallies=(), *, accuracy=80.0, **options):
         self.measures.note(
             plan,
             requests,
@@ -100,6 +103,7 @@ class Run:
             BEFORE,
             {"validation-accuracy": 90.0},
             {"validation-accuracy": accuracy},
+            **options,
         )
 
     def tell(self, round, requests, state=AFTER):
@@ -150,7 +154,7 @@ def test_before_the_step_is_what_the_client_sent_with_its_update(run):
     ("plan", "why"),
     [
         (RoundPlan(7, (), (3,), ("r1",), {3: 5}), "forgotten by a stored update, its node was out of reach"),
-        (RoundPlan(7, (), (4,), ("r1",)), "had been forgotten before"),
+        (RoundPlan(7, (), (4,), ("r1",)), "never took part in training"),
         (RoundPlan(7, (), (3,), ("r1",)), "its node sent no tally"),
     ],
 )
@@ -159,6 +163,14 @@ def test_a_client_that_sent_none_is_null_with_the_reason(run, plan, why):
     run.submit(r)
     run.note(plan, [r])
     assert run.found("r1", "before")["clients"] == {"3": nulls(why)}
+
+
+def test_a_client_that_an_earlier_step_has_forgotten_sent_none_for_that(run):
+    earlier, r = request("r0", unlearned=5), request(clients=(3, 4), unlearned=7)
+    run.submit(earlier, r)
+    run.ledger.commit_plan(BRANCH, 1, RoundPlan(1, (3, 4)).to_dict())
+    run.note(RoundPlan(7, (), (4,), ("r1",)), [earlier, r], {4: tally(60)})
+    assert run.found("r1", "before")["clients"]["3"] == nulls("had been forgotten before")
 
 
 def test_a_step_that_was_rolled_back_was_measured_before_all_the_same(run):
@@ -185,7 +197,7 @@ def test_at_its_end_the_global_model_is_on_record_and_nobody_is_asked(run):
     assert run.found("r1", "ended") == {
         "round": 9,
         "validation": {"accuracy": 88.0},
-        "clients": {"3": nulls("a node that has been forgotten is asked once, after the step")},
+        "clients": {"3": nulls("of data that have been forgotten a node is asked once, after the step")},
         "told": [],
     }
     assert run.found("r1", "before") is None
@@ -324,3 +336,47 @@ def test_a_client_of_two_requests_that_is_told_for_one_is_told_for_both(run):
     run.tell(8, [one, two])
     assert run.found("r1", "unlearned")["told"] == [3]
     assert run.found("r2", "unlearned")["told"] == [3, 4]
+
+
+# -- parts of clients' data ---------------------------------------------------------------------------------
+
+PARTS = Parts(
+    [Part(10, 3, (0, 1)), Part(11, 4, None, (3,)), Part(12, 5, None, (3,)), Part(13, 6, None, (3,))]
+)
+NOT_FOR_PARTS = "its client has been forgotten as a whole, and is not asked for parts of its data"
+
+
+def test_of_parts_each_is_null_for_its_own_reason_and_forgotten_clients_are_not_asked(run, monkeypatch):
+    """Client 3 is forgotten in the same step, client 4 before it; client 5 has not trained, client 6 goes on."""
+    whole = request("r1", (4,), unlearned=2, outcome="recovered", ended=2)
+    both, part = request("r2", (3,), unlearned=3), request("r3", (10, 11, 12, 13), unlearned=3)
+    run.submit(whole, both, part)
+    run.ledger.commit_plan(BRANCH, 1, RoundPlan(1, (3, 4, 6)).to_dict())
+    plan = RoundPlan(3, (), (3, 13), ("r2", "r3"))
+    run.ledger.commit_plan(BRANCH, 3, plan.to_dict())
+    known = [whole, both, replace(part, outcome="recovered", ended_round=3)]
+    run.note(plan, known, {3: tally(60), 13: tally(70)}, parts=PARTS)
+    before = run.found("r3", "before")["clients"]
+    assert {number: found["reasons"].get("forget_loss") for number, found in before.items()} == {
+        "10": "forgotten in this step with all data of its client, and not measured by itself",
+        "11": "had been forgotten before",
+        "12": "never took part in training",
+        "13": None,
+    }
+    assert before["13"]["values"]["forget_accuracy"] == 70.0
+
+    asked = []
+
+    def of_parts(grid, nodes, assignments, state):
+        asked.extend(assignments)
+        return run.messenger.measures(dict.fromkeys(assignments, tally(20)), state)
+
+    monkeypatch.setattr(run.messenger, "of_parts", of_parts)
+    run.measures.tell(3, known, AFTER, {}, run.grid, run.there, parts=PARTS)
+    assert asked == [12, 13] and run.grid.messages == [3, 4]
+    after = run.found("r3", "unlearned")["clients"]
+    assert after["10"] == after["11"] == nulls(NOT_FOR_PARTS)
+    assert after["13"]["values"]["forget_accuracy"] == 20.0
+    ended = run.found("r3", "ended")["clients"]
+    assert ended["10"] == ended["11"] == nulls(NOT_FOR_PARTS)
+    assert ended["13"] == nulls("of data that have been forgotten a node is asked once, after the step")
