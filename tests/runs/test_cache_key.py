@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,7 +74,7 @@ ALL = {"original-s1"} | ORACLES | METHODS
         ("train.rounds=4", ALL),
         ("federation.participation=0.5", ALL),
         ("federation.quorum=0.5", ALL),
-        ("engine.threads-per-client=2", ALL),
+        ("engine.threads-per-client=2", "engine.device=cpu", ALL),
         ("engine.precision=float64", ALL),
         ("targets=[[2]]", ALL),  # the original as well: it is measured on those who will be forgotten
         ("recover.max-rounds=4", ORACLES | METHODS),  # the oracles' horizon
@@ -94,6 +95,28 @@ def test_what_changes_bits_is_in_the_key_and_nothing_else_is(change, changed):
     # By place: a label or a scale gives a branch another name.
     moved = {name for name, new in zip(before, after.values(), strict=True) if before[name] != new}
     assert moved == changed
+
+
+def test_numerics_in_the_key_are_what_computes_and_how():
+    """Under these names: another name is another key, and everything that was kept would be computed again."""
+    asked = tiny(
+        "numerics=fast",
+        "engine.precision=bfloat16",
+        "engine.batch-clients=5",
+        "engine.threads-per-client=2",
+        "engine.device=cpu",
+    )
+    found = module.numerics(asked)
+    assert found.pop("device").endswith(torch.backends.cpu.get_cpu_capability())
+    assert found == {
+        "numerics": "fast",
+        "precision": "bfloat16",
+        "batch_clients": 5,
+        "compile": False,
+        "threads": 2,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def test_the_order_of_images_in_memory_is_in_the_key_where_it_is_not_the_usual():

@@ -18,6 +18,7 @@ from fedunlearn.training import (
     why_not_stackable,
 )
 from fedunlearn.training.feed import Feeds
+from fedunlearn.training.stack_augmentation import StackAugmentation
 from tests.profiles import some
 from tests.training.stacks import CLASSES, clients, generators, network, one_by_one, train_config
 
@@ -211,3 +212,10 @@ def test_many_models_with_another_loss_are_trained_one_by_one():
         recipe=recipe,
     )
     assert torch.equal(result.vectors, expected) and result.losses == losses
+
+
+@pytest.mark.parametrize("others", [-1, 1])
+def test_every_model_has_a_generator_and_no_other_is_drawn_from(others):
+    stack = StackAugmentation(Jolt(), [3, 4], train_config())
+    with pytest.raises(ValueError, match="zip"):
+        list(stack.beside(generators(2 + others)))

@@ -46,7 +46,9 @@ def refusal(name, key, value):
     written = key.replace("_", "-")
     with pytest.raises(ConfigError) as read:
         Chosen.of(name, {written: value})
-    assert str(read.value).startswith(f"settings.{written}") and str(read.value).endswith(f": {why}")
+    assert str(read.value).startswith(f"settings.{written}") and str(read.value).endswith(
+        f" (a local routine): {why}"
+    )
     message = json.dumps({"name": name, "settings": {written: value}}, default=repr)
     with pytest.raises(ConfigError, match=r"\(the message of the server\): "):
         Chosen.loads(message)
