@@ -74,7 +74,7 @@ ALL = {"original-s1"} | ORACLES | METHODS
         ("train.rounds=4", ALL),
         ("federation.participation=0.5", ALL),
         ("federation.quorum=0.5", ALL),
-        ("engine.threads-per-client=2", "engine.device=cpu", ALL),
+        ("engine.threads-per-client=2", ALL),
         ("engine.precision=float64", ALL),
         ("targets=[[2]]", ALL),  # the original as well: it is measured on those who will be forgotten
         ("recover.max-rounds=4", ORACLES | METHODS),  # the oracles' horizon
