@@ -342,6 +342,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/simulation/planned_rounds.py": "what is shown",
     "fedunlearn/simulation/retrainings.py": "how many branches of a kind there are",
     "fedunlearn/simulation/routine_needs.py": "refuses before anything runs, and changes nothing",
+    "fedunlearn/simulation/robust_rounds.py": "refuses before anything runs, and changes nothing",
     "fedunlearn/simulation/progress.py": "what is shown",
     "fedunlearn/simulation/schedule.py": "which finished branches are measured",
     "fedunlearn/simulation/scoring.py": "reads finished branches",
