@@ -1,5 +1,6 @@
 """A strict reader of HTML: every element closed in order, and what a test wants to know of each."""
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -32,6 +33,7 @@ class _Strict(HTMLParser):
         self.open = [self.root]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert re.fullmatch("[a-z][a-z0-9]*", tag), f"<{tag}> is no element"
         element = Element(tag, {key: value or "" for key, value in attrs})
         assert len(element.attributes) == len(attrs), f"<{tag}> repeats an attribute: {attrs}"
         for parent in self.open:

@@ -257,6 +257,17 @@ def test_of_a_round_that_is_not_complete_no_checkpoint_is_missed(run: LiveRun) -
     assert "by the ledger that of round 6 was written" in found(run, trusted=True)[False]
 
 
+def test_a_certificate_without_a_readable_key_hides_none_of_the_others(run: LiveRun, path: Path) -> None:
+    before = found(run, trusted=False)[True]
+    for name in ("aaa", "zzz"):  # before and behind it
+        document = certificate.read(path)
+        document["issuer"]["public_key"] = "no key"
+        path.with_name(f"{name}.json").write_text(json.dumps(document))
+    after = found(run, trusted=False)[True]
+    signed = [line for line in before.splitlines() if line.startswith(("signed heads", "seals"))]
+    assert signed and set(signed) <= set(after.splitlines())
+
+
 # -- editions ---------------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,14 @@
 """A sweep run: what it reads, what it chooses, and that it goes on where it stopped."""
 
 import json
+import sys
 from statistics import fmean
 
 import pytest
 import torch
 
 from fedunlearn import config, resident
+from fedunlearn.cli import main
 from fedunlearn.evaluation.measures import measure
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -184,3 +186,18 @@ def test_a_trial_without_a_row_has_no_score_and_says_so(tmp_path):
     failed["metrics"] = {"average_gap": None}
     _, second = read_trials(trials, {"rows": [row, failed]}, by="average_gap", at="unlearned", expected=1)
     assert (second.scores, second.reason) == ((None,), "failed: boom (round 6)")
+
+
+def test_the_command_says_what_it_found_and_what_comes_next(done, monkeypatch, capsys):
+    sweep, path, found = done
+    monkeypatch.setattr(search, "run_sweep", lambda *_, **__: (path, found))
+    monkeypatch.setattr(sys, "argv", ["fedunlearn", "sweep", str(path.parent.parent / "find.toml")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["", *found, "report", "next"]
+    for line, (label, tried) in zip(lines[1:], found.items(), strict=False):
+        own, chosen = (f"{each.score:.2f}" for each in (tried[0], search.chosen(sweep, found)[label]))
+        assert line.startswith(f"{label}: {sweep.settings.by} {own} → {chosen}, ")
+    assert lines[-1] == f"next: fedunlearn run {path / 'tuned.toml'}"
