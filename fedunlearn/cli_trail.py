@@ -66,7 +66,8 @@ def verify(
 ) -> None:
     """Check a run or a certificate without writing anything; exit 1 if something is not as it should be.
 
-    Signatures, trail, settings, checkpoints, certificates and their pages. The last lines say what is not covered.
+    Signatures, trail, settings, checkpoints, certificates and their pages; then what is not covered. What is not as
+    it should be comes last.
     """
     if place.parts[:1] in (("http:",), ("https:",)):
         raise UserError(
@@ -82,7 +83,7 @@ def verify(
         public_keys=[PublicKey.load(file) for file in public_keys or ()],
         heads=[Head.parse(text) for text in heads or ()],
     )
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: finding.holds is False):
         mark = {True: "ok ", False: "BAD", None: "-  "}[finding.holds]
         typer.echo(f"{mark} {finding.text}")
     if bad := sum(finding.holds is False for finding in findings):

@@ -10,6 +10,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.errors import UserError
 from fedunlearn.requests import putting_away
 from fedunlearn.requests.findings import Book, Finding
+from fedunlearn.requests.findings_in_words import ranges
 from fedunlearn.requests.records import LIVE_BRANCH
 from fedunlearn.requests.retention import CHECKPOINTS, checkpoint_round, is_temporary, quarantine_folder
 from fedunlearn.requests.seals import EXPERIMENT, file_digest
@@ -141,7 +142,7 @@ def _missing(book: Book, name: str, there: Collection[int]) -> Iterator[Finding]
                 f"{name}: that of round {seal.round}, which request {certified[seal.round]} names, is gone",
             )
         elif seal.round != book.last_saved:
-            unexplained.append(str(seal.round))
+            unexplained.append(seal.round)
     if unexplained:
         words = "are gone, and no request had them put away"
-        yield Finding(None, f"{name}: those of rounds {', '.join(unexplained)} {words}")
+        yield Finding(None, f"{name}: those of rounds {ranges(unexplained)} {words}")

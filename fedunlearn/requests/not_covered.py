@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.checked_certificate import Surroundings
 from fedunlearn.requests.findings import LEDGER, Book, Finding
+from fedunlearn.requests.findings_in_words import counted, ranges
 from fedunlearn.requests.keys import PublicKey
 from fedunlearn.requests.records import LIVE_BRANCH
 from fedunlearn.requests.retention import CERTIFICATES, CHECKPOINTS, checkpoint_round, quarantine_folder
@@ -42,8 +43,7 @@ def listed(
 ) -> Iterator[Finding]:
     """Yield a line for each thing that no check of the run directory looks at."""
     lines = list(ALWAYS)
-    for book in surroundings.books.values():
-        lines += _of_book(book)
+    lines += _of_books(list(surroundings.books.values()))
     lines += [] if public_keys else WITHOUT_A_KEY
     lines += [] if heads else [WITHOUT_A_HEAD]
     if others := _other_files(run, surroundings):
@@ -52,14 +52,29 @@ def listed(
         yield Finding(None, f"not covered: {line}")
 
 
-def _of_book(book: Book) -> Iterator[str]:
-    if uncertified := [id_ for id_, record in book.records.items() if not record.ended]:
-        which = ", ".join(uncertified)
-        yield f"requests.sqlite: measures.document, measures.rows of requests that have not ended ({which})"
-    sealed = {seal.round for seal in book.seals if seal.document.get("complete") is True}
-    if open_ := [str(plan.round) for plan in book.plans if plan.round not in sealed]:
-        which = ", ".join(open_) if len(open_) <= 3 else f"{open_[0]} … {open_[-1]}"
-        yield f"requests.sqlite: plans.plan, plans.failed of rounds that are not sealed ({which}) of {book.branch}"
+def _of_books(books: Sequence[Book]) -> Iterator[str]:
+    """Yield a line of all requests that have not ended, and one of all rounds that are not sealed."""
+    uncertified = {book.branch: [id_ for id_, r in book.records.items() if not r.ended] for book in books}
+    requests = {branch: ", ".join(ids) for branch, ids in uncertified.items() if ids}
+    if requests:
+        which = _of_branches(requests)
+        yield f"requests.sqlite: measures.document, measures.rows of requests that have not ended, {which}"
+    rounds: dict[str, str] = {}
+    for book in books:
+        sealed = {seal.round for seal in book.seals if seal.document.get("complete") is True}
+        if open_ := [plan.round for plan in book.plans if plan.round not in sealed]:
+            rounds[book.branch] = ranges(open_)
+    if rounds:
+        which = _of_branches(rounds)
+        yield f"requests.sqlite: plans.plan, plans.failed of rounds that are not sealed, {which}"
+
+
+def _of_branches(which: Mapping[str, str]) -> str:
+    """Return what it is of each branch; branches of which it is the same together, and a few of many named."""
+    same: dict[str, list[str]] = {}
+    for branch, what in which.items():
+        same.setdefault(what, []).append(branch)
+    return "; ".join(f"{what} of {counted(branches)}" for what, branches in same.items())
 
 
 def _other_files(run: Path, surroundings: Surroundings) -> list[str]:

@@ -18,7 +18,8 @@ from fedunlearn.requests import (
 )
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.checked_certificate import Surroundings
-from fedunlearn.requests.findings import LEDGER, Finding, books
+from fedunlearn.requests.findings import LEDGER, Book, Finding, books
+from fedunlearn.requests.findings_in_words import folded
 from fedunlearn.requests.keys import PublicKey
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.missing import missing_certificates, missing_entries
@@ -70,7 +71,8 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
     with Ledger(run / LEDGER, read_only=True) as ledger:
         yield from (Finding(False, f"ledger: {problem}") for problem in checked_tables.strangers(ledger))
     yield from _heads(surroundings, heads)
-    for book in known.values():
+
+    def of_book(book: Book) -> Iterator[Finding]:
         for problem in book.problems:
             yield Finding(False, f"trail of {book.branch}: {problem}")
         yield from missing_entries(book)
@@ -82,6 +84,8 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
         yield from missing_certificates(run, book, certified, keyed=keyed)
         yield from checked_checkpoints.checkpoints(run, book)
         yield from checked_checkpoints.retained(run, book, certified)
+
+    yield from folded({branch: of_book(book) for branch, book in known.items()})
     for path in sorted((run / CERTIFICATES).glob("*.json")):
         yield from _one(path, public_keys, surroundings)
     yield from not_covered.listed(run, surroundings, public_keys, heads)
