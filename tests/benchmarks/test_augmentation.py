@@ -36,7 +36,7 @@ def test_every_policy_runs_and_the_page_gets_the_tables(tmp_path, monkeypatch, c
         if (row["label"], row["at"]) == ("fine-tune", "cap")
     )
     first, *_ = text.partition("| augmentation |")
-    assert len(gaps) == 3 and all(f"| {gap} |" in first for gap in gaps)
+    assert len(gaps) == 3 and all(f"| {gap} (n 1) |" in first for gap in gaps)
     assert "By `python -m benchmarks.augmentation`." in capsys.readouterr().out
 
 
