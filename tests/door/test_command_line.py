@@ -1,5 +1,6 @@
 """``fedunlearn forget URL`` and ``fedunlearn requests URL`` at a door that is open."""
 
+import inspect
 import threading
 from pathlib import Path
 
@@ -68,3 +69,12 @@ def test_waiting_follows_a_request_to_its_end(at: Place, token_file: Path, monke
                 ledger.transition(LIVE_BRANCH, record.id, state, round=1)
         waiting.join(30)
     assert "forgotten" in said[0]
+
+
+def test_unless_told_otherwise_nothing_outside_this_machine_can_knock() -> None:
+    hosts = {
+        command.callback.__name__: inspect.signature(command.callback).parameters["host"].default
+        for command in app.registered_commands
+        if command.callback is not None and "host" in inspect.signature(command.callback).parameters
+    }
+    assert hosts == {"door": "127.0.0.1"}

@@ -336,6 +336,7 @@ def test_an_error_in_the_door_shows_nothing_outside(knock, monkeypatch, caplog) 
     assert answer.status == 500
     assert answer.error == "an error in the door itself; its log says more"
     assert "ZeroDivisionError" in caplog.text
+    assert [r.getMessage() for r in caplog.records if r.exc_info] == ["an error in the door itself"]
     monkeypatch.undo()
     assert ask(knock, "3", [3]).status == 202
 

@@ -16,6 +16,7 @@ from fedunlearn.simulation.runner import simulate
 from fedunlearn.sweep import search
 from fedunlearn.sweep.file import Trial, load
 from fedunlearn.sweep.outcome import References, Tried, best, read_references, read_trials
+from tests.report.parsed_page import parse
 from tests.sweep.small import SWEEP, write
 
 
@@ -86,6 +87,27 @@ def test_it_writes_what_was_chosen(done):
     page = (path / "report.html").read_text()
     assert page.count('data-mark="trial ') == 8
     assert set(content) >= {"original", "floor"} and content["original"] > 0
+
+
+def test_the_page_shows_what_was_chosen_beside_what_was_set(done):
+    sweep, path, found = done
+    page = parse((path / "report.html").read_text())
+    (chosen,) = page.all("section", id="chosen")
+    cells = [[cell.text for cell in row.all("td")] for row in chosen.all("tr")]
+    rows = {first: others for first, *others in filter(None, cells)}
+    for label, tried in found.items():
+        best_of = search.chosen(sweep, found)[label]
+        expected = [f"{tried[0].score:.2f}", f"{best_of.score:.2f}", f"{best_of.seconds:.1f}", "0"]
+        assert rows[label][:4] == expected
+    paths = {
+        path.attributes["id"]: path.attributes["d"] for path in page.all("path") if "id" in path.attributes
+    }
+    round_ones = {}
+    for mark in page.starting("data-mark", "trial "):
+        place = mark.attributes["data-mark"].rpartition(" ")[2]
+        for use in mark.all("use"):
+            round_ones.setdefault(place == "0", set()).add("C" in paths[use.attributes["href"].lstrip("#")])
+    assert round_ones == {True: {False}, False: {True}}, "a method's own settings have another shape"
 
 
 def test_started_again_it_runs_nothing_and_finds_the_same(done, monkeypatch):
