@@ -26,7 +26,7 @@ def fedunlearn(*arguments: str, cwd: Path, inside: Sequence[str] = ()) -> subpro
         env={**ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=540,  # a test has 600; the longest smoke takes one minute of a quiet machine
         check=False,
     )
 

@@ -361,7 +361,7 @@ def said(findings: list[Finding], table: str, column: str | None) -> bool:
     return False
 
 
-@pytest.mark.parametrize("rows", [2, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", [2, pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_every_column_of_every_row(run: LiveRun, mode: Verify, ledger: Tampered, rows: int | None) -> None:
     """Of the first and the last row of every table; and of all."""
     tried, unknown = 0, set()
