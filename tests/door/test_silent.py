@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import selectors
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +62,20 @@ def test_silent_connections_have_a_few_seconds_and_the_oldest_makes_room_before(
                 assert until_closed(peer) == b""
 
 
+def closed_of(peers: list[socket.socket], number: int) -> int:
+    """Wait until so many connections are closed, 20 s at most; return how many are."""
+    until, closed = time.monotonic() + 20, 0
+    with selectors.DefaultSelector() as ready:
+        for peer in peers:
+            ready.register(peer, selectors.EVENT_READ)
+        while closed < number and time.monotonic() < until:
+            for key, _ in ready.select(0.1):
+                assert until_closed(key.fileobj) == b""
+                ready.unregister(key.fileobj)
+                closed += 1
+    return closed
+
+
 def test_who_is_being_answered_is_not_dismissed(at, monkeypatch) -> None:
     """The ledger takes its time for one; many more come and go meanwhile."""
     limits = dataclasses.replace(GENEROUS, connections=6, address_connections=4)
@@ -83,7 +99,8 @@ def test_who_is_being_answered_is_not_dismissed(at, monkeypatch) -> None:
         for peer in crowd:
             with contextlib.suppress(OSError):
                 peer.sendall(b"GET /")
-        assert until_closed(crowd[0]) == b"", "dismissed by those that came later"
+        # In which order those are read that are there at once is the system's affair: all but three have to go.
+        assert closed_of(crowd, 9) == 9, "dismissed by those that came later"
         goes_on.set()
         received = b""
         while b'"request_id"' not in received:
