@@ -51,13 +51,14 @@ def main() -> None:
     )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--only", default="", help="changes in files whose path begins so")
+    parser.add_argument("--again", action="store_true", help="try those again that were not noticed")
     asked = parser.parse_args()
     asked.out = asked.out.resolve()
     asked.out.mkdir(parents=True, exist_ok=True)
     if asked.what == "trace":
         trace(asked.out, asked.jobs)
     elif asked.what == "run":
-        run(asked.out, sample(asked.count, asked.seed, asked.only), asked.seconds, asked.jobs)
+        run(asked.out, sample(asked.count, asked.seed, asked.only), asked.seconds, asked.jobs, asked.again)
     else:
         sys.exit(report(asked.out))
 
@@ -89,13 +90,18 @@ def sample(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
     return [(file, generator.choice(lines[file, line])) for file, line in chosen]
 
 
-def run(out: Path, chosen: list[tuple[str, Mutant]], seconds: float, jobs: int) -> None:
-    """Try every change that has not been tried, in as many processes as asked for."""
+def run(out: Path, chosen: list[tuple[str, Mutant]], seconds: float, jobs: int, again: bool) -> None:
+    """Try every change that has not been tried, or not been noticed if ``again``, in as many processes as asked."""
     import_heavy()
-    traced = Trace.read(out / "trace", out / "bench-0")
-    done = {entry["change"] for entry in results(out)}
+    present = Bench.copied(ROOT, out / "bench-0").present()
+    traced = Trace.read(out / "trace", out / "bench-0", present)
+    done = {entry["change"] for entry in results(out) if not again or entry["outcome"] == "killed"}
     left = [(file, mutant) for file, mutant in chosen if describe(file, mutant)["change"] not in done]
-    print(f"{len(chosen)} changes, {len(chosen) - len(left)} tried before", flush=True)
+    print(
+        f"{len(chosen)} changes, {len(chosen) - len(left)} tried before; {len(traced.seconds)} tests traced, "
+        f"{len(traced.added)} added since",
+        flush=True,
+    )
     children = []
     for job in range(jobs):
         child = os.fork()
@@ -151,9 +157,11 @@ def report(out: Path) -> int:
         )
     counted = len(tried) - len(equal)
     killed = len(tried) - len(survivors)
+    late = sum(entry["said"] == "out of time" for entry in tried)
     share = killed / counted if counted else 0.0
     print(
-        f"{len(tried)} changes: {killed} noticed, {len(survivors)} not, of which {len(equal)} change nothing: "
+        f"{len(tried)} changes: {killed} noticed ({late} by running out of time), {len(survivors)} not, of which "
+        f"{len(equal)} change nothing: "
         f"{100 * share:.1f} % of {counted}"
     )
     return int(share < 0.95)

@@ -33,3 +33,9 @@ def test_the_nearest_come_first_then_the_quickest(file: str, line: int, tests: l
 
 def test_there_is_time_for_so_many() -> None:
     assert TRACE.chosen("fedunlearn/data/a.py", 1, 5.6) == [LOOKS, NEAR, ALL, *SOURCE_READERS]
+
+
+def test_tests_added_since_the_trace_are_run_where_they_lie_beside_the_change() -> None:
+    added = "tests/data/test_new.py::test_new"
+    trace = Trace(TRACE.lines, TRACE.seconds, frozenset({added, "tests/report/test_new.py::test_elsewhere"}))
+    assert trace.chosen("fedunlearn/data/a.py", 2, 60) == [added, NEAR, FAR, *SOURCE_READERS]

@@ -26,18 +26,22 @@ class Trace:
         File, from the root → line → tests that run it.
     seconds : dict
         Test that passed → how long it takes.
+    added : frozenset of str
+        Tests that are there now and were not when the trace was made.
     """
 
     lines: dict[str, dict[int, frozenset[str]]]
     seconds: dict[str, float]
+    added: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, folder: Path, root: Path) -> Trace:
-        """Read what the plugin in ``trace.py`` has written."""
+    def read(cls, folder: Path, root: Path, present: frozenset[str]) -> Trace:
+        """Read what the plugin in ``trace.py`` has written; tests that are not ``present`` any more are left out."""
         lines: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        seconds: dict[str, float] = {}
+        ran: dict[str, float | None] = {}
         for path in sorted(folder.glob("*.json")):
-            seconds |= json.loads(path.read_text(encoding="utf-8"))
+            ran |= json.loads(path.read_text(encoding="utf-8"))
+        seconds = {test: took for test, took in ran.items() if took is not None and test in present}
         for path in sorted(folder.glob("*.coverage")):
             data = coverage.CoverageData(str(path))
             data.read()
@@ -51,6 +55,7 @@ class Trace:
                 for file, of in lines.items()
             },
             seconds,
+            present - ran.keys(),
         )
 
     def chosen(self, file: str, line: int, budget: float) -> list[str]:
@@ -58,7 +63,8 @@ class Trace:
 
         Last come those that read the program, whatever the budget. A line that no test runs, because it runs when its
         file is imported or in another process, may be noticed by any test of the file, by those of the mirroring
-        folder, which look at what lies there without running it, and by those that hold for all files.
+        folder, which look at what lies there without running it, and by those that hold for all files. Of tests added
+        since the trace it is not known what they run: those of the mirroring folder are run as well, first.
         """
         of = self.lines.get(file, {})
         near = _mirror(file)
@@ -80,7 +86,7 @@ class Trace:
             if spent > budget:
                 break
             taken.append(test)
-        return [*taken, *SOURCE_READERS]
+        return [*sorted(test for test in self.added if test.startswith(near)), *taken, *SOURCE_READERS]
 
 
 def _mirror(file: str) -> str:

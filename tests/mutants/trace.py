@@ -20,7 +20,7 @@ _folder = Path(os.environ["FEDUNLEARN_TRACE"])
 _watch = coverage.Coverage(
     data_file=str(_folder / f"{_worker}.coverage"), source=list(WATCHED), config_file=False
 )
-_seconds: dict[str, float] = {}
+_seconds: dict[str, float | None] = {}
 
 
 def pytest_sessionstart() -> None:
@@ -39,7 +39,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note how long a test took that passed."""
+    """Note how long a test took that passed, and None of one that did not."""
+    _seconds.setdefault(report.nodeid, None)
     if report.when == "call" and report.passed:
         _seconds[report.nodeid] = report.duration
 
