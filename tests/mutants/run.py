@@ -54,9 +54,17 @@ class Bench:
         words = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-q", "-p", "no:cacheprovider"]
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         listed = subprocess.run(
-            words, cwd=self.root, env=environment, capture_output=True, text=True, encoding="utf-8", check=True
+            words,
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=True,
         )
-        return frozenset(line for line in listed.stdout.splitlines() if line.startswith("tests/") and "::" in line)
+        return frozenset(
+            line for line in listed.stdout.splitlines() if line.startswith("tests/") and "::" in line
+        )
 
     def try_out(self, file: str, program: str, tests: Sequence[str], seconds: float) -> tuple[Outcome, str]:
         """Return what becomes of a change, and the end of what pytest said of it."""
