@@ -43,8 +43,6 @@ RUN pip install 'hatchling>=1.27'
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY fedunlearn fedunlearn
-COPY strategies strategies
-COPY clients clients
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /dist .
 
 
@@ -73,8 +71,6 @@ WORKDIR /opt/fedunlearn/app
 COPY pyproject.toml README.md LICENSE .gitignore ./
 COPY experiments experiments
 COPY fedunlearn fedunlearn
-COPY strategies strategies
-COPY clients clients
 COPY --chown=10001:10001 deploy/flower.toml /flower/config.toml
 ENV FLWR_HOME=/opt/fedunlearn/flower \
     FLWR_TELEMETRY_ENABLED=0 \

@@ -25,13 +25,13 @@ from benchmarks.machine import in_words, machine
 from benchmarks.tables import markdown
 from fedunlearn import config
 from fedunlearn.errors import UserError
+from fedunlearn.html.markup import Markup
+from fedunlearn.html.palette import STAND_INS
+from fedunlearn.html.svg import drawing, inline
 from fedunlearn.report import centralised
 from fedunlearn.report.figure import MARGIN, side_by_side, standalone
-from fedunlearn.report.markup import Markup
-from fedunlearn.report.palette import STAND_INS
 from fedunlearn.report.run_files import with_setting
 from fedunlearn.report.scores import Scores, Stat
-from fedunlearn.report.svg import drawing, inline
 from fedunlearn.report.words import NOTHING, magnitude, number
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import read_scorecard, simulate

@@ -29,9 +29,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks.machine import in_words, machine
+from fedunlearn.deployment.roster import Roster, StaffEntry, new_token, token_hash
+from fedunlearn.deployment.roster_file import edit
 from fedunlearn.requests import LIVE_BRANCH, Ledger
-from fedunlearn.roster import Roster, StaffEntry, new_token, token_hash
-from fedunlearn.roster_file import edit
 
 EXPERIMENT = """
 name = "door"

@@ -32,9 +32,9 @@ from pathlib import Path
 
 from benchmarks.door import opened
 from benchmarks.machine import in_words, machine
+from fedunlearn.deployment.roster import ClientEntry, Roster, new_token, token_hash
+from fedunlearn.deployment.roster_file import edit
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
-from fedunlearn.roster import ClientEntry, Roster, new_token, token_hash
-from fedunlearn.roster_file import edit
 
 EXPERIMENT = """
 name = "flood"

@@ -35,8 +35,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.door import EXPERIMENT, opened
 from benchmarks.machine import in_words, machine
-from fedunlearn.roster import Roster
-from fedunlearn.roster_file import edit
+from fedunlearn.deployment.roster import Roster
+from fedunlearn.deployment.roster_file import edit
 
 KINDS = ("silent", "byte", "garbage", "half-closed", "head", "body")
 """What the other connections do: nothing; send a byte; send what is no TLS and no HTTP; say goodbye at once; begin,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fedunlearn
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.errors import ConfigError, RunError
 
 APP = Path(__file__).resolve().parent / "flower_app"
@@ -57,7 +57,7 @@ def run_config(case: FlowerCase) -> dict[str, Any]:
     if case.experiment is None:
         return settings
     path = case.experiment.resolve()
-    experiment = resident.experiment_at(str(path))
+    experiment = workspace.experiment_at(str(path))
     for key, value, needed in (
         ("federation.num-clients", experiment.federation.num_clients, case.num_clients),
         ("federation.participation", experiment.federation.participation, 1.0),
@@ -66,7 +66,7 @@ def run_config(case: FlowerCase) -> dict[str, Any]:
     ):
         if value != needed:
             raise ConfigError(f"{key} = {value!r} ({path}): must be {needed!r} here")
-    data = resident.data_of(experiment, case.seed)
+    data = workspace.data_of(experiment, case.seed)
     shapes = {
         "num-classes": data.num_classes,
         "in-channels": data.in_channels,
@@ -81,7 +81,7 @@ def command(case: FlowerCase, settings: Path) -> list[str]:
     if executable is None:
         raise RunError(f'{_programs()} has no flwr: pip install "flwr[simulation]"')
     gpu = case.experiment is not None and (
-        resident.device_of(resident.experiment_at(str(case.experiment.resolve()))).type == "cuda"
+        workspace.device_of(workspace.experiment_at(str(case.experiment.resolve()))).type == "cuda"
     )
     federation = {
         "num-supernodes": case.num_clients,

@@ -25,7 +25,7 @@ import torch
 from benchmarks.hostile import UNEVEN
 from benchmarks.machine import in_words, machine
 from benchmarks.tables import markdown
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.errors import ConfigError
 from fedunlearn.federation.answers import RoundWork
@@ -80,8 +80,8 @@ def unevenness(experiment: Experiment, rounds: int) -> Unevenness:
     """Train and look at every update."""
     seed = experiment.seeds[0]
     torch.set_num_threads(experiment.engine.threads_per_client)
-    data = resident.data_of(experiment, seed)
-    model = resident.new_model(experiment, data, seed)
+    data = workspace.data_of(experiment, seed)
+    model = workspace.new_model(experiment, data, seed)
     state = ModelState(model.vector.clone(), model.buffers())
     longest, shortest, so_far, examples, opposed = 0.0, 1.0, 0.0, 0.0, 1.0
     largest, before = 0.0, dict[int, torch.Tensor]()

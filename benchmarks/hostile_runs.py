@@ -12,19 +12,19 @@ from pathlib import Path
 import torch
 
 from benchmarks.hostile_clients import IDEAS, HostileTrainer, poisoned
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import quality
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.federation.engines import open_grid
+from fedunlearn.live.evaluation import evaluation_of
+from fedunlearn.live.service import serve_live
 from fedunlearn.models.state import ModelState
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.rounds import QuorumMissedError, RoundReport
 from fedunlearn.simulation.branches import live_branch
-from strategies.live_evaluation import evaluation_of
-from strategies.live_service import serve_live
-from strategies.rounds import QuorumMissedError, RoundReport
 
 EXPERIMENT = """
 name = "hostile"
@@ -111,7 +111,7 @@ def federate(
     """
     seed = experiment.seeds[0]
     torch.set_num_threads(experiment.engine.threads_per_client)
-    data = resident.data_of(experiment, seed)
+    data = workspace.data_of(experiment, seed)
     chosen = IDEAS[idea]
     asked = dict(ask_at or {})
     refused: dict[int, int] = {}
@@ -165,8 +165,8 @@ def federate(
 def test_accuracy(experiment: Experiment, state: ModelState) -> float:
     """Return a model's accuracy on the test split, percent; 0 of one whose outputs are no numbers."""
     branch = live_branch(experiment)
-    data = resident.data_of(experiment, branch.seed)
-    model = resident.new_model(experiment, data, branch.training_seed)
+    data = workspace.data_of(experiment, branch.seed)
+    model = workspace.new_model(experiment, data, branch.training_seed)
     model.load(state.vector, state.buffers)
     outputs = collect(model.module, data, splits=("test",)).test
     assert outputs is not None

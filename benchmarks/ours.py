@@ -20,14 +20,14 @@ from torch import Tensor
 from benchmarks.cases import SEED, Case
 from benchmarks.noop import Noop
 from benchmarks.rows import UnavailableError
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment, TrainConfig
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
-from strategies.base import Settings
-from strategies.retrain import Retrain
+from fedunlearn.strategies.base import Settings
+from fedunlearn.strategies.retrain import Retrain
 
 
 class Federation:
@@ -109,9 +109,9 @@ def federation(row: str, case: Case, folder: Path, threads: int) -> Federation:
     path = folder / f"{row}-{threads}.toml"
     path.write_text(case.toml(engine, numerics), encoding="utf-8")
     try:
-        experiment = resident.experiment_at(str(path))
-        data = resident.data_of(experiment, SEED)
-        model = resident.new_model(experiment, data, SEED)
+        experiment = workspace.experiment_at(str(path))
+        data = workspace.data_of(experiment, SEED)
+        model = workspace.new_model(experiment, data, SEED)
         start = ModelState(model.vector, model.buffers())
         note = ""
         if row == "auto":
@@ -139,7 +139,7 @@ def _noop(row: str, case: Case, threads: int) -> Federation:
         else:
             from fedunlearn.federation.ray import RayGrid
 
-            grid = RayGrid("clients.app:app", case.num_clients, **options)
+            grid = RayGrid("fedunlearn.clients.app:app", case.num_clients, **options)
     except (ImportError, RunError, TypeError) as error:
         raise UnavailableError(_one_line(error)) from error
     settings = Settings(num_clients=case.num_clients, train=TrainConfig(rounds=1, lr=0.1), seed=SEED)
@@ -148,7 +148,7 @@ def _noop(row: str, case: Case, threads: int) -> Federation:
 
 def _try_stack(experiment: Experiment, start: Tensor) -> None:
     """Train a stack of one: an engine would go on one by one, without a word, where that fails."""
-    from clients.tasks import routine_of
+    from fedunlearn.clients.tasks import routine_of
 
     try:
         routine_of(experiment, SEED).train_stack([0], start, {"round": 1, "lr": 0.1, "seed": SEED})

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from benchmarks.cases import SEED, Case
-from fedunlearn import resident
+from fedunlearn import workspace
 
 REFERENCE = "bare"
 """The row that all others are compared with."""
@@ -116,5 +116,5 @@ def make(name: str, case: Case, folder: Path, threads: int) -> Row:
         return Memcpy(case.noop_floats, case.num_clients, threads)
     path = folder / f"{name}.toml"
     path.write_text(case.toml(), encoding="utf-8")
-    experiment = resident.experiment_at(str(path))
-    return BareLoop(experiment, resident.data_of(experiment, SEED), SEED, threads)
+    experiment = workspace.experiment_at(str(path))
+    return BareLoop(experiment, workspace.data_of(experiment, SEED), SEED, threads)

@@ -38,7 +38,7 @@ from torch import Tensor
 from benchmarks.flower_command import FlowerCase, command, environment, run_config
 from benchmarks.memory import PeakMemory
 from benchmarks.process_tree import ProcessTree
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.errors import RunError, UserError
 
@@ -211,7 +211,7 @@ def main(
     console = Console()
     try:
         if experiment is not None:
-            clients = resident.experiment_at(str(experiment.resolve())).federation.num_clients
+            clients = workspace.experiment_at(str(experiment.resolve())).federation.num_clients
         case = FlowerCase(
             num_clients=clients,
             rounds=rounds,

@@ -34,9 +34,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedunlearn.requests.keys import new_key
-from fedunlearn.roster import StaffEntry, new_token, token_hash
-from fedunlearn.roster_file import edit
+from fedunlearn.certificates.keys import new_key
+from fedunlearn.deployment.roster import StaffEntry, new_token, token_hash
+from fedunlearn.deployment.roster_file import edit
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365

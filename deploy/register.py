@@ -20,8 +20,8 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from keys import leave_token
 
-from fedunlearn.roster import ClientEntry, Roster, canonical_key
-from fedunlearn.roster_file import edit
+from fedunlearn.deployment.roster import ClientEntry, Roster, canonical_key
+from fedunlearn.deployment.roster_file import edit
 
 PUBLIC_KEYS = Path("/keys/public")
 TOKENS = Path("/keys/operator")

@@ -20,8 +20,9 @@ def test_what_a_user_has_set_reaches_no_test():
 
 def test_a_module_that_starts_programs_is_known_by_what_it_imports():
     from tests import test_errors
+    from tests.cli import test_commands
     from tests.config import test_targets
-    from tests.e2e import test_cli, test_live_killed
+    from tests.e2e import test_live_killed
 
-    assert [starts_programs(module) for module in (test_cli, test_live_killed)] == [True, True]
+    assert [starts_programs(module) for module in (test_commands, test_live_killed)] == [True, True]
     assert [starts_programs(module) for module in (test_errors, test_targets)] == [False, False]

@@ -10,12 +10,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("fedunlearn", "strategies", "clients")
 GATHER = {
     ("fedunlearn/federation/answers.py", "Answers"): "counts answers as they come",
-    ("fedunlearn/federation/ray_engine/shift.py", "Slot"): "knows what a worker is busy with",
-    ("fedunlearn/report/svg.py", "Drawing"): "collects notes while it is drawn",
+    ("fedunlearn/federation/ray_engine/dispatcher.py", "Slot"): "knows what a worker is busy with",
+    ("fedunlearn/html/svg.py", "Drawing"): "collects notes while it is drawn",
     ("fedunlearn/requests/chain.py", "_Life"): "follows a request entry by entry",
-    ("fedunlearn/requests/checked_certificate.py", "Surroundings"): "reads once what many certificates need",
-    ("fedunlearn/requests/findings.py", "Book"): "reads once what many checks need",
-    ("strategies/rounds.py", "RoundInProgress"): "grows with a round",
+    (
+        "fedunlearn/certificates/checked_certificate.py",
+        "Surroundings",
+    ): "reads once what many certificates need",
+    ("fedunlearn/certificates/findings.py", "Book"): "reads once what many checks need",
+    ("fedunlearn/server/rounds.py", "RoundInProgress"): "grows with a round",
 }
 """File and class → why it changes after it was made."""
 

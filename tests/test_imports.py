@@ -37,7 +37,7 @@ def test_the_library_imports_without_flower_and_ray() -> None:
         "import fedunlearn.unlearning, fedunlearn.evaluation, fedunlearn.models\n"
         "import fedunlearn.training, fedunlearn.data\n"
         "import fedunlearn.evaluation.measures, fedunlearn.evaluation.scorecard, fedunlearn.evaluation.outputs\n"
-        "import fedunlearn.config, fedunlearn.report.html, fedunlearn.report.tables, fedunlearn.requests\n"
+        "import fedunlearn.config, fedunlearn.report.page, fedunlearn.report.tables, fedunlearn.requests\n"
     )
 
 

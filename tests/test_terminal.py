@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from fedunlearn import cli, terminal
+from fedunlearn import terminal
+from fedunlearn.cli.main import main
 from fedunlearn.report.tables import centralised_tables, comparison_table, scorecard_table
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, progress_for
@@ -53,7 +54,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run(*words: object) -> int:
         monkeypatch.setattr(sys, "argv", ["fedunlearn", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         return int(ended.value.code or 0)
 
     return run

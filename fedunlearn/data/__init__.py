@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from fedunlearn import registry
+from fedunlearn import plugins
 from fedunlearn.data.cifar import cifar10, cifar100
 from fedunlearn.data.digits import digits
 from fedunlearn.data.federated import FederatedData
@@ -93,7 +93,7 @@ def load_federated(
     ConfigError
         Files that are not there, settings the source cannot satisfy, or a client left without data.
     """
-    source = registry.call(SOURCES, config.source, key="data.source", config=config)
+    source = plugins.call(SOURCES, config.source, key="data.source", config=config)
     if isinstance(source, SliceSource):
         return _federate_slices(source, config, num_clients, seed, torch.device(device), dtype)
     return _federate_images(source, config, num_clients, seed, torch.device(device), dtype)
@@ -109,7 +109,7 @@ def _federate_images(
 ) -> FederatedData:
     num_rows = len(source.train_labels)
     train, validation = validation_split(num_rows, config.validation, numpy_generator(seed, "validation"))
-    dealt: Partition = registry.call(
+    dealt: Partition = plugins.call(
         PARTITIONERS,
         config.partition,
         key="data.partition",
@@ -150,7 +150,7 @@ def _federate_slices(
     dtype: torch.dtype,
 ) -> FederatedData:
     train, validation, test = split_by_case(source.index, source.site_names, config.validation, seed)
-    dealt: Partition = registry.call(
+    dealt: Partition = plugins.call(
         PARTITIONERS,
         config.partition,
         key="data.partition",

@@ -19,20 +19,20 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from fedunlearn import __version__
+from fedunlearn.deployment.roster import Actor
+from fedunlearn.deployment.roster_file import RosterFile
 from fedunlearn.door import errors
 from fedunlearn.door.auth import DeniedError, may_ask, may_see, require
-from fedunlearn.door.desk import Desk, OpenLedger
-from fedunlearn.door.gate import Gate
 from fedunlearn.door.health import Checkup
+from fedunlearn.door.ledger_thread import Desk, OpenLedger
 from fedunlearn.door.limits import Limits
 from fedunlearn.door.metrics import CONTENT_TYPE, Answers, Federation
+from fedunlearn.door.middleware import Gate
 from fedunlearn.door.page import page
 from fedunlearn.door.schemas import Ask, Health, Problem, ReceiptAnswer, RequestAnswer, RequestList, State
 from fedunlearn.door.watch import Watch
 from fedunlearn.requests import LIVE_BRANCH, RequestRecord, UnknownRequestError
-from fedunlearn.requests.wanted import NOBODY
-from fedunlearn.roster import Actor
-from fedunlearn.roster_file import RosterFile
+from fedunlearn.requests.forget_target import NOBODY
 
 ABOUT = """Ask a live federation to forget clients or parts of their data, see what became of it, withdraw a \
 request that has not been taken up.

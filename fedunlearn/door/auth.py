@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedunlearn.roster import Actor, Role
-from fedunlearn.roster_file import RosterFile
+from fedunlearn.deployment.roster import Actor, Role
+from fedunlearn.deployment.roster_file import RosterFile
 
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="fedunlearn"'}
 """Header of every 401."""

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from fedunlearn.door.auth import CHALLENGE, DeniedError
-from fedunlearn.door.desk import UnavailableError
+from fedunlearn.door.ledger_thread import UnavailableError
 from fedunlearn.requests import (
     InvalidRequestError,
     NotAllowedError,

@@ -7,9 +7,9 @@ import shutil
 import time
 from pathlib import Path
 
-from fedunlearn.door.desk import Desk, NotBegunError, UnavailableError
+from fedunlearn.deployment.roster_file import RosterFile
+from fedunlearn.door.ledger_thread import Desk, NotBegunError, UnavailableError
 from fedunlearn.door.schemas import Health
-from fedunlearn.roster_file import RosterFile
 
 LEAST_FREE = 64 * 1024 * 1024
 """Bytes that the ledger's disk must have left."""

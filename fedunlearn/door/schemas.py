@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedunlearn.deployment.roster import Actor
 from fedunlearn.parts import Part
 from fedunlearn.requests import STATES, Receipt, RequestRecord
-from fedunlearn.requests.wanted import Samples, asked_classes, asked_samples
-from fedunlearn.roster import Actor
+from fedunlearn.requests.forget_target import Samples, asked_classes, asked_samples
 
 State = Literal[STATES]  # type: ignore[valid-type]  # the ledger's table is the one list there is
 MOST_CLIENTS = 4096

@@ -11,13 +11,13 @@ from types import FrameType
 
 import uvicorn
 
+from fedunlearn.deployment.roster_file import RosterFile
 from fedunlearn.door.acceptor import Acceptor
 from fedunlearn.door.admission import Admission, Visitor
 from fedunlearn.door.app import make_app
 from fedunlearn.door.limits import Limits
 from fedunlearn.door.protocol import DoorProtocol
 from fedunlearn.errors import RunError, UserError
-from fedunlearn.roster_file import RosterFile
 
 _BACKLOG = 4096
 """Connections that the system keeps until they are accepted: of one too many the peer tries again after a second."""

@@ -7,13 +7,13 @@ from functools import partial
 
 from flwr.serverapp import Grid
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.federation.local import LocalGrid
-from fedunlearn.registry import load_object
+from fedunlearn.plugins import load_object
 
-CLIENT_APP = "clients.app:app"
-ROUTINE = "clients.tasks:routine_of"
+CLIENT_APP = "fedunlearn.clients.app:app"
+ROUTINE = "fedunlearn.clients.tasks:routine_of"
 
 
 def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> AbstractContextManager[Grid]:
@@ -56,6 +56,6 @@ def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> Abstra
             batch_clients=engine.batch_clients,
             address=engine.ray.address,
             cpus_per_worker=engine.cpus_per_worker,
-            gpus_per_worker=engine.gpus_per_worker(resident.device_of(experiment).type),
+            gpus_per_worker=engine.gpus_per_worker(workspace.device_of(experiment).type),
         )
     raise ValueError(f"engine {engine.name!r}: choose one first")

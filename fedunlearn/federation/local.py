@@ -10,11 +10,11 @@ import torch
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from fedunlearn.federation.client_trainer import RoutineFactory
 from fedunlearn.federation.grid import FIRST_CLIENT_NODE as FIRST_CLIENT_NODE
 from fedunlearn.federation.grid import SERVER_NODE as SERVER_NODE
 from fedunlearn.federation.grid import RunConfig, VirtualGrid, answer, no_such_node
 from fedunlearn.federation.local_trainer import LocalTrainer
-from fedunlearn.federation.routine import RoutineFactory
 
 
 class LocalGrid(VirtualGrid):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from fedunlearn.federation.answers import FORGET, Answers, RoundWork
-from fedunlearn.federation.routine import RoutineFactory
+from fedunlearn.federation.client_trainer import RoutineFactory
 from fedunlearn.federation.sums import BlockSum, Contribution, OrderedSum
 from fedunlearn.federation.units import in_placing_order, units_of
 from fedunlearn.federation.worker import Unit, Worker

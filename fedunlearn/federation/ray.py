@@ -10,15 +10,15 @@ import ray
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedunlearn.federation.client_trainer import RoutineFactory
 from fedunlearn.federation.compat import error_reply
 from fedunlearn.federation.grid import RunConfig, VirtualGrid, no_such_node
 from fedunlearn.federation.ray_engine.actor import Duty
 from fedunlearn.federation.ray_engine.cluster import Cluster, Need
-from fedunlearn.federation.ray_engine.parcel import pack, unpack
+from fedunlearn.federation.ray_engine.dispatcher import Lost
 from fedunlearn.federation.ray_engine.pool import ActorPool, pack_duty
-from fedunlearn.federation.ray_engine.shift import Lost
+from fedunlearn.federation.ray_engine.shared_buffers import pack, unpack
 from fedunlearn.federation.ray_engine.trainer import RayTrainer
-from fedunlearn.federation.routine import RoutineFactory
 
 
 class RayGrid(VirtualGrid):
@@ -36,7 +36,7 @@ class RayGrid(VirtualGrid):
     Parameters
     ----------
     client_app
-        A reference such as "clients.app:app", imported in the actors, or an app that can be pickled.
+        A reference such as "fedunlearn.clients.app:app", imported in the actors, or an app that can be pickled.
     num_clients, run_config
         See :class:`~fedunlearn.federation.grid.VirtualGrid`.
     workers

@@ -22,7 +22,7 @@ from fedunlearn.federation.answers import (
     unsound,
     work_of,
 )
-from fedunlearn.federation.routine import ClientRoutine
+from fedunlearn.federation.client_trainer import ClientRoutine
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
 from fedunlearn.models.state import ModelState
 from fedunlearn.out_of_memory import is_shortage
@@ -49,7 +49,7 @@ class Unit:
 
 
 class Worker:
-    """Does units of work with one :class:`~fedunlearn.federation.routine.ClientRoutine`.
+    """Does units of work with one :class:`~fedunlearn.federation.client_trainer.ClientRoutine`.
 
     What comes out does not depend on which worker does a unit, nor on how a round is cut into units.
 

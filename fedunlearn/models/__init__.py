@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from fedunlearn import registry
+from fedunlearn import plugins
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.initialise import initialise
 from fedunlearn.models.mit import NAMING as MIT_NAMING
@@ -69,7 +69,7 @@ def build(
     """
     file = _weights_file(config)
     with torch.device("meta"):
-        model = registry.call(
+        model = plugins.call(
             MODELS,
             config.name,
             key="model.name",

@@ -2,7 +2,7 @@
 
 Everything here only reads a run directory; nothing is computed that is not already in its files, so a report
 can be written again at any time. Import the module you need: :mod:`~fedunlearn.report.tables` needs rich
-alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or Flower.
+alone, :mod:`~fedunlearn.report.page` matplotlib as well; neither needs torch or Flower.
 
 =====================  =========================================================================
 ``scores``             the scorecard, asked by (label, moment, metric), null-safe
@@ -19,7 +19,7 @@ alone, :mod:`~fedunlearn.report.html` matplotlib as well; neither needs torch or
 ``overlay``            one slice with its masks → PNG; ``gallery``: the page's pictures
 ``markup``, ``style``  escaping HTML builder and the page's CSS
 ``sections``           the page's findings and charts; ``listings``: its tables
-``html``               :func:`~fedunlearn.report.html.write_report`
+``html``               :func:`~fedunlearn.report.page.write_report`
 ``figure``             one chart as an SVG file of its own
 ``request_table``      the ledger of forget requests, for the terminal
 =====================  =========================================================================

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fedunlearn.report.markup import Markup, join, table, tag
+from fedunlearn.html.markup import Markup, join, table, tag
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.words import NOTHING, magnitude, moment, number, spread
 

@@ -1,6 +1,6 @@
 """The page's word on images that are there more than once: what a measurement of forgetting must be read with."""
 
-from fedunlearn.report.markup import Markup, tag
+from fedunlearn.html.markup import Markup, tag
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.sections import section
 

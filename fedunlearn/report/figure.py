@@ -8,9 +8,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from fedunlearn.errors import UserError
+from fedunlearn.html.markup import Markup
+from fedunlearn.html.palette import Look, css_variables, looks
 from fedunlearn.report.legend import shapes
-from fedunlearn.report.markup import Markup
-from fedunlearn.report.palette import Look, css_variables, looks
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.trajectories import trajectory

@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from struct import unpack
 
-from fedunlearn.report.markup import Markup, join, tag
+from fedunlearn.html.markup import Markup, join, tag
 from fedunlearn.report.overlay import OPACITY, PREDICTION, TRUTH
 from fedunlearn.report.picture_index import Picture
 from fedunlearn.report.run_files import RunFiles

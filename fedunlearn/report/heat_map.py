@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from fedunlearn.report.markup import Markup
-from fedunlearn.report.palette import HEAT, STAND_INS
+from fedunlearn.html.markup import Markup
+from fedunlearn.html.palette import HEAT, STAND_INS
+from fedunlearn.html.svg import Drawing, drawing, inline
 from fedunlearn.report.run_files import Partition
-from fedunlearn.report.svg import Drawing, drawing, inline
 from fedunlearn.report.words import clients, number
 
 WHOLE = 200

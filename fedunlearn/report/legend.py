@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedunlearn.report.markup import Markup, tag
-from fedunlearn.report.palette import Look
+from fedunlearn.html.markup import Markup, tag
+from fedunlearn.html.palette import Look
 
 _SHAPES = {
     "o": '<circle cx="13" cy="7" r="4"/>',

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.html.markup import Markup, join, null, table, tag
 from fedunlearn.report import centralised
-from fedunlearn.report.markup import Markup, join, null, table, tag
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.sections import section

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
-from fedunlearn.report.markup import Markup
-from fedunlearn.report.palette import STAND_INS, Look
+from fedunlearn.html.markup import Markup
+from fedunlearn.html.palette import STAND_INS, Look
+from fedunlearn.html.svg import Drawing, drawing, inline
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.selection import case_of, value_of
-from fedunlearn.report.svg import Drawing, drawing, inline
 from fedunlearn.report.words import forgotten, gap_unit, metric_title, moment, number
 
 SHOWN = ("request", "compare", "cap", "final", "recovered")

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
+from fedunlearn.html.markup import Markup, join, tag
+from fedunlearn.html.palette import Look
 from fedunlearn.report.heat_map import heat_map, rows_to_draw, shape_of
 from fedunlearn.report.legend import key, legend
-from fedunlearn.report.markup import Markup, join, tag
-from fedunlearn.report.palette import Look
 from fedunlearn.report.panels import Panel, panels
 from fedunlearn.report.plots import gap_plot
 from fedunlearn.report.quality import Quality

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fedunlearn.report.markup import Markup
-from fedunlearn.report.palette import STAND_INS, Look
+from fedunlearn.html.markup import Markup
+from fedunlearn.html.palette import STAND_INS, Look
+from fedunlearn.html.svg import Drawing, drawing, inline
 from fedunlearn.report.panels import Panel, method_series, original_series, reference_series
 from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.series import Series
-from fedunlearn.report.svg import Drawing, drawing, inline
 from fedunlearn.report.words import clients, few, number
 
 SPLITS = {

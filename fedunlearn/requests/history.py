@@ -9,7 +9,7 @@ from typing import Any
 
 from fedunlearn.json_text import loads
 from fedunlearn.parts import Part
-from fedunlearn.requests import chain, kept_parts, schema, trail
+from fedunlearn.requests import chain, parts_table, schema, trail
 from fedunlearn.requests.records import RequestRecord, canonical_json, numbers_in
 from fedunlearn.requests.store import Store
 from fedunlearn.requests.transitions import LedgerError
@@ -78,9 +78,9 @@ def records(
 
 def with_parts(store: Store, branch: str, rows: Sequence[sqlite3.Row]) -> list[RequestRecord]:
     """Return the requests of some rows, each with the parts of clients' data that it names."""
-    if not rows or not kept_parts.count(store, branch):
+    if not rows or not parts_table.count(store, branch):
         return [request_record(row) for row in rows]
-    return [request_record(row, kept_parts.among(store, branch, row["clients"])) for row in rows]
+    return [request_record(row, parts_table.among(store, branch, row["clients"])) for row in rows]
 
 
 def export(store: Store, branch: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def export(store: Store, branch: str) -> dict[str, Any]:
     for table, columns in _COLUMNS.items():
         rows = store.rows(f"SELECT * FROM {table} WHERE branch = ? ORDER BY {_KEYS[table]}", branch)
         exported[table] = [{column: _from_cell(column, row[column]) for column in columns} for row in rows]
-    exported["parts"] = kept_parts.exportable(store, branch)
+    exported["parts"] = parts_table.exportable(store, branch)
     return exported
 
 
@@ -115,7 +115,7 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
             sql = f"INSERT INTO {table} (branch, {', '.join(columns)}) VALUES (?{', ?' * len(columns)})"
             for item in exported[table]:
                 store.rows(sql, branch, *(_to_cell(column, item[column]) for column in columns))
-        kept_parts.put_back(store, branch, exported["parts"])
+        parts_table.put_back(store, branch, exported["parts"])
         for item in exported["audit"]:
             trail.append(store.rows, branch, **{column: item[column] for column in _COLUMNS["audit"]})
     except KeyError as error:

@@ -1,6 +1,6 @@
 """Live requests: how they are taken in at the command line and at the door, and taken back.
 
-What can be asked for: whole clients, or parts of their data (`fedunlearn.requests.wanted`). Each call is one
+What can be asked for: whole clients, or parts of their data (`fedunlearn.requests.forget_target`). Each call is one
 transaction: killed at any moment, a request is recorded wholly or not at all, and what was acknowledged is on the
 disk.
 """
@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 from fedunlearn.errors import UserError
 from fedunlearn.parts import Part, Parts
-from fedunlearn.requests import journal, kept_parts, plans, quota, trail
+from fedunlearn.requests import journal, parts_table, plans, quota, trail
 from fedunlearn.requests.chain import Head
+from fedunlearn.requests.forget_target import Samples, Wanted, in_words
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import LIVE_BRANCH, Move, RequestRecord, numbers_in
 from fedunlearn.requests.schema import APPLIED, STILL_OPEN
 from fedunlearn.requests.transitions import RequestConflictError
-from fedunlearn.requests.wanted import Samples, Wanted, in_words
 
 WITHDRAWABLE = ("received", "waiting")
 _LOOKED_AT = 64
@@ -248,7 +248,7 @@ class Intake:
         """Return the parts with the numbers that they have in the ledger from now on."""
         first = self.num_clients
         return tuple(
-            replace(part, number=kept_parts.number_of(self._store, self.branch, part, first=first))
+            replace(part, number=parts_table.number_of(self._store, self.branch, part, first=first))
             for part in parts
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedunlearn.parts import Part
-from fedunlearn.requests import kept_parts, trail
+from fedunlearn.requests import parts_table, trail
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.history import request_record
 from fedunlearn.requests.records import Move, RequestRecord, asked_digest, canonical_json
@@ -17,7 +17,7 @@ from fedunlearn.requests.transitions import ENDS, INITIAL, LedgerError, UnknownR
 def find(store: Store, branch: str, request_id: str) -> RequestRecord | None:
     """Return one request, or None."""
     row = store.row("SELECT * FROM requests WHERE branch = ? AND id = ?", branch, request_id)
-    return None if row is None else request_record(row, kept_parts.among(store, branch, row["clients"]))
+    return None if row is None else request_record(row, parts_table.among(store, branch, row["clients"]))
 
 
 def get(store: Store, branch: str, request_id: str) -> RequestRecord:

@@ -12,15 +12,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from fedunlearn.requests import (
-    heads,
-    history,
-    journal,
-    lease,
-    measures,
-    plans,
-    trail,
-)
+from fedunlearn.requests import history, journal, lease, measures, plans, signed_heads, trail
 from fedunlearn.requests.chain import SignedHead
 from fedunlearn.requests.lease import Lease
 from fedunlearn.requests.read_only import ReadOnlyStore
@@ -226,7 +218,7 @@ class Ledger(LedgerReader):
     def add_signed_head(self, branch: str, signed: SignedHead) -> None:
         """Keep a signed head; the same again changes nothing, one that is not in the trail is a LedgerError."""
         with self.batch():
-            heads.add(self.store, branch, signed)
+            signed_heads.add(self.store, branch, signed)
 
     def note_measures(self, branch: str, request_id: str, stage: str, document: Mapping[str, Any]) -> None:
         """Keep what was measured at a stage ("before", "unlearned", "ended"), in the place of an earlier document.

@@ -9,14 +9,14 @@ from fedunlearn.parts import NONE as NO_PARTS
 from fedunlearn.parts import Parts
 from fedunlearn.requests import (
     chain,
-    heads,
     history,
     journal,
-    kept_parts,
     lease,
     listing,
     measures,
+    parts_table,
     plans,
+    signed_heads,
     trail,
 )
 from fedunlearn.requests.chain import Head, SignedHead
@@ -74,9 +74,9 @@ class LedgerReader:
 
     def parts(self, branch: str, known: Parts = NO_PARTS) -> Parts:
         """Return all parts of clients' data that live requests have named; `known` if there are no more than that."""
-        if kept_parts.count(self.store, branch) == len(known):
+        if parts_table.count(self.store, branch) == len(known):
             return known
-        return kept_parts.read(self.store, branch)
+        return parts_table.read(self.store, branch)
 
     def named(self, branch: str, state: str) -> frozenset[int]:
         """Return the numbers that requests in a state name."""
@@ -148,7 +148,8 @@ class LedgerReader:
                 entries = trail.entries(self.store.rows, branch)
                 requests = history.records(self.store, branch)
                 kept = [
-                    (f"the head signed by key {s.key_id}", s.head) for s in heads.read(self.store, branch)
+                    (f"the head signed by key {s.key_id}", s.head)
+                    for s in signed_heads.read(self.store, branch)
                 ]
                 if head is not None:
                     kept.append(("the given head", head))
@@ -158,7 +159,7 @@ class LedgerReader:
 
     def signed_heads(self, branch: str) -> list[SignedHead]:
         """Return a branch's signed heads by entry."""
-        return heads.read(self.store, branch)
+        return signed_heads.read(self.store, branch)
 
     def measures(self, branch: str, request_id: str) -> dict[str, dict[str, Any]]:
         """Return a request's documents by stage, as far as there are any."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.config.augmentation import steps_of
 from fedunlearn.data.augmentation import Augmentation, augmentation_of
@@ -43,7 +43,7 @@ def draw_augmentations(experiment: Experiment, path: Path) -> None:
         raise UserError("data augmentations: policies are for classified images, and these have masks")
     if path.suffix.lower() != ".png":
         raise UserError(f"--out {path}: must end in .png")
-    data = resident.data_of(experiment, experiment.seeds[0])
+    data = workspace.data_of(experiment, experiment.seeds[0])
     assert data.pixels is not None
     labels = data.train_labels.cpu().numpy()
     rows = torch.from_numpy(np.sort(np.unique(labels, return_index=True)[1])[:SHOWN])

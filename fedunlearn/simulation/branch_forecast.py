@@ -10,7 +10,7 @@ import numpy as np
 
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
-from fedunlearn.federation.local_methods import Chosen
+from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.simulation.branches import Branch, branches
 from fedunlearn.simulation.planned_rounds import kept, planned
 from fedunlearn.unlearning.contract import Passes

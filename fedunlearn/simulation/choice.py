@@ -15,7 +15,7 @@ from importlib.util import find_spec
 
 import torch
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment, with_engine
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import train_local, train_stack, why_not_stackable
@@ -113,8 +113,8 @@ class _Trials:
         torch.set_num_threads(experiment.engine.threads_per_client)
         self._experiment = experiment
         self._seconds = seconds
-        self._data = resident.data_of(experiment, experiment.seeds[0])
-        self.device = resident.device_of(experiment)
+        self._data = workspace.data_of(experiment, experiment.seeds[0])
+        self.device = workspace.device_of(experiment)
         self._slots = experiment.federation.slots
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         fit = max(1, min(cores // experiment.engine.threads_per_client, self._slots))
@@ -181,8 +181,8 @@ class _Trials:
         experiment = self._experiment
         if experiment.engine.given_batch_clients is not None:
             return ()
-        module = resident.new_model(experiment, self._data, seed=0).module
-        if why_not_stackable(module, recipe=resident.recipe_of(experiment, self._data)):
+        module = workspace.new_model(experiment, self._data, seed=0).module
+        if why_not_stackable(module, recipe=workspace.recipe_of(experiment, self._data)):
             return ()
         step = self.simplest.seconds * experiment.train.batch_size
         if self.device.type == "cpu" and step > LONG_STEP:
@@ -196,7 +196,7 @@ class _Trials:
         return Trial(workers, stack, precision, seconds)
 
     def _one_by_one(self, experiment: Experiment, clients: Sequence[int]) -> None:
-        model = resident.model_of(experiment, self._data)
+        model = workspace.model_of(experiment, self._data)
         for client in clients:
             train_local(
                 model,
@@ -204,11 +204,11 @@ class _Trials:
                 experiment.train,
                 lr=experiment.train.lr,
                 generator=torch_generator(0, "probe", 0, client),
-                recipe=resident.recipe_of(experiment, self._data),
+                recipe=workspace.recipe_of(experiment, self._data),
             )
 
     def _stacked(self, experiment: Experiment, clients: Sequence[int]) -> None:
-        model = resident.model_of(experiment, self._data)
+        model = workspace.model_of(experiment, self._data)
         rows = [self._client(client) for client in clients]
         train_stack(
             model,
@@ -218,7 +218,7 @@ class _Trials:
             experiment.train,
             lr=experiment.train.lr,
             generators=[torch_generator(0, "probe", 0, client) for client in clients],
-            recipe=resident.recipe_of(experiment, self._data),
+            recipe=workspace.recipe_of(experiment, self._data),
         )
 
     def _client(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment, RequestsConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
@@ -23,7 +23,7 @@ PROBE_BATCH = 64
 def evaluated_examples(experiment: Experiment) -> int:
     """Return how many examples models are run over at most: after rounds, and to measure the scorecard's rows."""
     return sum(
-        evaluated_with(experiment, seed, resident.data_of(experiment, seed)) for seed in experiment.seeds
+        evaluated_with(experiment, seed, workspace.data_of(experiment, seed)) for seed in experiment.seeds
     )
 
 
@@ -44,7 +44,7 @@ def _measured_live(rules: RequestsConfig, data: FederatedData) -> int:
 def evaluated_in_rounds(branch: Branch, data: FederatedData) -> int:
     """Return how many examples the server evaluates after the rounds of a branch, initial weights included.
 
-    Validation and test data in every round, training data as ``strategies.server_evaluation`` says: where
+    Validation and test data in every round, training data as ``fedunlearn.server.evaluation`` says: where
     weights are kept, and in about ten rounds besides.
     """
     held_out = len(data.validation_labels) + len(data.test_labels)
@@ -85,8 +85,8 @@ def models_measured(experiment: Experiment, seed: int) -> int:
 def probe_evaluation(experiment: Experiment, seconds: float = 0.3) -> float:
     """Return the seconds that evaluating an example takes: the model's run over it, and of masks their Dice."""
     torch.set_num_threads(experiment.engine.threads_per_client)
-    data = resident.data_of(experiment, experiment.seeds[0])
-    module = resident.new_model(experiment, data, seed=0).module
+    data = workspace.data_of(experiment, experiment.seeds[0])
+    module = workspace.new_model(experiment, data, seed=0).module
     few = slice(0, PROBE_BATCH)  # larger batches take memory that there may not be
     images, masks = data.test_images[few], data.test_labels[few]
 

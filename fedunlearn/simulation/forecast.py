@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedunlearn import models, resident, terminal
+from fedunlearn import models, terminal, workspace
 from fedunlearn.config import Experiment
-from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
 from fedunlearn.simulation.copies import Copies
@@ -101,14 +101,14 @@ def forecast(experiment: Experiment) -> Forecast:
     experiment, retrainings = choose_retrainings(experiment)
     found, copies, evaluated = [], Copies(experiment), 0
     for seed in experiment.seeds:
-        data = resident.data_of(experiment, seed)
+        data = workspace.data_of(experiment, seed)
         of_seed = forecast_branches(experiment, seed, data)
         found += of_seed
         copies.add(seed, data, {each.branch.forget for each in of_seed})
         evaluated += evaluated_with(experiment, seed, data)
         check_needs(experiment, seed, data)
-    data = resident.data_of(experiment, experiment.seeds[0])
-    model = resident.new_model(experiment, data, seed=0)
+    data = workspace.data_of(experiment, experiment.seeds[0])
+    model = workspace.new_model(experiment, data, seed=0)
     check_models(experiment, data, model)
     tensors = [model.vector, *model.buffers().values()]
     return Forecast(
@@ -132,15 +132,15 @@ def examples_of(experiment: Experiment) -> int:
     return sum(
         found.examples
         for seed in experiment.seeds
-        for found in forecast_branches(experiment, seed, resident.data_of(experiment, seed))
+        for found in forecast_branches(experiment, seed, workspace.data_of(experiment, seed))
     )
 
 
 def _probe(experiment: Experiment, seconds: float = 0.7) -> float:
     """Return the seconds that local training takes per example: the first client's, for about a second."""
     torch.set_num_threads(experiment.engine.threads_per_client)
-    data = resident.data_of(experiment, experiment.seeds[0])
-    model, recipe = resident.new_model(experiment, data, seed=0), resident.recipe_of(experiment, data)
+    data = workspace.data_of(experiment, experiment.seeds[0])
+    model, recipe = workspace.new_model(experiment, data, seed=0), workspace.recipe_of(experiment, data)
     images, labels = data.client(0)
     # Large batches take as long per example, and memory that there may not be: that is estimated, not tried.
     train = replace(experiment.train, batch_size=min(experiment.train.batch_size, PROBE_BATCH))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.forward import evaluation_batch
@@ -94,15 +94,15 @@ class Memory:
 
 def memory_of(experiment: Experiment) -> Memory:
     """Measure what an experiment needs; loads the data and runs its model on a few images."""
-    data = resident.data_of(experiment, experiment.seeds[0])
-    engine, device = experiment.engine, resident.device_of(experiment)
-    model = resident.new_model(experiment, data, seed=0)
+    data = workspace.data_of(experiment, experiment.seeds[0])
+    engine, device = experiment.engine, workspace.device_of(experiment)
+    model = workspace.new_model(experiment, data, seed=0)
     accelerate(model, precision=engine.precision, channels_last=engine.channels_last)
     workers = workers_on_one_device(experiment)
     apart = engine.name == "ray"
-    datasets = min(len(experiment.seeds), resident.DATA_KEPT) + (workers if apart else 0)
+    datasets = min(len(experiment.seeds), workspace.DATA_KEPT) + (workers if apart else 0)
     examples = data.train_images, data.train_labels
-    constant, per_image = of_training(model, *examples, resident.recipe_of(experiment, data))
+    constant, per_image = of_training(model, *examples, workspace.recipe_of(experiment, data))
     evaluated = min(evaluation_batch(data.train_images.shape), max(len(split) for split in _images(data)))
     # The data were loaded a moment ago, and are not free any more.
     held = data_bytes(data) if device.type == "cpu" else 0
@@ -125,7 +125,7 @@ def workers_on_one_device(experiment: Experiment) -> int:
     """Return how many workers share a device; 1 where that is still to be chosen."""
     engine = experiment.engine
     workers = engine.workers
-    gpus = engine.gpus_per_worker(resident.device_of(experiment).type) if engine.name == "ray" else 0.0
+    gpus = engine.gpus_per_worker(workspace.device_of(experiment).type) if engine.name == "ray" else 0.0
     if gpus > 0:
         share = max(1, int(1 / gpus))
         return min(share, workers) if engine.given_workers is not None else share

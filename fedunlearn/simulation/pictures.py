@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.durable import write_durably
@@ -95,8 +95,8 @@ class _Seed:
     def __init__(self, experiment: Experiment, run: RunDirectory, seed: int) -> None:
         self._run = run
         self._seed = seed
-        self._data = resident.data_of(experiment, seed)
-        self._model = resident.new_model(experiment, self._data, seed=0)
+        self._data = workspace.data_of(experiment, seed)
+        self._model = workspace.new_model(experiment, self._data, seed=0)
         self._branches = branches(experiment, seed)
         self._retrained = partial(retrained_round, experiment)
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 from fedunlearn.config import Experiment
-from fedunlearn.registry import load_object
+from fedunlearn.plugins import load_object
 from fedunlearn.simulation.branches import Branch
 
-PLANS = "strategies.server_app:plans"
+PLANS = "fedunlearn.strategies.server_app:plans"
 SAMPLED = 64
 """Of rounds between two requests that differ by the draw of their clients alone, so many are planned."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment, FloorConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.simulation.branches import branches
@@ -41,7 +41,7 @@ def choose_retrainings(experiment: Experiment) -> Retrainings:
     given = experiment.floor.given_retrainings
     if experiment.live or given is not None:
         return Retrainings(experiment, "" if given is None else f"{_words(given)}, as [floor] says")
-    data = resident.data_of(experiment, experiment.seeds[0])
+    data = workspace.data_of(experiment, experiment.seeds[0])
     seconds = (SEVERAL - FEW) * _examples(experiment, data) * _seconds_per_example(experiment, data)
     cheap = seconds <= CHEAP
     number = SEVERAL if cheap else FEW
@@ -65,7 +65,7 @@ def _examples(experiment: Experiment, data: FederatedData) -> float:
 
 
 def _seconds_per_example(experiment: Experiment, data: FederatedData) -> float:
-    module = resident.new_model(experiment, data, seed=0).module.eval()
+    module = workspace.new_model(experiment, data, seed=0).module.eval()
     with FlopCounterMode(display=False) as counted, torch.no_grad():
         module(data.test_images[:1])
     return OVERHEAD + PASSES * float(counted.get_total_flops()) / FLOPS

@@ -14,7 +14,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.config.toml_tree import Origin
 from fedunlearn.data import FederatedData
 from fedunlearn.errors import ConfigError, UserError
-from fedunlearn.federation.local_methods import Chosen, alternatives
+from fedunlearn.federation.hosted_routine import Chosen, alternatives
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.parts import Assignment
 from fedunlearn.simulation.branches import moments

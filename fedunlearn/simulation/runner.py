@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from flwr.serverapp import Grid
 
-from fedunlearn import config, json_text, models, resident
+from fedunlearn import config, json_text, models, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data.holdings import holdings
 from fedunlearn.durable import write_durably
@@ -19,16 +19,16 @@ from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.scorecard import Row
 from fedunlearn.federation.engines import open_grid
-from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.home import path_in
 from fedunlearn.out_of_memory import naming_shortage
-from fedunlearn.registry import load_object
+from fedunlearn.plugins import load_object
 from fedunlearn.report.words import clients, names_of
-from fedunlearn.runs.cache import Cache, branch_key
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.simulation.branches import Branch, branches, is_pooled
+from fedunlearn.simulation.cache import Cache, branch_key
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
@@ -41,10 +41,10 @@ from fedunlearn.simulation.scoring import SeedScoring
 from fedunlearn.simulation.shortage import remedy
 
 if TYPE_CHECKING:
-    from strategies.base import RoundReport
+    from fedunlearn.strategies.base import RoundReport
 
-SERVE = "strategies.server_app:serve"
-REFERENCE = "strategies.recovery:RetrainReference"
+SERVE = "fedunlearn.strategies.server_app:serve"
+REFERENCE = "fedunlearn.server.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
 
@@ -83,9 +83,9 @@ def simulate(
     check_rounds(experiment)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
-        data = resident.data_of(experiment, seed)
+        data = workspace.data_of(experiment, seed)
         check_needs(experiment, seed, data)
-        check_models(experiment, data, resident.new_model(experiment, data, seed))
+        check_models(experiment, data, workspace.new_model(experiment, data, seed))
     progress = progress or Progress()
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     simulation = _Simulation(experiment, run, out, progress)
@@ -122,7 +122,7 @@ class _Simulation:
         self.progress.begin(self.run.path, [b for plan in plans.values() for b in plan])
         if asked != chosen.experiment:
             self.progress.note(f"floor: {chosen.why}")
-        first = resident.data_of(self.experiment, self.experiment.seeds[0])
+        first = workspace.data_of(self.experiment, self.experiment.seeds[0])
         for note in (*first.notes, *self.run.notes()):  # of the data, the same for every seed
             self.progress.note(note)
         num_classes = first.num_classes
@@ -130,7 +130,7 @@ class _Simulation:
             self.progress.note(origin)
         partition = {}
         for seed, plan in plans.items():
-            data = resident.data_of(self.experiment, seed)
+            data = workspace.data_of(self.experiment, seed)
             partition[str(seed)] = holdings(data, {branch.forget for branch in plan})
             self.run.write_json("partition.json", partition)
             with ExitStack() as stack:
@@ -223,11 +223,11 @@ class _Simulation:
             self.progress.note(choice.why)
         self.experiment = choice.experiment
         self.run.settle(choice.experiment)
-        resident.experiment_at.cache_clear()  # the file may have been read as it was
+        workspace.experiment_at.cache_clear()  # the file may have been read as it was
 
     def _key(self, branch: Branch) -> str:
-        data = resident.data_of(self.experiment, branch.seed)
-        model = resident.new_model(self.experiment, data, branch.training_seed)
+        data = workspace.data_of(self.experiment, branch.seed)
+        model = workspace.new_model(self.experiment, data, branch.training_seed)
         return branch_key(
             self.experiment,
             branch,

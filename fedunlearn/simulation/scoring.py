@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import per_class, per_client
 from fedunlearn.evaluation.floors import floor_of, outliers
@@ -23,11 +23,11 @@ from fedunlearn.evaluation.summary import summaries
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.parts import Parts
 from fedunlearn.report import words
-from fedunlearn.runs.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, retrained_round
+from fedunlearn.simulation.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.simulation.schedule import Schedule, never_forgot
 
 Values = dict[str, float | None]
@@ -58,8 +58,8 @@ class SeedScoring:
         self._run = run
         self._seed = seed
         self._cache = cache
-        self._data = resident.data_of(experiment, seed)
-        self._model = resident.new_model(experiment, self._data, seed=0)
+        self._data = workspace.data_of(experiment, seed)
+        self._model = workspace.new_model(experiment, self._data, seed=0)
         self._records = run.branches()
         self._schedule = Schedule(experiment, seed, self._records)
         self._outputs = lru_cache(maxsize=self._outputs_to_keep())(self._run_model)
@@ -195,7 +195,7 @@ class SeedScoring:
 
     @cached_property
     def _second_model(self) -> FlatModel:
-        return resident.new_model(self._experiment, self._data, seed=0)
+        return workspace.new_model(self._experiment, self._data, seed=0)
 
     def _pixel_kl(self, branch: str, round: int, retrain: str, beside: int) -> float:
         """Run two models side by side over the test slices: their pixels would fill the memory of many."""

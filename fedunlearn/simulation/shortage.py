@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.simulation.memory import Memory, memory_of, workers_on_one_device
@@ -54,7 +54,7 @@ def _advice(batch_size: int, memory: Memory | None, during: str) -> str:
 
 def _measured(experiment: Experiment) -> Memory | None:
     """Return the estimate, if there is memory enough left to make it."""
-    if resident.device_of(experiment).type == "cuda":
+    if workspace.device_of(experiment).type == "cuda":
         torch.cuda.empty_cache()
     try:
         return memory_of(experiment)

@@ -8,11 +8,11 @@ from pathlib import Path
 from fedunlearn import __version__
 from fedunlearn.config.toml_text import inline as toml
 from fedunlearn.durable import write_durably
-from fedunlearn.report.markup import Markup, join, tag
-from fedunlearn.report.markup import table as html_table
-from fedunlearn.report.palette import STAND_INS
-from fedunlearn.report.style import stylesheet
-from fedunlearn.report.svg import drawing, inline
+from fedunlearn.html.markup import Markup, join, tag
+from fedunlearn.html.markup import table as html_table
+from fedunlearn.html.palette import STAND_INS
+from fedunlearn.html.style import stylesheet
+from fedunlearn.html.svg import drawing, inline
 from fedunlearn.report.words import NOTHING, SMOKE, number
 from fedunlearn.sweep.file import Sweep
 from fedunlearn.sweep.outcome import SMALLER_IS_BETTER, References, Tried

@@ -12,7 +12,7 @@ from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import ConfigError
-from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from fedunlearn.sweep.file import Sweep

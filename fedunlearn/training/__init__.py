@@ -5,9 +5,9 @@ Every way ends in the same weights: bit for bit by :func:`train_local`, up to ro
 
 from fedunlearn.training.acceleration import accelerate
 from fedunlearn.training.feed import Feed
-from fedunlearn.training.heap import keep_freed_memory
 from fedunlearn.training.local import LocalResult, learning_rate, train_local
 from fedunlearn.training.losses import LOSSES, dice_cross_entropy
+from fedunlearn.training.malloc import keep_freed_memory
 from fedunlearn.training.many import train_many
 from fedunlearn.training.optimizers import FlatSGD, make_optimizer
 from fedunlearn.training.recipe import CLASSIFY, Recipe

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn.training.hollow import Slot, fill, hollow
+from fedunlearn.training.parameterless import Slot, fill, hollow
 
 
 class GroupedLinear(nn.Module):

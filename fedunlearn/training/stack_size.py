@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.config import TrainConfig
-from fedunlearn.training.hollow import fill, hollow
+from fedunlearn.training.parameterless import fill, hollow
 
 CACHE = 32 << 20
 """Bytes that a stack may touch in a step on a processor: past its caches, each pass waits for memory."""

@@ -13,7 +13,7 @@ from torch.func import vmap
 from fedunlearn.models.draws import draws_itself
 from fedunlearn.models.global_generators import kept_generators
 from fedunlearn.training.grouped import Grouped, can_group
-from fedunlearn.training.hollow import fill, hollow
+from fedunlearn.training.parameterless import fill, hollow
 from fedunlearn.training.recipe import CLASSIFY, Recipe
 
 TOLERANCE = 1e-3

@@ -15,7 +15,7 @@ from fedunlearn.config import TrainConfig
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.training.feed import Feed, Feeds, Step
 from fedunlearn.training.flat_stack import FlatStack
-from fedunlearn.training.heap import keep_freed_memory
+from fedunlearn.training.malloc import keep_freed_memory
 from fedunlearn.training.optimizers import keep_first, make_optimizer
 from fedunlearn.training.recipe import CLASSIFY, Recipe
 from fedunlearn.training.stack_size import stack_size

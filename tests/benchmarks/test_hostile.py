@@ -9,7 +9,7 @@ from benchmarks import honest_norms, hostile
 from benchmarks.hostile import ALONE, HOSTILE, IN_FORGETTING, IN_ROUNDS, Job, Row, jobs, measured, rows
 from benchmarks.hostile_clients import CHEERED, IDEAS, poisoned
 from benchmarks.hostile_runs import experiment_of, federate
-from fedunlearn import resident
+from fedunlearn import workspace
 
 ROUNDS = 24
 POINTS = 5.0
@@ -57,7 +57,7 @@ def test_with_the_mean_the_worst_one_does_its_harm_and_the_grossest_is_refused(a
 
 
 def test_class_bias_is_a_bias_and_leaves_the_data_as_they_were():
-    data = resident.data_of(experiment_of(), 1)
+    data = workspace.data_of(experiment_of(), 1)
     before = data.train_labels.clone()
     with poisoned(data, HOSTILE):
         assert all((data.client(k)[1] == CHEERED).all() for k in HOSTILE)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from benchmarks import flower_command, stock_flower
 from benchmarks.flower_command import APP, FlowerCase
 from benchmarks.process_tree import ProcessTree
-from fedunlearn import models, resident
+from fedunlearn import models, workspace
 from fedunlearn.errors import RunError
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.randomness import torch_generator
@@ -53,8 +53,8 @@ def case(experiment):
 
 def plain_fedavg(path):
     """Return the weights that FedAvg ends in, one parameter after the other, averaged in float64."""
-    experiment = resident.experiment_at(str(path))
-    data = resident.data_of(experiment, SEED)
+    experiment = workspace.experiment_at(str(path))
+    data = workspace.data_of(experiment, SEED)
     train = experiment.train
     model = models.build(experiment.model, num_classes=10, in_channels=1, image_size=4, seed=SEED)
     weights = [p.detach().clone() for p in model.parameters()]
@@ -101,7 +101,7 @@ def app_run(monkeypatch, tmp_path):
 
 
 def test_the_app_ends_in_the_weights_of_plain_fedavg(app_run, case):
-    data = resident.data_of(resident.experiment_at(str(case.experiment)), SEED)
+    data = workspace.data_of(workspace.experiment_at(str(case.experiment)), SEED)
     sizes = [len(data.client(k)[1]) for k in range(CLIENTS)]
     assert len(set(sizes)) > 1, "or a plain mean would do as well"
     assert max(sizes) > 32, "or the order of rows would not matter"

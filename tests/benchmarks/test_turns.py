@@ -117,7 +117,7 @@ def test_a_row_that_could_not_stack_is_missing_instead_of_quietly_one_by_one(mon
     def broken(*arguments, **options):
         raise NotImplementedError("no such layer")
 
-    monkeypatch.setattr("clients.classification.Classification.train_stack", broken)
+    monkeypatch.setattr("fedunlearn.clients.classification.Classification.train_stack", broken)
     _, missing, _ = in_turns(TINY, ["batched"])
     assert missing == {"batched": "no such layer"}
 

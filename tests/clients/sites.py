@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from clients.segmentation import Segmentation
-from fedunlearn import config, models, resident
+from fedunlearn import config, models, workspace
+from fedunlearn.clients.segmentation import Segmentation
 from fedunlearn.data import FederatedData
 from fedunlearn.data.partition import Partition
 from fedunlearn.models.flat import FlatModel
@@ -84,8 +84,8 @@ def new_module(asked, seed=5):
 def workplace(*overrides):
     """Return a workplace of one's own, with a fresh model."""
     asked = experiment(*overrides)
-    dtype = resident.dtype_of(asked)
-    return resident.Workplace(asked, data(dtype), FlatModel(new_module(asked), dtype=dtype))
+    dtype = workspace.dtype_of(asked)
+    return workspace.Workplace(asked, data(dtype), FlatModel(new_module(asked), dtype=dtype))
 
 
 def routine(*overrides):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from clients.tasks import routine_of
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.tasks import routine_of
 from fedunlearn.data.augmentation import RotateCropFlip
 from fedunlearn.federation.answers import FORGET, ROUTINE
-from fedunlearn.federation.local_methods import Chosen
+from fedunlearn.federation.hosted_routine import Chosen
 from tests.clients.experiment import write
 from tests.e2e.tiny import PARTS, checkpoints, everything, run, tiny
 from tests.federation.ray_sessions import own_ray
@@ -66,13 +66,13 @@ def test_a_stack_of_clients_draws_as_each_of_them_alone(augmented, tmp_path):
 
 
 def test_the_recipe_of_an_experiment_names_its_augmentation():
-    data = resident.data_of(tiny(), 1)
-    assert resident.recipe_of(tiny(), data).augmentation is None
-    assert resident.recipe_of(tiny(AUGMENTED), data).augmentation == RotateCropFlip()
+    data = workspace.data_of(tiny(), 1)
+    assert workspace.recipe_of(tiny(), data).augmentation is None
+    assert workspace.recipe_of(tiny(AUGMENTED), data).augmentation == RotateCropFlip()
 
 
 def test_stored_data_are_the_same_whatever_the_augmentation():
-    plain, augmented = (resident.data_of(tiny(*change), 1) for change in ((), (AUGMENTED,)))
+    plain, augmented = (workspace.data_of(tiny(*change), 1) for change in ((), (AUGMENTED,)))
     assert plain.content_hash == augmented.content_hash
 
 

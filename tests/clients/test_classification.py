@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from clients.app import app
 from fedunlearn import models
+from fedunlearn.clients.app import app
 from fedunlearn.data import load_federated
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from clients.app import app
-from clients.classification import Classification
-from clients.tasks import routine_on
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.app import app
+from fedunlearn.clients.classification import Classification
+from fedunlearn.clients.tasks import routine_on
 from fedunlearn.evaluation.histograms import BINS, Tally, Withheld
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, TALLY, RoundWork
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
@@ -32,11 +32,11 @@ class Asked:
 
     def __init__(self, folder, *overrides):
         self.path, self.experiment = write(folder, *overrides)
-        self.data = resident.data_of(self.experiment, SEED)
+        self.data = workspace.data_of(self.experiment, SEED)
         self.grid = LocalGrid(app, 5, run_config={"experiment": str(self.path), "seed": SEED})
 
     def model(self, seed=5):
-        return resident.new_model(self.experiment, self.data, seed)
+        return workspace.new_model(self.experiment, self.data, seed)
 
     def __call__(self, client, kind, *, weights=5, **config):
         model = self.model(weights)
@@ -193,7 +193,7 @@ def state_of(place):
 def test_an_engine_s_own_trainer_tells_the_same(monkeypatch, workers):
     """Of a network with BatchNorm, whose statistics a measurement must not touch."""
     place = sites.workplace()
-    monkeypatch.setattr(resident, "workplace", lambda path, seed: place)
+    monkeypatch.setattr(workspace, "workplace", lambda path, seed: place)
     state = state_of(place)
     with_it = trained(sites.routine, state, workers=workers, tally=True)
     without = trained(sites.routine, state, workers=workers)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
-from clients import node_data
-from clients.app import app
-from clients.node_data import routine_for
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
+from fedunlearn.clients import node_data
+from fedunlearn.clients.app import app
+from fedunlearn.clients.node_data import routine_for
 from fedunlearn.data.export import export
 from fedunlearn.errors import ConfigError
 from fedunlearn.federation.answers import ASSIGNMENT, NUMBER
@@ -26,7 +26,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def exported(file, tmp_path):
-    export(resident.data_of(config.load(file), 1), tmp_path / "data")
+    export(workspace.data_of(config.load(file), 1), tmp_path / "data")
     node_data._own_part.cache_clear()
     return tmp_path / "data"
 
@@ -40,7 +40,7 @@ def trained(file, kind="train", told=None, **node_config):
     """Return a node's answer to the first round."""
     ensure_task_identity()
     experiment = config.load(file)
-    model = resident.new_model(experiment, resident.data_of(experiment, 1), 1)
+    model = workspace.new_model(experiment, workspace.data_of(experiment, 1), 1)
     content = RecordDict(
         {
             "arrays": pack(ModelState(model.vector.clone(), model.buffers())),

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from clients import routine_progress
-from clients.routine_progress import RoutineProgress
-from clients.tasks import routine_of
+from fedunlearn.clients import routine_progress
+from fedunlearn.clients.routine_progress import RoutineProgress
+from fedunlearn.clients.tasks import routine_of
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE
-from fedunlearn.federation.local_methods import Chosen
+from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.parts import Assignment, Part
 from fedunlearn.unlearning.contract import Report
 from tests.clients.experiment import write

@@ -4,11 +4,11 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from clients.app import app
-from clients.classification import Classification
-from clients.segmentation import Segmentation
-from clients.tasks import TASKS, routine_at, routine_of
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.app import app
+from fedunlearn.clients.classification import Classification
+from fedunlearn.clients.segmentation import Segmentation
+from fedunlearn.clients.tasks import TASKS, routine_at, routine_of
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.models.flat import FlatModel
@@ -28,9 +28,9 @@ class Asked:
     def __init__(self, monkeypatch, *overrides):
         self.place = sites.workplace(*overrides)
         self.experiment = self.place.experiment
-        monkeypatch.setattr(resident, "workplace", lambda path, seed: self.place)
+        monkeypatch.setattr(workspace, "workplace", lambda path, seed: self.place)
         self.grid = LocalGrid(app, sites.NUM_CLIENTS, run_config={"experiment": "by hand", "seed": SEED})
-        model = FlatModel(self.new_module(), dtype=resident.dtype_of(self.experiment))
+        model = FlatModel(self.new_module(), dtype=workspace.dtype_of(self.experiment))
         self.state = ModelState(model.vector, model.buffers())
 
     def new_module(self):
@@ -165,10 +165,10 @@ def test_the_task_of_the_data_chooses_the_routine(monkeypatch):
     chosen = {}
     for asked in (tiny(), sites.experiment()):
         data = sites.data()
-        monkeypatch.setattr(resident, "data_of", lambda experiment, seed, data=data: data)
-        monkeypatch.setattr(resident, "model_of", lambda experiment, data: None)
-        place = resident.Workplace(asked, data, None)
-        monkeypatch.setattr(resident, "workplace", lambda path, seed, place=place: place)
+        monkeypatch.setattr(workspace, "data_of", lambda experiment, seed, data=data: data)
+        monkeypatch.setattr(workspace, "model_of", lambda experiment, data: None)
+        place = workspace.Workplace(asked, data, None)
+        monkeypatch.setattr(workspace, "workplace", lambda path, seed, place=place: place)
         chosen[asked.data.task] = {type(routine_of(asked, 1)), type(routine_at("somewhere", 1))}
     assert chosen == {"classification": {Classification}, "segmentation": {Segmentation}}
     assert TASKS.keys() == LOSSES.keys() == chosen.keys()

@@ -3,14 +3,14 @@
 import pytest
 from flwr.clientapp import ClientApp
 
-from clients.app import app
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.app import app
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.ray import RayGrid
 from fedunlearn.requests import Ledger
-from strategies.base import Settings
-from strategies.puf import PUF
+from fedunlearn.strategies.base import Settings
+from fedunlearn.strategies.puf import PUF
 from tests.clients import sites
 from tests.federation.contributions import bits
 from tests.federation.ray_sessions import own_ray
@@ -57,7 +57,7 @@ def test_workers_side_by_side(mode, one_by_one):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_messages_of_flower(mode, one_by_one, monkeypatch):
-    monkeypatch.setattr(resident, "workplace", lambda path, seed: PLACE)
+    monkeypatch.setattr(workspace, "workplace", lambda path, seed: PLACE)
     with LocalGrid(app, sites.NUM_CLIENTS, run_config={"experiment": "by hand", "seed": 1}) as grid:
         assert ran(grid, mode) == one_by_one[mode]
 
@@ -66,5 +66,5 @@ def test_messages_of_flower(mode, one_by_one, monkeypatch):
 def test_actors_of_ray(one_by_one):
     share = 0.1  # of a CPU for each actor: room for both on one
     options = {"workers": 2, "routine": sites.maker(), "cpus_per_worker": share}
-    with own_ray(cpus=1), RayGrid("clients.app:app", sites.NUM_CLIENTS, **options) as grid:
+    with own_ray(cpus=1), RayGrid("fedunlearn.clients.app:app", sites.NUM_CLIENTS, **options) as grid:
         assert {mode: ran(grid, mode) for mode in MODES} == one_by_one

@@ -3,14 +3,14 @@
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from clients import tasks
-from clients.app import app
-from clients.classification import Classification
-from clients.tasks import routine_of
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients import tasks
+from fedunlearn.clients.app import app
+from fedunlearn.clients.classification import Classification
+from fedunlearn.clients.tasks import routine_of
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, ROUTINE, TRAIN, RoundWork
+from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
-from fedunlearn.federation.local_methods import Chosen
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.replies import Question, read
 from fedunlearn.parts import Assignment, Part
@@ -26,7 +26,7 @@ NOTHING = {ASSIGNMENT: Assignment(2, Part(7, 2, classes=())).dumps(), NUMBER: 7}
 class Place:
     def __init__(self, folder):
         self.path, self.experiment = write(folder)
-        model = resident.new_model(self.experiment, resident.data_of(self.experiment, SEED), 5)
+        model = workspace.new_model(self.experiment, workspace.data_of(self.experiment, SEED), 5)
         self.state = ModelState(model.vector, model.buffers())
 
     def reply(self, kind, **config):

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 
 from deploy import keys
-from fedunlearn.roster import Actor, Roster, canonical_key
+from fedunlearn.deployment.roster import Actor, Roster, canonical_key
 
 SERVICES = (
     *("authority", "trust", "superlink", "proxy", "door", "serverapp", "operator"),

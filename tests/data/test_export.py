@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save
 from typer.testing import CliRunner
 
-from fedunlearn import config, resident
-from fedunlearn.cli import app
+from fedunlearn import config, workspace
+from fedunlearn.cli.main import app
 from fedunlearn.data.export import DataPart, export, read_part, write_part
 from fedunlearn.data.pixels import Pixels
 from fedunlearn.errors import ConfigError
@@ -36,7 +36,7 @@ def experiment():
 
 @pytest.fixture(scope="module")
 def data(experiment):
-    return resident.data_of(experiment, 1)
+    return workspace.data_of(experiment, 1)
 
 
 @pytest.fixture(scope="module")
@@ -231,5 +231,5 @@ def test_the_command_writes_the_first_seed_and_says_what(tmp_path):
     assert result.exit_code == 0, result.output
     written = result.output.split()
     assert written[0].endswith("client-0/data.safetensors") and len(written) == 4
-    wanted = resident.data_of(config.load(file, overrides=["data.alpha=1.0"]), 7).client(0)
+    wanted = workspace.data_of(config.load(file, overrides=["data.alpha=1.0"]), 7).client(0)
     assert load_file(written[0])["images"].equal(wanted[0])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import loads
 from fedunlearn.data import SOURCES
 from fedunlearn.data.augmentation import AUGMENTATIONS, Chain, Policy, augmentation_of
@@ -182,18 +182,18 @@ def test_data_of_a_node_say_what_they_were_normalised_by_or_are_refused(tmp_path
     from fedunlearn.data.export import CLIENT_FILE, export, read_part
 
     experiment = tiny("data.augmentation=crop-flip+trivialaugment")
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     export(data, tmp_path / "out")
     part = read_part(tmp_path / "out" / "client-1" / CLIENT_FILE, task="classification", dtype=torch.float32)
     held = part.of_client(4, torch.device("cpu"))
     assert data.pixels is not None
     assert held.pixels == data.pixels
-    assert resident.recipe_of(experiment, held) == resident.recipe_of(experiment, data)
+    assert workspace.recipe_of(experiment, held) == workspace.recipe_of(experiment, data)
     silent = DataPart(part.images, part.labels, part.task, part.class_names, 1).of_client(
         4, torch.device("cpu")
     )
     with pytest.raises(ConfigError, match='"crop-flip" must know what the images were normalised by'):
-        resident.recipe_of(experiment, silent)
+        workspace.recipe_of(experiment, silent)
 
 
 def test_a_file_may_join_any_of_them():

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.data.export import export
 from tests.deployment import tiny
 from tests.deployment.flower import Flower, run_config, wait_for
@@ -71,7 +71,7 @@ class Federation:
 @contextmanager
 def opened(folder: Path) -> Iterator[Federation]:
     """Start a federation's processes, and end them with the block."""
-    export(resident.data_of(config.loads(tiny.LIVE), 1), folder / "data")
+    export(workspace.data_of(config.loads(tiny.LIVE), 1), folder / "data")
     with ExitStack() as stack:
         site = stack.enter_context(Site()) if can_make_networks() else None
         flower = stack.enter_context(Flower(folder / "flower"))

@@ -13,7 +13,7 @@ from flwr.serverapp import ServerApp
 
 from fedunlearn import config
 from fedunlearn.deployment.server_settings import ServerSettings
-from fedunlearn.registry import load_object
+from fedunlearn.plugins import load_object
 from tests.deployment.flower import REPOSITORY
 
 PACKAGES = ("fedunlearn", "strategies", "clients")

@@ -8,7 +8,7 @@ import pytest
 from flwr.common.config import parse_config_args
 from typer.main import get_command
 
-from fedunlearn.cli import app
+from fedunlearn.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()

@@ -12,7 +12,7 @@ from fedunlearn.federation.engines import open_grid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import branches
-from strategies.server_app import serve
+from fedunlearn.strategies.server_app import serve
 
 CLIENTS = 2
 ROUNDS = 2

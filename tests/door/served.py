@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fedunlearn.deployment.roster import ClientEntry, Roster, StaffEntry, new_token, token_hash
+from fedunlearn.deployment.roster_file import RosterFile, edit
 from fedunlearn.door.limits import Limits
 from fedunlearn.door.serve import DoorServer
-from fedunlearn.roster import ClientEntry, Roster, StaffEntry, new_token, token_hash
-from fedunlearn.roster_file import RosterFile, edit
 
 CLIENTS = 8
 EXPERIMENT = f"""

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedunlearn.cli import app
+from fedunlearn.cli.main import app
+from fedunlearn.door.client import Remote
 from fedunlearn.errors import UserError
 from fedunlearn.requests import LIVE_BRANCH, Ledger
-from fedunlearn.requests.remote import Remote
 from tests.door.served import Caller, Place, eventually, served
 
 
@@ -55,7 +55,7 @@ def test_both_sides_mean_the_same_request(knock: Caller, at: Place) -> None:
 
 
 def test_waiting_follows_a_request_to_its_end(at: Place, token_file: Path, monkeypatch) -> None:
-    monkeypatch.setattr("fedunlearn.cli_live.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("fedunlearn.cli.live.LOOK_SECONDS", 0.05)
     said: list[str] = []
     with served(at) as knock:
         words = ("forget", knock.url, "--client", 3, "--wait", "--token-file", token_file)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from typer.testing import CliRunner
 
-from fedunlearn.cli import app
+from fedunlearn.cli.main import app
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests import LIVE_BRANCH, Head, Ledger
 from tests.door.served import EXPERIMENT, Caller, Place, eventually

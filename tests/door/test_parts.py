@@ -2,9 +2,9 @@
 
 import pytest
 
+from fedunlearn.door.client import Remote
 from fedunlearn.parts import Part
 from fedunlearn.requests import LIVE_BRANCH, Head, Ledger
-from fedunlearn.requests.remote import Remote
 
 
 def post(knock, who, body, **headers):

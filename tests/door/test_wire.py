@@ -13,10 +13,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from fedunlearn.deployment.roster_file import RosterFile
 from fedunlearn.door import protocol
 from fedunlearn.door.serve import DoorServer, Tls, listen
 from fedunlearn.errors import UserError
-from fedunlearn.roster_file import RosterFile
 from tests.door.served import GENEROUS, Caller, served
 
 IMPATIENT = dataclasses.replace(GENEROUS, head_seconds=0.3, silent_seconds=0.3)

@@ -8,13 +8,13 @@ from typing import Any
 
 import fedunlearn.runs.checkpoints
 import fedunlearn.simulation.runner
-from clients.classification import Classification
+from fedunlearn.clients.classification import Classification
 from fedunlearn.requests import Ledger
-from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import MetricsLog
-from strategies.docket import Docket
+from fedunlearn.server.request_queue import Docket
+from fedunlearn.simulation.cache import Cache
 from tests.e2e.tiny import TIMELINE, TINY, run, tiny
 
 

@@ -9,23 +9,24 @@ from typing import Any
 import torch
 import torch.fx.experimental.symbolic_shapes  # which building a model imports late, and which takes half a second
 
-from clients.classification import Classification
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
+from fedunlearn.certificates import certificate, retention
+from fedunlearn.certificates.issuer import Clerk
+from fedunlearn.clients.classification import Classification
 from fedunlearn.federation.answers import FORGET
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local_trainer import LocalTrainer
-from fedunlearn.requests import LIVE_BRANCH, FencedError, LeaseHeldError, Ledger, certificate, retention
-from fedunlearn.requests.clerk import Clerk
+from fedunlearn.live.evaluation import ServerFileEvaluation, evaluation_of
+from fedunlearn.live.local import run_live
+from fedunlearn.live.measurements import RequestMeasures
+from fedunlearn.live.request_queue import LiveDocket
+from fedunlearn.live.service import serve_live
+from fedunlearn.requests import LIVE_BRANCH, FencedError, LeaseHeldError, Ledger
 from fedunlearn.requests.lease import Lease
 from fedunlearn.requests.store import Store
 from fedunlearn.runs import checkpoints
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import MetricsLog
-from fedunlearn.simulation.live import run_live
-from strategies.live_docket import LiveDocket
-from strategies.live_evaluation import ServerFileEvaluation, evaluation_of
-from strategies.live_service import serve_live
-from strategies.request_measures import RequestMeasures
 
 NUM_CLIENTS = 256
 POISONED = 255
@@ -277,7 +278,7 @@ def compete(
         setattr(owner, attribute, hangs)
     if not renews:
         Lease._renew_until = lambda lease, done: None  # type: ignore[method-assign]
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     try:
         with Ledger(Path(folder) / "requests.sqlite") as ledger, open_grid(experiment, str(path), 1) as grid:
             serve_live(

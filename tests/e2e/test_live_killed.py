@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from fedunlearn import config
+from fedunlearn.certificates.keys import new_key
+from fedunlearn.certificates.verification import verify
 from fedunlearn.requests import LIVE_BRANCH, Ledger
-from fedunlearn.requests.keys import new_key
-from fedunlearn.requests.verification import verify
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.directory import run_name
 from fedunlearn.runs.metrics_log import read_metrics

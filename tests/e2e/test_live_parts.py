@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
+from fedunlearn.certificates import certificate
+from fedunlearn.certificates.verification import verify
 from fedunlearn.evaluation.accuracy import quality
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.scored import Scored
-from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger, certificate
-from fedunlearn.requests.verification import verify
+from fedunlearn.live.hooks import LiveConduct
+from fedunlearn.live.local import run_live
+from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.directory import run_name
-from fedunlearn.simulation.live import run_live
-from strategies.live import LiveConduct
 from tests.e2e.live_server import arm
 from tests.e2e.tiny import PARTS_TIMELINE, TINY, run, tiny
 
@@ -166,13 +167,13 @@ def test_killed_servers_leave_the_same_weights(lived, tmp_path):
 def test_what_was_measured_is_of_the_part_alone(lived):
     """By hand: the part's rows, by the weights before and after the step."""
     experiment, folder = lived
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     request = requests_of(folder)[0]
     (part,) = request.parts
     images, labels = data.client(1)
     rows = torch.from_numpy(part.rows(labels.numpy(), 1))
     assert 0 < len(rows) < len(labels)
-    model = resident.new_model(experiment, data, 1)
+    model = workspace.new_model(experiment, data, 1)
     with Ledger(folder / "requests.sqlite") as ledger:
         measured = ledger.measures(LIVE_BRANCH, request.id)
     for stage, round in (("before", request.unlearned_round - 1), ("unlearned", request.unlearned_round)):
@@ -196,8 +197,8 @@ def test_measured_by_the_clients_it_recovers_to_what_they_keep(tmp_path):
     folder = live(experiment, tmp_path, {1: ({"clients": [1], "samples": 0.5},)})
     (request,) = requests_of(folder)
     data, model = (
-        resident.data_of(experiment, 1),
-        resident.new_model(experiment, resident.data_of(experiment, 1), 1),
+        workspace.data_of(experiment, 1),
+        workspace.new_model(experiment, workspace.data_of(experiment, 1), 1),
     )
     kept = []
     for client in range(4):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.runs.checkpoints import Checkpoints
 from tests.e2e.tiny import PARTS, run, tiny
 from tests.oracles.puf_in_one_file import derive_seed, flatten, unflatten
@@ -22,9 +22,9 @@ ROUNDS = 3
 def world(tmp_path_factory):
     experiment = tiny("engine.precision=float64", text=PARTS)
     folder = run(experiment, tmp_path_factory.mktemp("parts"))
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     clients = {k: tuple(map(torch.clone, data.client(k))) for k in range(4)}
-    return experiment, folder, clients, resident.new_model(experiment, data, 1).module
+    return experiment, folder, clients, workspace.new_model(experiment, data, 1).module
 
 
 def rows_of(number, labels):

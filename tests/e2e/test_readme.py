@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_cli import fedunlearn
+from tests.cli.test_commands import fedunlearn
 
 ROOT = Path(__file__).parents[2]
 SHORTER = {"train.rounds=200": "train.rounds=2"}  # a reader needs the time to ask, a test does not

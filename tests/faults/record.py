@@ -14,11 +14,11 @@ from fedunlearn.config import Experiment
 from fedunlearn.federation.answers import Answers, RoundWork
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.sums import BlockSum
+from fedunlearn.live.local import run_live
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.directory import run_name
 from fedunlearn.runs.metrics_log import Address, read_metrics
-from fedunlearn.simulation.live import run_live
 
 
 def check_requests(folder: Path, ends: Mapping[str, Collection[str]]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fedunlearn import config
+from fedunlearn.certificates.keys import new_key
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger, RequestRecord
-from fedunlearn.requests.keys import new_key
 from tests.deployment.federation import CLIENTS, Federation
 from tests.deployment.flower import REPOSITORY, wait_for
 from tests.deployment.link import NAME

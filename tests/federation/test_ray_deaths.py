@@ -13,7 +13,7 @@ from fedunlearn.federation.grid import FIRST_CLIENT_NODE
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.ray import RayGrid
-from fedunlearn.federation.ray_engine import shift
+from fedunlearn.federation.ray_engine import dispatcher
 from fedunlearn.federation.units import units_of
 from fedunlearn.federation.worker import Unit
 from tests.federation.ray_routines import (
@@ -94,7 +94,7 @@ def test_a_client_that_kills_every_worker_fails_and_the_others_go_on(grid):
 
 
 def test_in_a_summed_block_only_the_one_whose_fault_it_is_fails(grid, monkeypatch):
-    monkeypatch.setattr(shift, "ATTEMPTS", 1)
+    monkeypatch.setattr(dispatcher, "ATTEMPTS", 1)
     clients = sorted({*range(0, 700, 50), 151, 152})
     work = round_of(clients, forget=(7,), buffers=True, deadly=[7, 150])
     assert Unit((150, 151, 152)) in units_of(work, workers=2)
@@ -105,7 +105,7 @@ def test_in_a_summed_block_only_the_one_whose_fault_it_is_fails(grid, monkeypatc
 
 
 def test_a_message_that_kills_its_worker_is_an_error_reply(grid, monkeypatch):
-    monkeypatch.setattr(shift, "ATTEMPTS", 1)
+    monkeypatch.setattr(dispatcher, "ATTEMPTS", 1)
     content = RecordDict(
         {"arrays": pack(ModelState(start_state().vector)), "config": ConfigRecord({"deadly": [2]})}
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.federation.robust import RULES, Aggregation, distances, most_central, trimmed_mean
 from fedunlearn.federation.sums import PIECE, BlockSum, Contribution
-from strategies.puf import puf_step
+from fedunlearn.strategies.puf import puf_step
 from tests.federation.contributions import bits
 
 SIZE = 7

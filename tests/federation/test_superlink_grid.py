@@ -20,12 +20,12 @@ from fedunlearn.federation.superlink_grid import (
     _put_together,
     superlink_grid,
 )
-from strategies.exchange import find_clients
-from strategies.puf import PUF
-from strategies.retrain import Retrain
+from fedunlearn.server.messages import find_clients
+from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.retrain import Retrain
 from tests.federation.contributions import bits
 from tests.federation.superlink import SuperLink, Uploaded
-from tests.strategies.tiny import NUM_CLIENTS, Clients, Federation, initial_state, settings
+from tests.server.tiny import NUM_CLIENTS, Clients, Federation, initial_state, settings
 
 VICTIM = FIRST_CLIENT_NODE + 4
 OTHERS = [0, 1, 2, 3, 5]

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from fedunlearn.federation.compat import ensure_task_identity
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, TensorArray, pack, tensor_of, unpack
-from strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF
 from tests.federation.contributions import bits
-from tests.strategies.tiny import Federation, initial_state
+from tests.server.tiny import Federation, initial_state
 
 TENSORS = st.sampled_from(
     [

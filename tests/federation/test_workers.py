@@ -5,13 +5,13 @@ from threading import Barrier
 
 import pytest
 
-from clients.app import app
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.app import app
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import Branch, ForgetRequest
-from strategies.server_app import serve
+from fedunlearn.strategies.server_app import serve
 from tests.clients.experiment import write
 
 ROUNDS = 4
@@ -63,7 +63,7 @@ def test_every_worker_has_a_model_of_its_own(tmp_path):
 
     def model(_):
         together.wait()
-        return resident.workplace(str(path), 1).model
+        return workspace.workplace(str(path), 1).model
 
     with ThreadPoolExecutor(3) as pool:
         models = list(pool.map(model, range(3)))

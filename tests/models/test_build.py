@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedunlearn import registry
+from fedunlearn import plugins
 from fedunlearn.config import ModelConfig
 from fedunlearn.models import MODELS
 from tests.models.small import VARIANTS, make
@@ -89,4 +89,4 @@ def test_the_registry_is_the_names_of_the_configuration():
 
 
 def test_every_model_has_a_one_line_description():
-    assert all(line.endswith(".") and len(line) < 118 for line in registry.describe(MODELS).values())
+    assert all(line.endswith(".") and len(line) < 118 for line in plugins.describe(MODELS).values())

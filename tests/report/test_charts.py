@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedunlearn.report.html import write_report
-from fedunlearn.report.palette import SCHEMES, STAND_INS, looks
+from fedunlearn.html.palette import SCHEMES, STAND_INS, looks
+from fedunlearn.report.page import write_report
 from fedunlearn.report.plots import gap_plot
 from fedunlearn.report.run_files import read_run
 from fedunlearn.report.scores import Scores

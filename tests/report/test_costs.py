@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn.report import centralised
-from fedunlearn.report.html import render
+from fedunlearn.report.page import render
 from fedunlearn.report.run_files import RunFiles, read_run
 from fedunlearn.report.tables import comparison_table
 from fedunlearn.report.words import MOMENTS, magnitude

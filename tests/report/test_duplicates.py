@@ -1,6 +1,6 @@
 """Copies that were counted stand in the report, seed by seed, as text; without any there is no such section."""
 
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from tests.report.example_run import ExampleRun
 from tests.report.parsed_page import parse
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import pytest
 
 from fedunlearn.errors import UserError
+from fedunlearn.html.palette import SCHEMES, STAND_INS
 from fedunlearn.report.figure import write_figure
-from fedunlearn.report.html import write_report
-from fedunlearn.report.palette import SCHEMES, STAND_INS
+from fedunlearn.report.page import write_report
 from tests.report.example_rows import NATURAL, PUF
 from tests.report.example_run import ExampleRun
 from tests.report.parsed_page import parse

@@ -8,7 +8,7 @@ import pytest
 
 from fedunlearn.errors import RunError
 from fedunlearn.report import gallery
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from tests.report.example_rows import CAP, NATURAL, PUF
 from tests.report.example_run import ROUNDS, ExampleRun
 from tests.report.example_segmentation import SegmentationRun

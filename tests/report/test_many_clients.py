@@ -7,7 +7,7 @@ import pytest
 
 from fedunlearn.report import listings, plots, sections
 from fedunlearn.report.heat_map import SOME, WHOLE, rows_to_draw
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.report.run_files import Partition, read_run
 from fedunlearn.report.series import Metrics
 from fedunlearn.report.words import clients

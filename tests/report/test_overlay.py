@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from fedunlearn.report.overlay import LINE, OPACITY, PREDICTION, SIDE, TRUTH, outline, overlay
+from tests.html.test_palette import VISIONS, lab, linear
 from tests.report.example_segmentation import gland
-from tests.report.test_palette import VISIONS, lab, linear
 
 masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=7))
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedunlearn.errors import RunError
 from fedunlearn.report.figure import write_figure
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.report.run_files import read_run, with_setting
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.tables import comparison_table, markdown, scorecard_table

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fedunlearn.report.figure import write_figure
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.report.run_files import with_setting
 from fedunlearn.report.tables import comparison_table, markdown, scorecard_table
 from fedunlearn.report.words import SMOKE

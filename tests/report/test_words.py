@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.catalogue import MEASURES
-from fedunlearn.report import markup, words
-from fedunlearn.report.markup import join, tag
+from fedunlearn.html import markup
+from fedunlearn.html.markup import join, tag
+from fedunlearn.report import words
 from fedunlearn.report.words import (
     METRICS,
     PartName,

@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
-from fedunlearn import cli
+from fedunlearn.cli.main import main
 
 NESTED = b"[" * 5000 + b"]" * 5000
 
@@ -76,7 +76,7 @@ def say(words: Sequence[object]) -> Said:
     sys.argv = ["fedunlearn", *map(str, words)]
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            cli.main()
+            main.main()
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException as error:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pytest
 
 from fedunlearn import config
-from fedunlearn.simulation.live import run_live
+from fedunlearn.live.local import run_live
 from tests.e2e.tiny import TINY, run, tiny
+from tests.live.test_local import LIVE, ask
 from tests.profiles import THOROUGH
 from tests.runs.damage import DAMAGES, contents, damaged, files_of, say, wrong_with
-from tests.simulation.test_live import LIVE, ask
 
 Words = tuple[str, ...]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.live.test_local import LIVE
 from tests.runs.damage import say
-from tests.simulation.test_live import LIVE
 
 NAMES = [
     "[test]",

@@ -4,13 +4,13 @@ import pytest
 
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import Ledger
-from strategies.docket import Docket
-from strategies.exchange import find_clients
-from strategies.natural import Natural
-from strategies.plan import Situation
-from strategies.puf import PUF
-from strategies.retrain import Retrain
-from tests.strategies.tiny import settings
+from fedunlearn.server.messages import find_clients
+from fedunlearn.server.plan import Situation
+from fedunlearn.server.request_queue import Docket
+from fedunlearn.strategies.natural import Natural
+from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.retrain import Retrain
+from tests.server.tiny import settings
 
 BILLION = 10**9
 SLOTS = 100

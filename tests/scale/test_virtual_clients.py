@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn import data, resident
+from fedunlearn import data, workspace
 from fedunlearn.data import load_federated
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation import forecast as forecasting
 from fedunlearn.simulation.runner import read_scorecard
@@ -113,5 +113,5 @@ def test_a_forecast_counts_the_rounds_of_a_hundred_thousand(monkeypatch):
     plan = forecasting.forecast(experiment)
     original = plan.branches[0]
     assert (plan.slots, original.client_epochs) == (SAMPLED, 30 * SAMPLED)
-    sizes = resident.data_of(experiment, 1).clients.sizes
+    sizes = workspace.data_of(experiment, 1).clients.sizes
     assert 30 * SAMPLED * sizes.min() <= original.examples <= 30 * SAMPLED * sizes.max()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedunlearn import config, data, resident
+from fedunlearn import config, data, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import ImageSource
 
@@ -106,7 +106,7 @@ def main(clients: int, folder: str | None) -> None:
     data.SOURCES["synthetic-images"] = noise
     experiment = experiment_of(clients)
     began = time.perf_counter()
-    federated = resident.data_of(experiment, seed=1)
+    federated = workspace.data_of(experiment, seed=1)
     measured = {"load_seconds": time.perf_counter() - began, "loaded": megabytes()}
     seen = sum(len(federated.client(k)[1]) for k in range(clients))
     assert seen == len(federated.train_labels)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from fedunlearn.config import Experiment
+from fedunlearn.server.recovery import RetrainReference
 from fedunlearn.simulation import runner
 from fedunlearn.simulation.runner import simulate
-from strategies.recovery import RetrainReference
 from tests.e2e.tiny import TINY, tiny
 
 NEVER = 1000

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from fedunlearn.cli import app
+from fedunlearn.cli.main import app
 from fedunlearn.config import to_toml
 from fedunlearn.data.augmentation.policies import TRANSFORMS
 from fedunlearn.data.pixels import Pixels

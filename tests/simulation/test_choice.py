@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.simulation import choice
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.runner import simulate
@@ -78,7 +78,7 @@ def test_segmentation_is_not_tried_in_stacks(tried, monkeypatch):
     seconds, asked = tried
     seconds.update({(w, s): 1e-3 / s for w in (1, 4) for s in (1, sites.NUM_CLIENTS)})
     place = sites.workplace("model.norm=instance")
-    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: place.data)
     auto = sites.experiment("model.norm=instance", "engine.name=auto", "numerics=fast")
     assert choose(auto).experiment.engine.batch_clients == 1
     assert asked == [(1, 1), (4, 1)]
@@ -87,7 +87,7 @@ def test_segmentation_is_not_tried_in_stacks(tried, monkeypatch):
 def test_segmentation_is_tried_with_its_own_loss(monkeypatch):
     place = sites.workplace()
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
-    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: place.data)
     auto = sites.experiment("engine.name=auto", "engine.workers=1")
     assert choose(auto, seconds=0.01).experiment.engine.workers == 1
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.evaluation.scorecard import Row
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.report.tables import markdown
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import read_scorecard, simulate
@@ -36,8 +36,8 @@ def test_only_the_whole_class_has_them(run):
 
 def test_they_are_the_checkpoints_accuracies(run):
     experiment = tiny(text=TEXT)
-    data = resident.data_of(experiment, 1)
-    model = resident.new_model(experiment, data, 1)
+    data = workspace.data_of(experiment, 1)
+    model = workspace.new_model(experiment, data, 1)
     rows = [row for row in read_scorecard(run)["rows"] if row["target"] == 0]
     assert {row["label"] for row in rows} == {"original", "retrain", "puf-special-2", "natural"}
     for row in rows:

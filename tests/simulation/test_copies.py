@@ -3,15 +3,15 @@
 import json
 from dataclasses import replace
 
-from fedunlearn import resident
-from fedunlearn.report.html import write_report
+from fedunlearn import workspace
+from fedunlearn.report.page import write_report
 from fedunlearn.simulation.runner import simulate
 from tests.e2e.tiny import tiny
 from tests.report.parsed_page import parse
 
 
 def test_a_run_counts_copies_for_each_target_and_reports_them(tmp_path, monkeypatch):
-    load = resident.data_of
+    load = workspace.data_of
 
     def copied(experiment, seed):
         """Client 2's first image is client 0's, too, and client 1's second one is in the test set."""
@@ -21,7 +21,7 @@ def test_a_run_counts_copies_for_each_target_and_reports_them(tmp_path, monkeypa
         test[0] = train[data.clients[1][1]]
         return replace(data, train_images=train, test_images=test)
 
-    monkeypatch.setattr(resident, "data_of", copied)
+    monkeypatch.setattr(workspace, "data_of", copied)
     experiment = tiny("targets=[[0, 2], [0], [1], [3]]", "train.rounds=1", "recover.max-rounds=1")
     run = simulate(experiment, out=tmp_path)
     held = json.loads((run / "partition.json").read_text())["1"]

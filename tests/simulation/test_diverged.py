@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from clients.routine import Routine
-from fedunlearn.cli import main
+from fedunlearn.cli.main import main
+from fedunlearn.clients.trainer import Routine
 from fedunlearn.errors import RunError
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.tables import comparison_table, markdown, scorecard_table
 from fedunlearn.report.verdict import findings

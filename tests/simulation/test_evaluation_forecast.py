@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.runs.metrics_log import read_metrics
 from fedunlearn.simulation import evaluation_forecast as module
 from fedunlearn.simulation.branches import branches
@@ -29,7 +29,7 @@ def run(request):
 
 def test_the_examples_evaluated_after_rounds_are_those_of_the_run(run):
     experiment, folder = run
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     held_out, training = len(data.validation_labels) + len(data.test_labels), len(data.train_labels)
     last = {b["branch"]: b["last_round"] for b in json.loads((folder / "branches.json").read_text())}
     lines = list(read_metrics(folder / "metrics.jsonl"))
@@ -61,7 +61,7 @@ def test_a_run_measures_about_so_many(run):
 
 
 def test_rounds_and_measuring_of_every_seed_are_in_it():
-    data = resident.data_of(tiny(), 1)
+    data = workspace.data_of(tiny(), 1)
     rounds = sum(evaluated_in_rounds(branch, data) for branch in branches(tiny(), 1))
     everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
     assert evaluated_examples(tiny()) == rounds + 15 * everything
@@ -74,7 +74,7 @@ def test_the_probe_is_of_the_task_and_stays_small(task, monkeypatch):
     if task == "segmentation":
         place = sites.workplace()
         experiment = place.experiment
-        monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+        monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: place.data)
     name = {"classification": "predict", "segmentation": "segment"}[task]
     way = getattr(module, name)
 

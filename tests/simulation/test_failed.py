@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from fedunlearn import unlearning
-from fedunlearn.cli import main
-from fedunlearn.report.html import write_report
+from fedunlearn.cli.main import main
+from fedunlearn.report.page import write_report
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.tables import markdown, scorecard_table
 from fedunlearn.report.verdict import findings

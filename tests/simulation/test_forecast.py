@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation import forecast as module
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.forecast import duration, forecast, show, size
 from fedunlearn.simulation.memory import WORKSPACE
-from strategies.server_app import plans
+from fedunlearn.strategies.server_app import plans
 from tests.clients import sites
 from tests.e2e.tiny import TINY, tiny
 from tests.simulation.scripted import TARGETS, TIMELINE
@@ -62,7 +62,7 @@ def test_the_plans_forecast_are_the_plans_executed(run):
 def test_rounds_client_epochs_examples_and_checkpoints_are_those_of_the_run(run):
     experiment, folder = run
     last = ended(folder)
-    sizes = [len(rows) for rows in resident.data_of(experiment, 1).clients]
+    sizes = [len(rows) for rows in workspace.data_of(experiment, 1).clients]
     stopped = 0
     with Ledger(folder / "requests.sqlite") as ledger:
         for found in forecast(experiment).branches:
@@ -162,7 +162,7 @@ def test_the_probe_of_a_large_batch_stays_small(monkeypatch):
 def test_the_probe_trains_with_the_loss_of_the_task(monkeypatch):
     """Cross-entropy of whole images would not even take masks."""
     place = sites.workplace()
-    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: place.data)
+    monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: place.data)
     assert probe(place.experiment, seconds=0.01) > 0
 
 
@@ -204,7 +204,7 @@ def test_a_live_federation_is_one_and_its_requests_come_on_top():
         3 * experiment.federation.num_clients,
         3,
     )
-    data = resident.data_of(experiment, experiment.seeds[0])
+    data = workspace.data_of(experiment, experiment.seeds[0])
     assert plan.evaluated == 4 * len(data.validation_labels)
     asked = forecast(living(["train.rounds=3", 'requests.validation="clients"']))
     assert asked.evaluated == 4 * len(data.train_labels)
@@ -225,7 +225,7 @@ def test_what_the_data_are_left_without_is_told():
 
 def with_copies(monkeypatch, seeds_with_copies):
     """Have the first row of client 1 be one of client 0's, and the first test image too, in some seeds."""
-    load = resident.data_of
+    load = workspace.data_of
 
     def copied(experiment, seed):
         data = load(experiment, seed)
@@ -235,7 +235,7 @@ def with_copies(monkeypatch, seeds_with_copies):
         train[data.clients[1][0]] = test[0] = train[data.clients[0][0]]
         return replace(data, train_images=train, test_images=test)
 
-    monkeypatch.setattr(resident, "data_of", copied)
+    monkeypatch.setattr(workspace, "data_of", copied)
 
 
 def test_copies_across_what_is_forgotten_are_told(monkeypatch):
@@ -328,7 +328,7 @@ def of_routine(routine, settings, *overrides, text=TINY):
     method = f'method=[{{name="local-routine", routine="{routine}", settings={settings}}}]'
     experiment = tiny(method, "recover.max-rounds=1", *overrides, text=text)
     (found,) = (b for b in forecast(experiment).branches if b.branch.kind == "method")
-    return found, resident.data_of(experiment, 1)
+    return found, workspace.data_of(experiment, 1)
 
 
 def test_a_client_that_forgets_by_a_routine_costs_the_passes_of_the_routine():

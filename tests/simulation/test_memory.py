@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.data.phantom import write_phantoms
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.simulation import memory as module
@@ -86,11 +86,11 @@ def test_a_batch_that_no_client_fills_is_not_worth_trying():
 
 def test_data_are_what_was_loaded_for_each_seed_and_each_worker_with_data_of_its_own():
     images, labels = (160 - 32 + 32 + 60) * 64 * 4, (160 + 60) * 8
-    assert data_bytes(resident.data_of(tiny(), 1)) == images + labels
+    assert data_bytes(workspace.data_of(tiny(), 1)) == images + labels
     for overrides, copies in [
         ((), 1),
         (("seeds=[1, 2]",), 2),
-        (("seeds=[1, 2, 3, 4, 5, 6]",), resident.DATA_KEPT),
+        (("seeds=[1, 2, 3, 4, 5, 6]",), workspace.DATA_KEPT),
         (("engine.workers=3",), 1),
         (("engine.name=ray", "engine.workers=3"), 4),
     ]:
@@ -122,7 +122,7 @@ def test_a_live_federation_holds_the_updates_of_a_round():
 
 def test_buffers_are_weights_too():
     plain, normed = (
-        module._weights(tiny(), resident.data_of(tiny(), 1), FlatModel(layers), 1)
+        module._weights(tiny(), workspace.data_of(tiny(), 1), FlatModel(layers), 1)
         for layers in (nn.Linear(4, 2), nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, affine=False)))
     )
     assert normed - plain == 9 * (2 * 2 * 4 + 8), "two statistics and a counter, in nine copies"
@@ -141,7 +141,7 @@ def test_buffers_are_weights_too():
     ],
 )
 def test_workers_on_one_device(engine, device, workers, monkeypatch):
-    monkeypatch.setattr(resident, "device_of", lambda _: torch.device(device))
+    monkeypatch.setattr(workspace, "device_of", lambda _: torch.device(device))
     assert module.workers_on_one_device(tiny(*engine)) == workers
 
 
@@ -154,7 +154,7 @@ def test_as_many_models_as_train_side_by_side():
 
 
 def test_no_batch_is_larger_than_the_largest_client():
-    sizes = resident.data_of(tiny(), 1).clients.sizes
+    sizes = workspace.data_of(tiny(), 1).clients.sizes
     memory = memory_of(tiny("train.batch-size=1000"))
     assert (memory.batch_size, memory.most_rows) == (1000, max(sizes))
     assert memory.training() == memory_of(tiny(f"train.batch-size={max(sizes)}")).training() > 0
@@ -172,15 +172,15 @@ def test_the_evaluation_is_of_its_own_batch_or_all_there_is():
 def test_measuring_leaves_no_trace():
     state = torch.get_rng_state()
     experiment = tiny()
-    before = resident.data_of(experiment, 1).content_hash
+    before = workspace.data_of(experiment, 1).content_hash
     memory_of(experiment)
     assert torch.equal(torch.get_rng_state(), state)
-    assert replace(resident.data_of(experiment, 1)).content_hash == before
+    assert replace(workspace.data_of(experiment, 1)).content_hash == before
 
 
 def test_here_is_what_was_free_before_the_data_were_loaded(monkeypatch):
     monkeypatch.setattr(module, "free_bytes", lambda device: 5 << 30)
-    assert memory_of(tiny()).here == (5 << 30) + data_bytes(resident.data_of(tiny(), 1))
+    assert memory_of(tiny()).here == (5 << 30) + data_bytes(workspace.data_of(tiny(), 1))
 
 
 # -- beside a process -----------------------------------------------------------------------------------------

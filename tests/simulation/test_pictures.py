@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.slice_index import SliceIndex
@@ -126,8 +126,8 @@ THRESHOLDS = {"original": 0.5, "retrain": 0.62, PUF: 0.7, NATURAL: 0.55}
 def stage(tmp_path, monkeypatch):
     """Return a function that makes a run of these thresholds by label, and draws its pictures."""
     data = federated()
-    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: data)
-    monkeypatch.setattr(resident, "new_model", lambda experiment, data, seed: new_model())
+    monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: data)
+    monkeypatch.setattr(workspace, "new_model", lambda experiment, data, seed: new_model())
 
     def play(thresholds=THRESHOLDS, rows=ROWS, folder="a", *overrides):
         experiment = config.loads(TEXT, overrides=overrides)
@@ -264,7 +264,7 @@ def test_pictures_are_small_and_show_the_true_outline(stage):
 
 def test_a_set_whose_sites_have_no_test_slice_is_passed_over(stage, monkeypatch):
     bare = federated(test_sites=[0, 0, 2])
-    monkeypatch.setattr(resident, "data_of", lambda experiment, seed: bare)
+    monkeypatch.setattr(workspace, "data_of", lambda experiment, seed: bare)
     assert {p.target for p in read_pictures(stage())} == {1}
 
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.simulation import forecast as forecasting
 from fedunlearn.simulation.branches import Branch, ForgetRequest, branches
 from fedunlearn.simulation.evaluation_forecast import evaluated_in_rounds
 from fedunlearn.simulation.planned_rounds import SAMPLED, kept, kept_or_multiple, planned, stretches
-from strategies.server_app import plans
+from fedunlearn.strategies.server_app import plans
 from tests.e2e.tiny import tiny
 from tests.simulation.scripted import TARGETS, TIMELINE
 
@@ -72,7 +72,7 @@ def test_of_many_rounds_with_drawn_clients_some_are_planned():
     some = list(planned(experiment, original))
     assert len(some) == SAMPLED
     assert sum(rounds for _, rounds in some) == 5000
-    sizes = resident.data_of(experiment, 1).clients.sizes
+    sizes = workspace.data_of(experiment, 1).clients.sizes
     (found, *_) = forecasting.forecast(experiment).branches
     assert found.client_epochs == 5000 * 2
     assert found.examples == pytest.approx(5000 * 2 * np.mean(sizes), rel=0.1)
@@ -91,7 +91,7 @@ def test_a_million_rounds_are_forecast_in_no_time_and_no_memory(huge, monkeypatc
     monkeypatch.setattr(forecasting, "_probe", lambda experiment: 1e-3)
     monkeypatch.setattr(forecasting, "probe_evaluation", lambda experiment: 1e-4)
     experiment = tiny(*huge)
-    resident.data_of(experiment, 1)
+    workspace.data_of(experiment, 1)
     forecasting.forecast(tiny("train.rounds=7"))
     began = time.process_time()
     tracemalloc.start()
@@ -107,7 +107,7 @@ def test_a_million_rounds_are_forecast_in_no_time_and_no_memory(huge, monkeypatc
 
 def test_evaluation_after_rounds_is_counted_as_by_going_through_them():
     experiment = tiny("train.rounds=37", "recover.max-rounds=11")
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     for branch in branches(experiment, 1):
         rounds = range(branch.first_round + 1 if branch.first_round else 0, branch.last_round + 1)
         every = max(1, branch.last_round // 10)
@@ -118,13 +118,13 @@ def test_evaluation_after_rounds_is_counted_as_by_going_through_them():
 
 def test_the_data_of_each_seed_are_loaded_once(monkeypatch):
     loaded = []
-    load = resident._load_data.__wrapped__
+    load = workspace._load_data.__wrapped__
 
     def counted(data, num_clients, seed, *others):
         loaded.append(seed)
         return load(data, num_clients, seed, *others)
 
-    monkeypatch.setattr(resident, "_load_data", counted)
+    monkeypatch.setattr(workspace, "_load_data", counted)
     monkeypatch.setattr(forecasting, "_probe", lambda experiment: 1e-3)
     monkeypatch.setattr(forecasting, "probe_evaluation", lambda experiment: 1e-4)
     seeds = [11, 12, 13, 14, 15]

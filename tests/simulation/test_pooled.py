@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedunlearn.report.html import write_report
+from fedunlearn.report.page import write_report
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import read_metrics

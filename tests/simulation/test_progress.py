@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.simulation import progress as module
 from fedunlearn.simulation.branches import Branch
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, Progress, progress_for
@@ -359,14 +359,14 @@ def test_a_run_tells_what_its_data_were_left_without_and_keeps_it(tmp_path, monk
         def note(self, text):
             self.told = (*self.told, text)
 
-    load, notes = resident.load_federated, ("left out a.nii: is empty", "left out b.nii: is damaged")
-    monkeypatch.setattr(resident, "load_federated", lambda *a, **how: replace(load(*a, **how), notes=notes))
-    resident._load_data.cache_clear()
+    load, notes = workspace.load_federated, ("left out a.nii: is empty", "left out b.nii: is damaged")
+    monkeypatch.setattr(workspace, "load_federated", lambda *a, **how: replace(load(*a, **how), notes=notes))
+    workspace._load_data.cache_clear()
     try:
         progress = Notes()
         run = simulate(tiny("train.rounds=1", "recover.max-rounds=1"), out=tmp_path, progress=progress)
     finally:
-        resident._load_data.cache_clear()
+        workspace._load_data.cache_clear()
     assert progress.told == notes
     assert json.loads((run / "partition.json").read_text())["1"]["notes"] == list(notes)
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from clients.tasks import routine_on
-from fedunlearn import models, resident, unlearning
+from fedunlearn import models, unlearning, workspace
+from fedunlearn.clients.tasks import routine_on
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE
-from fedunlearn.federation.local_methods import Chosen, alternatives, check_routines
+from fedunlearn.federation.hosted_routine import Chosen, alternatives, check_routines
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.branches import moments
 from fedunlearn.simulation.forecast import forecast
@@ -97,10 +97,10 @@ def verdict(experiment):
     try:
         check_routines(experiment)
         seed = experiment.seeds[0]
-        data = resident.data_of(experiment, seed)
+        data = workspace.data_of(experiment, seed)
         if not experiment.live:
             check_needs(experiment, seed, data)
-        check_models(experiment, data, resident.new_model(experiment, data, seed))
+        check_models(experiment, data, workspace.new_model(experiment, data, seed))
     except ConfigError as error:
         return str(error)
     return ""
@@ -109,9 +109,9 @@ def verdict(experiment):
 def outcome(experiment):
     """Return what the clients concerned answer when they are asked in turn, or nothing if all of them can."""
     seed, (method,) = experiment.seeds[0], experiment.methods
-    data = resident.data_of(experiment, seed)
+    data = workspace.data_of(experiment, seed)
     client = routine_on(experiment, data)
-    start = resident.new_model(experiment, data, seed)
+    start = workspace.new_model(experiment, data, seed)
     vector, buffers = start.vector.clone(), start.buffers()
     chosen, earlier = Chosen.of(method.routine, method.settings), set()
     for moment in moments(experiment, seed):

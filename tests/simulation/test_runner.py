@@ -6,19 +6,19 @@ import shutil
 import pytest
 import torch
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from fedunlearn.config import with_engine
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.evaluation.scorecard import dumps
-from fedunlearn.registry import load_object
-from fedunlearn.runs.cache import Cache
+from fedunlearn.plugins import load_object
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import read_metrics
+from fedunlearn.server.recovery import RetrainReference
 from fedunlearn.simulation import runner
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, read_scorecard, simulate
-from strategies.recovery import RetrainReference
 from tests.e2e.tiny import TIMELINE, checkpoints, tiny
 from tests.simulation.scripted import TARGETS
 from tests.simulation.scripted import TIMELINE as SCRIPTED
@@ -134,7 +134,7 @@ def test_a_local_engine_s_workers_are_those_asked_for(targets_run):
 
 
 def test_the_partition_is_written_by_seed(targets_run):
-    data = resident.data_of(TARGETS, 1)
+    data = workspace.data_of(TARGETS, 1)
     (content,) = json.loads((targets_run / "partition.json").read_text()).values()
     assert content["counts"] == [
         torch.bincount(data.train_labels[rows], minlength=4).tolist() for rows in data.clients
@@ -162,7 +162,7 @@ def test_a_method_begins_at_its_fork_and_is_judged_by_the_logged_accuracies_of_i
         judged[branch.name], forks[branch.name] = others["references"], others["fork"]
         return serve(grid, experiment, branch, **others)
 
-    monkeypatch.setattr("strategies.server_app.serve", noted)
+    monkeypatch.setattr("fedunlearn.strategies.server_app.serve", noted)
     folder = simulate(tiny(text=TIMELINE), out=tmp_path)
     kept = Checkpoints(folder / "checkpoints", "original-s1")
     assert kept.rounds() == [2, 3]
@@ -210,7 +210,7 @@ def test_a_run_of_other_code_is_not_resumed(finished, tmp_path, monkeypatch):
         monkeypatch.undo()
     else:
         folder = simulate(experiment, out=tmp_path)
-    monkeypatch.setattr("fedunlearn.runs.cache.source_hash", lambda paths: f"edited {paths}")
+    monkeypatch.setattr("fedunlearn.simulation.cache.source_hash", lambda paths: f"edited {paths}")
     with pytest.raises(UserError, match=r"original-s1 was computed by other code.*; add --fresh to start"):
         simulate(experiment, out=tmp_path, resume=True)
     folder = simulate(experiment, out=tmp_path, fresh=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from clients.classification import Classification
-from fedunlearn import resident
+from fedunlearn import workspace
+from fedunlearn.clients.classification import Classification
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import tiny
@@ -43,7 +43,7 @@ class Plain:
 
     def __init__(self, experiment, folder):
         self.folder = folder
-        self.data = resident.data_of(experiment, 1)
+        self.data = workspace.data_of(experiment, 1)
 
     def vector(self, branch, round):
         return load_file(self.folder / "checkpoints" / f"{branch}-r{round:04d}.safetensors")["parameters"]
@@ -288,7 +288,7 @@ def test_recovery_is_told_on_every_row_of_a_method_and_censored_runs_are_kept(fi
 
 def test_the_scale_is_shown_raw_per_client_and_for_the_group(finished):
     experiment, folder, rows = finished
-    sizes = [len(rows) for rows in resident.data_of(experiment, 1).clients]
+    sizes = [len(rows) for rows in workspace.data_of(experiment, 1).clients]
     run = RunDirectory(folder)
     plans = {
         (name, p.round): p.plan for name in run.ledger.branches() for p in run.ledger.plans(name) if p.plan

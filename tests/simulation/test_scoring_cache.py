@@ -1,9 +1,9 @@
 """What a scorecard measured once is kept, by everything that it depends on."""
 
-from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.simulation import scoring
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from fedunlearn.simulation.scoring import SeedScoring
 from tests.e2e.tiny import TINY, tiny

@@ -7,21 +7,21 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.data.slice_index import SliceIndex
 from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.catalogue import MEASURES
 from fedunlearn.federation.payload import ModelState, pack
-from fedunlearn.runs.cache import Cache
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import read_metrics
+from fedunlearn.server.evaluation import ServerEvaluation
+from fedunlearn.server.recovery import RetrainReference
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.runner import _Simulation, read_scorecard, simulate
 from fedunlearn.simulation.scoring import SeedScoring
-from strategies.recovery import RetrainReference
-from strategies.server_app import make_strategy
-from strategies.server_evaluation import ServerEvaluation
+from fedunlearn.strategies.server_app import make_strategy
 from tests.clients import sites
 from tests.oracles import segmentation as oracle
 
@@ -68,7 +68,7 @@ def data():
 def _loaded(data):
     """Whoever loads the experiment's data gets the hand-made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resident, "_load_data", lambda *_: data)
+        patch.setattr(workspace, "_load_data", lambda *_: data)
         yield
 
 
@@ -89,7 +89,7 @@ class Plain:
     def __init__(self, folder, data):
         self._folder = folder / "checkpoints"
         self._data = data
-        self._model = resident.new_model(EXPERIMENT, data, seed=9)
+        self._model = workspace.new_model(EXPERIMENT, data, seed=9)
 
     def logits(self, branch, round, split):
         snapshot = Checkpoints(self._folder, branch).load(round)
@@ -242,7 +242,7 @@ def test_the_references_are_the_retrained_models_dice(finished):
 def test_what_the_server_measures_of_a_round(data):
     (puf,) = (b for b in branches(EXPERIMENT, 1) if b.name == f"{PUF}-0-s1")
     evaluate = ServerEvaluation(EXPERIMENT, data, puf)
-    model = resident.new_model(EXPERIMENT, data, seed=4)
+    model = workspace.new_model(EXPERIMENT, data, seed=4)
     found = evaluate(3, pack(ModelState(model.vector, model.buffers())))
     assert set(found) == {
         f"{split}-{metric}"

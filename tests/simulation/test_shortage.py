@@ -138,7 +138,7 @@ def ended(experiment, out):
 
 @pytest.mark.parametrize("engine", [("engine.workers=1",), ("engine.workers=2",)])
 def test_a_run_ends_with_client_round_and_what_to_try(engine, tmp_path, monkeypatch):
-    monkeypatch.setattr("clients.routine.train_local", full)
+    monkeypatch.setattr("fedunlearn.clients.trainer.train_local", full)
     told = ended(tiny("federation.quorum=0.1", *engine), tmp_path)
     assert told.startswith("client ")
     assert f", round 1: out of memory (asked for 2.00 GiB); train.batch-size = 8: try 4{AGAIN}" in told
@@ -147,7 +147,7 @@ def test_a_run_ends_with_client_round_and_what_to_try(engine, tmp_path, monkeypa
 def test_fewer_workers_do_go_on_where_it_stopped(tmp_path, monkeypatch):
     """The advice is right: it is the same run directory, and the same result."""
     with monkeypatch.context() as patched:
-        patched.setattr("clients.routine.train_local", full)
+        patched.setattr("fedunlearn.clients.trainer.train_local", full)
         assert "engine.workers = 2: try 1, with which --resume goes on" in ended(
             tiny("engine.workers=2"), tmp_path / "a"
         )
@@ -158,7 +158,7 @@ def test_fewer_workers_do_go_on_where_it_stopped(tmp_path, monkeypatch):
 
 
 def test_an_evaluation_that_runs_out_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("strategies.server_evaluation.collect", full)
+    monkeypatch.setattr("fedunlearn.server.evaluation.collect", full)
     told = ended(tiny(), tmp_path)
     assert told.startswith("evaluation, round ")
     assert "out of memory (asked for 2.00 GiB); " in told
@@ -170,7 +170,7 @@ def test_so_is_the_measuring_at_the_end(tmp_path, monkeypatch):
 
 
 def test_and_whatever_else_a_branch_does(tmp_path, monkeypatch):
-    monkeypatch.setattr("strategies.base.fedavg", full)
+    monkeypatch.setattr("fedunlearn.strategies.base.fedavg", full)
     assert ended(tiny(), tmp_path).startswith("original-s1: out of memory")
 
 
@@ -179,7 +179,7 @@ import resource, sys
 from pathlib import Path
 from fedunlearn import cli, config, resident
 from fedunlearn.simulation.memory import memory_of
-import fedunlearn.report.html, fedunlearn.simulation.runner, strategies.server_app, clients.app
+import fedunlearn.report.page, fedunlearn.simulation.runner, fedunlearn.strategies.server_app, fedunlearn.clients.app
 
 experiment = config.load("experiment.toml")
 data = resident.data_of(experiment, 1)

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from fedunlearn import models, resident
+from fedunlearn import models, workspace
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.weights_file import Naming
 from fedunlearn.runs.directory import BRANCHES
@@ -85,8 +85,8 @@ def test_check_says_where_weights_are_from(file):
 
 def test_a_client_need_not_have_the_file(file):
     experiment = starting_from(file)
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     assert not file.exists()
     with pytest.raises(ConfigError, match="cannot be read"):
-        resident.new_model(experiment, data, 1)
-    assert resident.model_of(experiment, data).num_parameters == 64 * 8 + 8 + 8 * 4 + 4
+        workspace.new_model(experiment, data, 1)
+    assert workspace.model_of(experiment, data).num_parameters == 64 * 8 + 8 + 8 * 4 + 4

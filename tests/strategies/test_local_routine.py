@@ -6,19 +6,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedunlearn import resident, unlearning
+from fedunlearn import unlearning, workspace
 from fedunlearn.data.synthetic import STD
 from fedunlearn.errors import ConfigError
-from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.randomness import torch_generator
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
+from fedunlearn.strategies.local_routine import LocalRoutine, hosted_step
 from fedunlearn.unlearning import Conditions, Examples
-from strategies.local_routine import LocalRoutine, hosted_step
 from tests.e2e.tiny import TINY, tiny
-from tests.strategies import tiny as federations
+from tests.server import tiny as federations
 
 W = torch.tensor([1.0, -2.0, 0.5])
 ONE = Contribution(0, 10, torch.tensor([1.0, 0.0, 2.0]))
@@ -43,7 +43,7 @@ def test_weighted_is_federated_averaging_with_those_who_forget():
 
 
 def test_negated_is_puf():
-    from strategies.puf import puf_step
+    from fedunlearn.strategies.puf import puf_step
 
     found = hosted_step(W, NOBODY, [ONE, TWO], "negated")
     torch.testing.assert_close(found, puf_step(W, NOBODY, [ONE, TWO], mode="special", scale=1.0))
@@ -140,8 +140,8 @@ def test_with_one_client_it_is_the_routine_on_pooled_data_bit_for_bit(tmp_path, 
     before = Checkpoints(run / "checkpoints", "original-s1").load(rounds)
     after = Checkpoints(run / "checkpoints", f"{routine}-0-s1").load(rounds + 1)
 
-    data = resident.data_of(experiment, 1)
-    model = resident.new_model(experiment, data, 1)
+    data = workspace.data_of(experiment, 1)
+    model = workspace.new_model(experiment, data, 1)
     model.load(before.vector, before.buffers)
     (part,) = experiment.target_sets(1)[0]
     everything = Examples(*data.client(0))
@@ -189,7 +189,7 @@ def test_hosted_by_a_client_it_sees_that_clients_data_only(tmp_path, monkeypatch
     monkeypatch.setitem(unlearning.methods(), "fine-tune", spied)
     simulate(experiment, out=tmp_path)
     ((forget, retain),) = seen
-    data = resident.data_of(experiment, 1)
+    data = workspace.data_of(experiment, 1)
     own = data.client(2)[0]
     part = data.parts[4]
     assert torch.equal(forget.images, data.assigned(Assignment(2, part))[0])
@@ -214,8 +214,8 @@ def test_filters_of_several_clients_in_one_round_drop_what_any_of_them_drops(tmp
     text = TINY.replace("targets = [[1]]\n", "") + FILTERED
     experiment = hosted("mpru", '{redistribution = "constant"}', text)
     run = simulate(experiment, out=tmp_path)
-    data = resident.data_of(experiment, 1)
-    model = resident.new_model(experiment, data, 1)
+    data = workspace.data_of(experiment, 1)
+    model = workspace.new_model(experiment, data, 1)
     after = Checkpoints(run / "checkpoints", "mpru-timeline-s1").load(3)
     model.load(after.vector, after.buffers)
     outputs = model.module(data.client(0)[0]).exp().detach()

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.federation.sums import BlockSum, Contribution
-from strategies.base import fedavg
-from strategies.puf import puf_step
+from fedunlearn.strategies.base import fedavg
+from fedunlearn.strategies.puf import puf_step
 from tests.federation.contributions import (
     bits,
     contributions,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedunlearn import config
-from fedunlearn.cli import main
+from fedunlearn.cli.main import main
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.errors import ConfigError
 from fedunlearn.sweep.file import load

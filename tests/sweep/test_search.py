@@ -7,8 +7,8 @@ from statistics import fmean
 import pytest
 import torch
 
-from fedunlearn import config, resident
-from fedunlearn.cli import main
+from fedunlearn import config, workspace
+from fedunlearn.cli.main import main
 from fedunlearn.evaluation.measures import measure
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -35,8 +35,8 @@ def test_a_score_is_the_average_gap_on_the_validation_split(done):
     experiment = sweep.experiment_of("fine-tune")
     expected = []
     for seed in (7, 8):
-        data = resident.data_of(config.load(path.parent.parent / "small.toml"), seed)
-        model = resident.new_model(experiment, data, 0)
+        data = workspace.data_of(config.load(path.parent.parent / "small.toml"), seed)
+        model = workspace.new_model(experiment, data, 0)
         assert len(data.test_labels) == 60 != len(data.validation_labels) == 32
         forget = data.indices_of([2])
         assert len(forget) == round(0.5 * len(data.clients[1]))
@@ -64,7 +64,7 @@ def test_a_score_is_the_average_gap_on_the_validation_split(done):
 def test_the_trials_data_have_no_test_split(tmp_path):
     sweep = load(write(tmp_path))
     experiment = sweep.experiment_of("puf-special-2")
-    data = resident.data_of(experiment, 7)
+    data = workspace.data_of(experiment, 7)
     assert torch.equal(data.test_images, data.validation_images)
     assert torch.equal(data.test_labels, data.validation_labels)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fedunlearn import unlearning
-from fedunlearn.catalogue import catalogue
+from fedunlearn.cli.listing import catalogue
 from fedunlearn.errors import ConfigError, UserError
-from fedunlearn.federation.local_methods import check_routines
+from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.unlearning import Conditions, Examples
 from fedunlearn.unlearning.steps import clip
 from tests.e2e.tiny import TINY

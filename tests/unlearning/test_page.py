@@ -7,8 +7,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from fedunlearn import unlearning
-from fedunlearn.runs.foreign_source import foreign_source
 from fedunlearn.simulation.runner import simulate
+from fedunlearn.simulation.source_hash import foreign_source
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.page import page
 from tests.e2e.tiny import tiny

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from fedunlearn import unlearning
-from fedunlearn.cli import app
+from fedunlearn.cli.main import app
 from fedunlearn.config.conditions import Must
 from fedunlearn.config.settings import Settings
 from fedunlearn.config.toml_tree import checked, key_of, plain
 from fedunlearn.errors import ConfigError
-from fedunlearn.federation.local_methods import Chosen
+from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.unlearning import Method, Passes
 from tests.e2e.tiny import TINY
 from tests.unlearning import tiny

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from ray import cloudpickle
 
-from fedunlearn import resident
+from fedunlearn import workspace
 from stock_app import task
 
 app = ServerApp()
@@ -68,7 +68,7 @@ def main(grid: Grid, context: Context) -> None:
         initial = ArrayRecord({"weights": Array(np.ones(floats, dtype=np.float32))})
     else:
         model = task.build(
-            resident.experiment_at(str(settings["experiment"])),
+            workspace.experiment_at(str(settings["experiment"])),
             int(settings["num-classes"]),
             int(settings["in-channels"]),
             int(settings["image-size"]),

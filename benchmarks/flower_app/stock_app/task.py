@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedunlearn import models, resident
+from fedunlearn import models, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.randomness import torch_generator
@@ -29,10 +29,10 @@ def build(
 @lru_cache(maxsize=1)
 def workplace(path: str, seed: int) -> tuple[Experiment, FederatedData, nn.Module]:
     """Return experiment, data and model; a Ray actor makes them for its first client and keeps them."""
-    experiment = resident.experiment_at(path)
-    data = resident.data_of(experiment, seed)
+    experiment = workspace.experiment_at(path)
+    data = workspace.data_of(experiment, seed)
     model = build(experiment, data.num_classes, data.in_channels, data.image_size, seed)
-    return experiment, data, model.to(resident.device_of(experiment)).train()
+    return experiment, data, model.to(workspace.device_of(experiment)).train()
 
 
 def train(

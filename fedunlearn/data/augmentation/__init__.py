@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedunlearn import registry
+from fedunlearn import plugins
 from fedunlearn.config.augmentation import steps_of
 from fedunlearn.data.augmentation.chain import Chain
 from fedunlearn.data.augmentation.policies import Policy
@@ -124,7 +124,7 @@ def augmentation_of(experiment: Experiment, pixels: Pixels | None) -> Augmentati
         If an augmentation cannot do with these images.
     """
     steps = [
-        registry.call(AUGMENTATIONS, name, key="data.augmentation", config=experiment.model, pixels=pixels)
+        plugins.call(AUGMENTATIONS, name, key="data.augmentation", config=experiment.model, pixels=pixels)
         for name in steps_of(experiment.data.augmentation)
     ]
     known = tuple(step for step in steps if step is not None)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedunlearn.federation.answers import RoundWork
-    from fedunlearn.federation.ray_engine.parcel import Parcel
-    from fedunlearn.federation.routine import RoutineFactory
+    from fedunlearn.federation.client_trainer import RoutineFactory
+    from fedunlearn.federation.ray_engine.shared_buffers import Parcel
     from fedunlearn.federation.worker import Unit, Worker
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -27,7 +27,7 @@ class Duty:
     Attributes
     ----------
     client_app
-        Answers messages; a reference ("clients.app:app") is imported where and when it is needed.
+        Answers messages; a reference ("fedunlearn.clients.app:app") is imported where and when it is needed.
     routine
         Trains rounds; called once.
     batch_clients
@@ -87,7 +87,7 @@ class RayWorker:
 
         from fedunlearn.errors import UserError
         from fedunlearn.federation.compat import ensure_task_identity
-        from fedunlearn.federation.ray_engine.parcel import unpack
+        from fedunlearn.federation.ray_engine.shared_buffers import unpack
         from fedunlearn.federation.worker import Worker
 
         ensure_task_identity()
@@ -108,7 +108,7 @@ class RayWorker:
 
     def train(self, number: int, parcel: Parcel, unit: Unit) -> Parcel:
         """Do a unit of the round with this number; return its answers and the seconds it took."""
-        from fedunlearn.federation.ray_engine.parcel import pack, unpack
+        from fedunlearn.federation.ray_engine.shared_buffers import pack, unpack
 
         assert self._worker is not None
         began = time.perf_counter()
@@ -126,8 +126,8 @@ class RayWorker:
     def answer(self, parcel: Parcel, *apart: Parcel) -> Parcel:
         """Answer a message; return the reply, the client's state after it, and the seconds it took."""
         from fedunlearn.federation.grid import answer
-        from fedunlearn.federation.ray_engine.parcel import pack, unpack
-        from fedunlearn.registry import load_object
+        from fedunlearn.federation.ray_engine.shared_buffers import pack, unpack
+        from fedunlearn.plugins import load_object
 
         began = time.perf_counter()
         message, context = unpack(parcel, others=[unpack(other) for other in apart])

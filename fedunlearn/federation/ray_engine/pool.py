@@ -13,8 +13,16 @@ from flwr.common.logger import log
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.ray_engine.actor import Duty, Place, RayWorker
 from fedunlearn.federation.ray_engine.cluster import Cluster
-from fedunlearn.federation.ray_engine.parcel import Parcel, pack
-from fedunlearn.federation.ray_engine.shift import ATTEMPTS, DEATHS, Job, Shift, Slot, Submit, in_one_line
+from fedunlearn.federation.ray_engine.dispatcher import (
+    ATTEMPTS,
+    DEATHS,
+    Job,
+    Shift,
+    Slot,
+    Submit,
+    in_one_line,
+)
+from fedunlearn.federation.ray_engine.shared_buffers import Parcel, pack
 
 START_SECONDS = 120.0
 """So long workers may wait for a place in the cluster."""
@@ -70,7 +78,8 @@ class ActorPool:
     ) -> Iterator[tuple[Job, Any]]:
         """Do the jobs, started in the order given, and yield each with its result as it is done.
 
-        The result of a job is a :class:`~fedunlearn.federation.ray_engine.shift.Lost` if it keeps killing workers.
+        The result of a job that keeps killing workers is a
+        :class:`~fedunlearn.federation.ray_engine.dispatcher.Lost`.
 
         Raises
         ------

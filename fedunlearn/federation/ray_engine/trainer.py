@@ -11,9 +11,9 @@ import ray
 
 from fedunlearn.federation.answers import Answers, RoundWork
 from fedunlearn.federation.local_trainer import gathered
-from fedunlearn.federation.ray_engine.parcel import Parcel, pack, unpack
+from fedunlearn.federation.ray_engine.dispatcher import Lost
 from fedunlearn.federation.ray_engine.pool import ActorPool
-from fedunlearn.federation.ray_engine.shift import Lost
+from fedunlearn.federation.ray_engine.shared_buffers import Parcel, pack, unpack
 from fedunlearn.federation.units import in_placing_order, units_of
 from fedunlearn.federation.worker import Unit
 

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from fedunlearn.certificates.certificate import issued
 from fedunlearn.requests import LIVE_BRANCH, Ledger
-from fedunlearn.requests.certificate import issued
 from fedunlearn.runs.metrics_log import read_metrics
 
 FOLDER = Path("/federation")

@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 from fedunlearn import config
+from fedunlearn.live.local import run_live
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.directory import run_name
 from fedunlearn.runs.metrics_log import read_metrics
-from fedunlearn.simulation.live import run_live
 
 LIVED, OUT = Path("/federation"), Path("/tmp/again")
 

@@ -1,0 +1,301 @@
+"""``fedunlearn forget``, ``withdraw`` and ``requests``: ask a live federation to forget, and see what became of it.
+
+They speak to a run directory on this machine or to the door of one elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fedunlearn import terminal
+from fedunlearn.errors import RunError, UserError
+from fedunlearn.home import expanded
+from fedunlearn.text_files import read_text
+
+if TYPE_CHECKING:
+    from fedunlearn.door.client import Remote
+    from fedunlearn.requests import Intake, Ledger, RequestRecord
+
+Place = Annotated[str, typer.Argument(metavar="RUN|URL", help="A run directory, or a door's address.")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        parser=expanded, metavar="FILE", help="Your token for the door; without it $FEDUNLEARN_TOKEN."
+    ),
+]
+Authority = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-ca", parser=expanded, metavar="FILE", help="Authority of the door's certificate, PEM."
+    ),
+]
+LOCAL = "operator:local"
+"""Who asks in the run directory itself."""
+LOOK_SECONDS = 1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(forget)
+    app.command()(withdraw)
+    app.command()(requests)
+
+
+def forget(
+    place: Place,
+    clients: Annotated[
+        list[int] | None,
+        typer.Option("--client", metavar="N", help="A client to forget; repeatable: together."),
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE|ROWS|FILE",
+            help="Only these of its samples: a share such as 0.5; rows counted from 0, such as 4,17,33; or a JSON "
+            "file of rows.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--class",
+            metavar="C",
+            help="Only samples of this class; repeatable. Without --client: everyone's.",
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the request to its end; exit code 0 if it was forgotten.")
+    ] = False,
+    token_file: TokenFile = None,
+    tls_ca: Authority = None,
+) -> None:
+    """Ask a live federation to forget clients, or parts of their data. What is acknowledged is on the disk."""
+    from fedunlearn.requests.forget_target import samples_in
+
+    console = terminal.console()
+    if not clients and not classes:
+        raise UserError("--client: is missing; say whose data, or name a --class to forget everyone's")
+    of: dict[str, Any] = {"samples": samples_in(samples, clients), "classes": classes or None}
+    if _is_url(place):
+        door = _door(place, token_file, tls_ca)
+        receipt = door.ask(clients or None, **of, idempotency_key=secrets.token_hex(16))
+        request_id = receipt["request_id"]
+        _acknowledge(console, request_id, receipt["state"], receipt["same_as"], receipt["head"])
+        if receipt["state"] == "received" and not receipt.get("served", True):
+            _say_unserved(console, "that is for its supervisor or operator to do", wait=wait)
+        if wait:
+            _follow(console, lambda: _patiently(console, lambda: door.request(request_id)))
+        return
+
+    with _intake(expanded(place)) as intake:
+        made = intake.ask(clients or None, **of, source="cli", actor=LOCAL)
+        _acknowledge(console, made.request_id, made.state, made.same_as, str(made.head))
+        if made.state == "received" and not intake.ledger.served(intake.branch):
+            _say_unserved(console, "`fedunlearn run FILE --resume` does, or its supervisor", wait=wait)
+        if wait:
+            _follow(console, lambda: intake.record(made.request_id))
+
+
+def withdraw(
+    place: Place,
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as forget has shown it.")],
+    token_file: TokenFile = None,
+    tls_ca: Authority = None,
+) -> None:
+    """Take a request back while it is received or waiting."""
+    if _is_url(place):
+        record = _door(place, token_file, tls_ca).withdraw(request)
+    else:
+        with _intake(expanded(place)) as intake:
+            record = intake.withdraw(request, actor=LOCAL)
+    terminal.say(terminal.console(), f"request {record.id}: {record.state}")
+
+
+def requests(
+    place: Place,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the trail of every federation in the run.")
+    ] = False,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ENTRY:HASH",
+            help="A head that the trail must still contain, such as a receipt's; implies --verify.",
+        ),
+    ] = None,
+    token_file: TokenFile = None,
+    tls_ca: Authority = None,
+) -> None:
+    """Show the forget requests of a run and what became of each; check the trail they have left."""
+    from fedunlearn.report.request_table import reasons, request_table
+    from fedunlearn.requests import LIVE_BRANCH
+
+    console = terminal.console()
+    if _is_url(place):
+        if verify or head is not None:
+            raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
+        terminal.show(console, request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
+        return
+    with _ledger(expanded(place), read_only=True) as ledger:
+        terminal.show(console, request_table({name: ledger.requests(name) for name in ledger.branches()}))
+        for line in reasons(ledger.requests(LIVE_BRANCH), ledger.audit(LIVE_BRANCH)):
+            terminal.say(console, line)
+        if verify or head is not None:
+            _verify(console, ledger, head)
+
+
+def _verify(console: Console, ledger: Ledger, text: str | None) -> None:
+    """Say of each trail whether it is intact; RunError if one is not."""
+    from fedunlearn.requests import LIVE_BRANCH, Head
+
+    head = None if text is None else Head.parse(text)
+    names = ledger.branches()
+    if head is not None and LIVE_BRANCH not in names:
+        if len(names) > 1:
+            raise UserError(
+                f"--head {text}: is of one trail, this run has {len(names)}; check them without it"
+            )
+        names = names or [LIVE_BRANCH]
+    bad = 0
+    for name in names:
+        of_this = head if name == LIVE_BRANCH or len(names) == 1 else None
+        problems = ledger.check_trail(name, head=of_this)
+        for problem in problems:
+            terminal.say(console, f"{name}: {problem}")
+        bad += bool(problems)
+        if not problems and (last := ledger.head(name)) is not None:
+            terminal.say(console, f"{name}: trail intact; head {last}")
+    if bad:
+        raise RunError(f"{bad} of {len(names)} trails {'is' if bad == 1 else 'are'} not intact")
+
+
+def _acknowledge(console: Console, request_id: str, state: str, same_as: str | None, head: str) -> None:
+    lines = [f"request {request_id}: {state}"]
+    if same_as is not None:
+        lines.append(
+            f"the same as {same_as}, which is still open: it is served with that one, or by itself should that one "
+            "end without forgetting"
+        )
+    lines.append(f"head {head} (keep it: it proves that the request was made)")
+    terminal.say(console, *lines)
+
+
+def _say_unserved(console: Console, remedy: str, *, wait: bool) -> None:
+    line = f"nobody serves this run now; {remedy}{'; waiting for a server' if wait else ''}"
+    terminal.say(console, line)
+
+
+def _follow(console: Console, look: Callable[[], RequestRecord]) -> None:
+    """Show the states that a request goes through, until its end; RunError if it was not forgotten."""
+    from fedunlearn.certificates.words import ENDINGS
+
+    shown = None
+    record = look()
+    try:
+        with console.status("") as status:
+            while True:
+                if record.state != shown and (shown is not None or record.state != "received"):
+                    console.print(f"request {record.id}: {record.state}", soft_wrap=True)
+                shown = record.state
+                status.update(Text(f"{record.id}: {record.state}"))
+                if record.ended:
+                    break
+                time.sleep(LOOK_SECONDS)
+                record = look()
+    except KeyboardInterrupt:
+        terminal.say(console, f"stopped waiting; request {record.id} stays, it is {record.state}")
+        raise typer.Exit(1) from None
+    if record.state not in ("forgotten", "duplicate"):
+        raise RunError(f"request {record.id}: {ENDINGS[record.state].title} ({record.state})")
+
+
+def _patiently(console: Console, look: Callable[[], RequestRecord]) -> RequestRecord:
+    """Look again and again while the door cannot be reached: a server may be restarted."""
+    from fedunlearn.door.client import UnreachableError
+
+    said = False
+    while True:
+        try:
+            return look()
+        except UnreachableError as error:
+            if not said:
+                console.print(f"{error}; still waiting", soft_wrap=True)
+            said = True
+
+
+@contextmanager
+def _intake(folder: Path) -> Iterator[Intake]:
+    """Open the run directory of a live federation to whoever asks in it."""
+    from fedunlearn import config
+    from fedunlearn.requests import Intake
+    from fedunlearn.runs.classes import classes_of_run
+
+    if not (folder / "experiment.toml").is_file():
+        raise UserError(
+            f"{folder}: holds no experiment.toml; name the run directory of a live federation, or a door's URL"
+        )
+    experiment = config.load(folder / "experiment.toml")
+    if not experiment.live:
+        raise UserError(
+            f"{folder}: is the run of an experiment that is not asked to forget while it runs; only one with a "
+            "[requests] table is"
+        )
+    with _ledger(folder, must_exist=False) as ledger:
+        yield Intake(
+            ledger,
+            num_clients=experiment.federation.num_clients,
+            task=experiment.data.task,
+            num_classes=lambda: classes_of_run(folder, experiment),
+        )
+
+
+@contextmanager
+def _ledger(folder: Path, *, must_exist: bool = True, read_only: bool = False) -> Iterator[Ledger]:
+    from fedunlearn.requests import Ledger
+
+    path = folder / "requests.sqlite"
+    if must_exist and not path.is_file():
+        raise UserError(
+            f"{folder}: holds no requests.sqlite; name a run directory, such as runs/quickstart-1a2b3c4d"
+        )
+    with Ledger(path, read_only=read_only) as ledger:
+        yield ledger
+
+
+def _door(url: str, token_file: Path | None, authority: Path | None) -> Remote:
+    from fedunlearn.door.client import Remote
+
+    return Remote(url, _token(token_file), authority=authority)
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        token, where = os.environ.get("FEDUNLEARN_TOKEN", ""), "$FEDUNLEARN_TOKEN"
+    else:
+        try:
+            token, where = read_text(file), str(file)
+        except OSError as error:
+            raise UserError(f"--token-file {file}: cannot be read ({error.strerror})") from None
+        except UserError:
+            raise UserError(f"--token-file {file}: is no text; a token is one line of it") from None
+    token = token.strip()
+    if not token or not (token.isascii() and token.isprintable()) or " " in token:
+        raise UserError(f"{where}: holds no token for the door; name its file with --token-file")
+    return token
+
+
+def _is_url(place: str) -> bool:
+    if re.fullmatch(r"[\w.-]+:\d+/?", place) and not expanded(place).exists():
+        raise UserError(f"{place}: is no run directory; a door's URL begins with http:// or https://")
+    return place.startswith(("http://", "https://"))

@@ -1,0 +1,1 @@
+"""A federation that takes requests to forget while it runs."""

@@ -1,0 +1,128 @@
+"""Run a live federation on this machine: its clients are virtual, its requests, ledger and certificates are real."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fedunlearn import config, workspace
+from fedunlearn.certificates.issuer import Clerk
+from fedunlearn.certificates.keys import find_key
+from fedunlearn.config import Experiment
+from fedunlearn.errors import OutOfMemoryError
+from fedunlearn.federation.engines import open_grid
+from fedunlearn.federation.hosted_routine import check_routines
+from fedunlearn.out_of_memory import naming_shortage
+from fedunlearn.plugins import load_object
+from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.runs.round_metrics import round_metrics
+from fedunlearn.simulation.branches import live_branch
+from fedunlearn.simulation.choice import choose
+from fedunlearn.simulation.progress import Progress
+from fedunlearn.simulation.routine_needs import check_models
+from fedunlearn.simulation.shortage import remedy
+
+if TYPE_CHECKING:
+    from fedunlearn.server.rounds import RoundReport
+
+SERVE = "fedunlearn.live.service:serve_live"
+EVALUATION = "fedunlearn.live.evaluation:evaluation_of"
+
+
+def run_live(
+    experiment: Experiment,
+    *,
+    out: Path,
+    resume: bool = False,
+    fresh: bool = False,
+    progress: Progress | None = None,
+    key: Path | None = None,
+    **service: Any,
+) -> Path:
+    """Run a live federation until ``train.rounds`` are done and no request is open; return the run directory.
+
+    Meanwhile, and afterwards, ``fedunlearn forget RUN`` asks it to forget; what arrives after the end is served by
+    the next call with ``resume``.
+
+    Parameters
+    ----------
+    out, resume, fresh, progress
+        See :func:`fedunlearn.simulation.runner.simulate`.
+    key
+        The file of the signing key, outside of the run directory. Default: what ``$FEDUNLEARN_SIGNING_KEY`` names;
+        with neither, the trail and certificates are not signed.
+    service
+        Further options of ``serve_live``, such as ``lease_seconds``.
+
+    Raises
+    ------
+    UserError
+        The data cannot be had or dealt out, or the run directory or the key cannot be used as asked.
+    RunError
+        A round missed its quorum, memory ran out, or another server has the run.
+    """
+    progress = progress or Progress()
+    check_routines(experiment)
+    data = workspace.data_of(experiment, experiment.seeds[0])
+    # What is wrong is said before a run is begun.
+    check_models(experiment, data, workspace.new_model(experiment, data, experiment.seeds[0]))
+    run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
+    try:
+        with naming_shortage("the live federation"):
+            _serve(experiment, run, progress, key, service)
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; {remedy(experiment, error)}", during=error.during) from error
+    finally:
+        run.close()
+    return run.path
+
+
+def _serve(
+    asked: Experiment, run: RunDirectory, progress: Progress, key: Path | None, service: Mapping[str, Any]
+) -> None:
+    torch.set_num_threads(asked.engine.threads_per_client)
+    choice = choose(asked, before=config.load(run.experiment_path))
+    experiment = choice.experiment
+    run.settle(experiment)
+    workspace.experiment_at.cache_clear()  # the file may have been read as it was
+    branch = live_branch(experiment)
+    progress.begin(run.path, [branch])
+    if choice.why:
+        progress.note(choice.why)
+    signing_key = find_key(key, run_folder=run.path)
+    if signing_key is None:
+        progress.note(
+            "no signing key: trail and certificates are not signed; make one with `fedunlearn keys new`"
+        )
+    clerk = Clerk(run.path, run.ledger, LIVE_BRANCH, experiment, signing_key)
+    data = workspace.data_of(experiment, branch.seed)
+    for note in (*data.notes, *run.notes()):
+        progress.note(note)
+
+    def observe(report: RoundReport) -> None:
+        run.metrics.append(round_metrics(branch.name, report))
+        progress.round_done(branch, report.round, report.metrics)
+
+    progress.branch_begins(branch, max(run.checkpoints(branch.name).rounds(), default=0))
+    with open_grid(experiment, str(run.experiment_path), branch.seed) as grid:
+        load_object(SERVE)(
+            grid,
+            experiment,
+            ledger=run.ledger,
+            checkpoints=run.checkpoints(branch.name),
+            folder=run.path,
+            evaluate=load_object(EVALUATION)(experiment, data=lambda: data),
+            holder=f"{socket.gethostname()}:{os.getpid()}",
+            observe=observe,
+            clerk=clerk,
+            data=data,
+            **service,
+        )
+    counts = run.ledger.counts(LIVE_BRANCH)
+    progress.note(f"requests: {', '.join(f'{n} {state}' for state, n in counts.items()) or 'none'}")

@@ -1,0 +1,1 @@
+"""The durable round loop that every strategy shares: plan, send, combine, evaluate, checkpoint."""

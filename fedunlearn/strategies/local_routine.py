@@ -1,0 +1,121 @@
+"""Local routines: whoever is to be forgotten runs a centralised unlearning method on the global model, at home.
+
+In the round after the request every client in U runs the routine (:mod:`fedunlearn.unlearning`) on the global weights
+w, with F the data to be forgotten and R what else it has, and returns Δ_u = w_u − w and |F| examples. The routine
+says how its result is to be taken:
+
+- replace: w ← w + Σ_U (n_u/N_U) Δ_u, the mean of the results, in a round of U alone;
+- weighted: w ← w + (Σ_S n_k Δ_k + Σ_U n_u Δ_u) / (Σ_S n_k + Σ_U n_u), with the retained clients training beside;
+- negated: w ← w − Σ_U (n_u/N_U) Δ_u, in a round of U alone.
+
+Recovery is federated averaging without U (of a part of a client's data: without that part). With one client, who
+holds everything, replace is the routine on pooled data, as the papers have it.
+
+Source: FedQUIT and FedUNRAN (Mora et al.) are such methods; for the others the hosting is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedunlearn.federation.answers import ROUTINE
+from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.payload import ModelState
+from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.server.plan import RoundPlan, Situation
+from fedunlearn.strategies.base import UnlearningStrategy, fedavg
+
+
+def hosted_step(w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution], how: str) -> Tensor:
+    """Return the weights after the round in which clients forgot by themselves, as a new tensor.
+
+    Parameters
+    ----------
+    w : Tensor, shape (num_parameters,)
+    retained : BlockSum
+    forgetting : sequence of Contribution
+        At least one.
+    how
+        "replace", "weighted" or "negated", see the module's docstring.
+    """
+    forgotten = BlockSum.of(forgetting)
+    if how == "weighted":
+        total = retained.num_examples + forgotten.num_examples
+        return retained.weighted_sum(like=w).add_(forgotten.weighted_sum(like=w)).div_(total).add_(w)
+    sign = -1.0 if how == "negated" else 1.0
+    return forgotten.weighted_sum(like=w).mul_(sign / forgotten.num_examples).add_(w)
+
+
+def _mean_of_both(one: BlockSum, other: BlockSum) -> dict[str, Tensor]:
+    """Return the buffers' mean over all clients of two sums, by examples; of counters the largest."""
+    share = other.num_examples / (one.num_examples + other.num_examples)
+    pairs = zip(one.mean_buffers().items(), other.mean_buffers().values(), strict=True)
+    return {
+        name: torch.lerp(a, b, share) if a.is_floating_point() else torch.maximum(a, b)
+        for (name, a), b in pairs
+    }
+
+
+class LocalRoutine(UnlearningStrategy):
+    """A centralised unlearning method, run by the clients that are to be forgotten.
+
+    Parameters
+    ----------
+    routine, routine_settings
+        Name and hyper-parameters, as in the experiment file.
+    """
+
+    def __init__(
+        self, *args: Any, routine: str, routine_settings: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.chosen = Chosen.of(routine, routine_settings or {})
+
+    def plan(self, situation: Situation) -> RoundPlan:
+        """Let all that is due be forgotten at once, alone or beside the retained clients."""
+        forget = situation.to_forget
+        if not forget:
+            return situation.fedavg()
+        train: tuple[int, ...] = ()
+        if self.chosen.method.hosted == "weighted":
+            train = situation.sample(max(situation.slots - len(forget), 0))
+        return RoundPlan(situation.round, train, forget)
+
+    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
+        """Return which routine the clients to forget run."""
+        return {ROUTINE: self.chosen.dumps()} if plan.forget else {}
+
+    def combine(self, w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution]) -> Tensor:
+        """Take the clients' results as the routine says, or average where nobody forgot."""
+        if not forgetting:
+            return fedavg(w, retained)
+        return hosted_step(w, retained, forgetting, self.chosen.method.hosted)
+
+    def buffers(
+        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
+    ) -> Mapping[str, Tensor]:
+        """Return the mean of everybody's whose weights were averaged; a result that is negated leaves them alone.
+
+        What the routine says must not be averaged, such as output filters, is merged as it says.
+        """
+        method = self.chosen.method
+        if not forgetting or method.hosted == "negated":
+            return super().buffers(model, retained, forgetting)
+        of_forgetting = BlockSum.of(forgetting)
+        found = of_forgetting.mean_buffers()
+        if method.hosted == "weighted" and retained:
+            found = _mean_of_both(retained, of_forgetting)
+        if method.merge is not None:
+            found |= method.merge([c.buffers for c in forgetting], [c.num_examples for c in forgetting])
+        return found
+
+    def coefficients(self, retained: BlockSum, forgetting: Sequence[Contribution]) -> dict[int, float]:
+        """Return the weight of each result in the mean."""
+        total = sum(c.num_examples for c in forgetting)
+        if self.chosen.method.hosted == "weighted":
+            total += retained.num_examples
+        return {c.client: c.num_examples / total for c in forgetting}

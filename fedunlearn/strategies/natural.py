@@ -1,0 +1,14 @@
+"""Natural forgetting: go on with federated averaging without the clients to forget, and do nothing else.
+
+The baseline of arXiv 2504.05822 (and of the field). Its requests end as ``excluded``, never as forgotten.
+"""
+
+from typing import ClassVar
+
+from fedunlearn.strategies.base import UnlearningStrategy
+
+
+class Natural(UnlearningStrategy):
+    """Federated averaging that leaves out whoever asked to be forgotten, from the next round on."""
+
+    forgets: ClassVar[bool] = False

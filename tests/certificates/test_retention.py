@@ -1,0 +1,174 @@
+"""What retention puts away: read from the raw files, not from what is said about them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedunlearn.certificates.retention import (
+    checkpoint_round,
+    earlier_files,
+    inventory,
+    purge,
+    quarantine,
+    stored_round,
+)
+from fedunlearn.federation.sums import Contribution
+from fedunlearn.server.history import StoredUpdates
+from tests.certificates.live_run import BRANCH, LiveRun, ended_run, raw_weights, stored_update, update_of
+from tests.profiles import some
+
+UNLEARNED = 4
+
+
+def holds(run: LiveRun, request: str) -> dict[str, str]:
+    record = run.ledger.request(BRANCH, request)
+    found = inventory(run.folder, BRANCH, clients=record.clients, unlearned_round=record.unlearned_round)
+    return {kept.place: kept.holds for kept in found}
+
+
+def test_purged_files_leave_neither_update_nor_earlier_weights(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten")
+    (run.folder / "checkpoints" / ".federation-r0002.safetensors.ab12.tmp").write_bytes(raw_weights(2))
+    assert run.raw(update_of(3)) and all(run.raw(raw_weights(round)) for round in range(UNLEARNED))
+    assert set(holds(run, request).values()) >= {"update", "earlier-weights"}
+    run.clerk().attend(run.round)
+    assert run.raw(update_of(3)) == []
+    assert [run.raw(raw_weights(round)) for round in range(UNLEARNED)] == [[]] * UNLEARNED
+    assert run.raw(update_of(2)) and run.raw(raw_weights(run.round))
+    assert not set(holds(run, request).values()) & {"update", "earlier-weights", "unknown"}
+
+
+def test_quarantined_files_are_in_quarantine_and_nowhere_else(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten", 'retention.earlier="quarantine"')
+    run.clerk().attend(run.round)
+    assert run.raw(update_of(3)) == ["quarantine/stored/client-3.safetensors"]
+    assert run.raw(raw_weights(2)) == ["quarantine/checkpoints/federation-r0002.safetensors"]
+    assert holds(run, request)["quarantine/"] == "earlier-weights"  # the last of two kinds there
+
+
+def test_quarantine_may_lie_outside_and_a_relative_one_lies_inside(tmp_path: Path) -> None:
+    outside = tmp_path / "vault"
+    run, _ = ended_run(
+        tmp_path / "run", "forgotten", f'retention={{earlier="quarantine",quarantine="{outside}"}}'
+    )
+    run.clerk().attend(run.round)
+    assert run.raw(update_of(3)) == []
+    assert (outside / "stored" / "client-3.safetensors").read_bytes() == stored_update(3, 3)
+    other, _ = ended_run(
+        tmp_path / "other", "forgotten", 'retention={earlier="quarantine",quarantine="vault"}'
+    )
+    other.clerk().attend(other.round)
+    assert other.raw(update_of(3)) == ["vault/stored/client-3.safetensors"]
+
+
+def test_keep_keeps_everything_and_the_inventory_says_so(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten", 'retention.earlier="keep"')
+    before = sorted(run.folder.rglob("*.safetensors"))
+    run.clerk().attend(run.round)
+    assert sorted(run.folder.rglob("*.safetensors")) == before
+    assert set(holds(run, request).values()) >= {"update", "earlier-weights"}
+
+
+@pytest.mark.parametrize("state", ["withdrawn", "refused", "failed", "duplicate"])
+def test_a_request_that_was_not_fulfilled_takes_nothing_away(tmp_path: Path, state: str) -> None:
+    run, _ = ended_run(tmp_path / "run", state)
+    before = sorted(run.folder.rglob("*.safetensors"))
+    run.clerk().attend(run.round)
+    assert sorted(run.folder.rglob("*.safetensors")) == before
+
+
+def test_an_excluded_clients_update_goes_and_the_checkpoints_stay(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "excluded")
+    run.clerk().attend(run.round)
+    assert run.raw(update_of(3)) == []
+    assert all(run.raw(raw_weights(round)) for round in range(run.round + 1))
+    assert set(holds(run, request).values()) == {"weights", "record"}
+
+
+@some
+@given(
+    rounds=st.sets(st.integers(0, 30), min_size=1, max_size=6),
+    unlearned=st.none() | st.integers(0, 40),
+    stored=st.sets(st.integers(0, 12), max_size=5),
+    clients=st.sets(st.integers(0, 12), min_size=1, max_size=5),
+)
+def test_never_the_newest_checkpoint_never_anothers_update(
+    tmp_path_factory: pytest.TempPathFactory,
+    rounds: set[int],
+    unlearned: int | None,
+    stored: set[int],
+    clients: set[int],
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    for folder in ("checkpoints", "stored"):
+        (run / folder).mkdir()
+    for round in rounds:
+        for ending in ("safetensors", "json"):
+            (run / "checkpoints" / f"federation-r{round:04d}.{ending}").touch()
+    for client in stored:
+        (run / "stored" / f"client-{client}.safetensors").touch()
+    purge(earlier_files(run, "federation", unlearned_round=unlearned, clients=clients))
+    left = {checkpoint_round(path.name, "federation") for path in (run / "checkpoints").iterdir()}
+    assert left == {r for r in rounds if unlearned is None or r >= unlearned or r == max(rounds)}
+    assert {path.name for path in (run / "stored").iterdir()} == {
+        f"client-{client}.safetensors" for client in stored - clients
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["federation2-r0001.safetensors", "r0001.safetensors", "federation-r0001.safetensors.bak", "x.json"],
+)
+def test_what_is_no_checkpoint_of_the_federation_is_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    for place in (name, "federation-r0009.safetensors"):
+        (tmp_path / "checkpoints" / place).touch()
+    assert earlier_files(tmp_path, "federation", unlearned_round=9, clients=[1]) == []
+    assert "unknown" in {
+        kept.holds for kept in inventory(tmp_path, "federation", clients=[1], unlearned_round=9)
+    }
+
+
+def test_whatever_lies_in_a_run_directory_is_listed(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "forgotten")
+    (run.folder / "notes.txt").write_text("of client 3")
+    (run.folder / "copies").mkdir()
+    (run.folder / "copies" / "weights.pt").touch()
+    line = '{{"branch": "federation", "round": 1, "entity": "client-{}", "value": 1.0}}\n'
+    (run.folder / "metrics.jsonl").write_text(line.format(3) + line.format(33) + line.format(3))
+    listed = holds(run, request)
+    assert listed["notes.txt"] == listed["copies/"] == "unknown"
+    assert listed["metrics.jsonl"] == "numbers" and listed["requests.sqlite"] == "record"
+    record = run.ledger.request(BRANCH, request)
+    texts = [k.about for k in inventory(run.folder, BRANCH, clients=record.clients, unlearned_round=4)]
+    assert any(text.startswith("2 numbers") for text in texts)
+
+
+def test_moving_again_after_a_crash_loses_nothing(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "stored").mkdir(parents=True)
+    files = [run / "stored" / f"client-{client}.safetensors" for client in (1, 2)]
+    for path in files:
+        path.write_text(path.name)
+    quarantine(files[:1], run, run / "quarantine")
+    quarantine(files, run, run / "quarantine")
+    for path in files:
+        assert not path.exists()
+        assert (run / "quarantine" / "stored" / path.name).read_text() == path.name
+
+
+def test_of_a_part_only_updates_from_before_it_was_left_out_are_put_away(tmp_path: Path) -> None:
+    """Stored updates say of which round they are; one that does not is put away."""
+    kept = StoredUpdates(tmp_path / "stored")
+    for client, round in ((0, 4), (1, 5), (3, 4)):
+        kept.keep(round, [Contribution(client, 7, torch.ones(3))])
+    kept.path(2).write_bytes(b"torn")
+    assert [stored_round(kept.path(k)) for k in range(4)] == [4, 5, None, 4]
+    told = {"clients": {0, 1, 2}, "unlearned_round": 5, "spared_from": 5}
+    assert earlier_files(tmp_path, BRANCH, **told) == [kept.path(0), kept.path(2)]
+    held = {(k.place, k.holds) for k in inventory(tmp_path, BRANCH, **told)}
+    assert ("stored/client-0.safetensors … client-2.safetensors", "update") in held
+    assert ("stored/client-1.safetensors … client-3.safetensors", "weights") in held

@@ -1,0 +1,159 @@
+"""A live server that dies between any two of its steps: the next one loses nothing and repeats nothing."""
+
+from collections import Counter
+
+import pytest
+
+from fedunlearn.federation.answers import FORGET
+from fedunlearn.live.hooks import LiveConduct
+from fedunlearn.live.nodes import Nodes
+from fedunlearn.live.request_queue import LiveDocket
+from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.server.history import StoredUpdates
+from tests.federation.contributions import bits
+from tests.live.living import Living, Scripted
+from tests.server.tiny import Clients, raising
+
+ROUNDS = 7
+ENDS = {
+    (1,): "forgotten",
+    (2,): "refused",
+    (3,): "forgotten",
+    (4,): "forgotten",
+}
+"""What becomes of the requests below, whenever they are served."""
+
+
+class Killed(BaseException):
+    """What no handler of ours may catch, like the end of a process."""
+
+
+@pytest.fixture(autouse=True)
+def _no_disk(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+def fault(round, client, kind):
+    """Fail for reasons that are there again after a restart; client 2 wants to ruin the model."""
+    if kind == FORGET and client == 2:
+        return lambda update, n: (type(update)(update.vector * 1e6, update.buffers), n)
+    if (round, client) in ([(3, 3), (4, 3)] if kind == FORGET else [(1, 0), (5, 0), (6, 0)]):
+        return raising(OSError("lost"))
+    return None
+
+
+def quality(round, state):
+    """Return a quality that only a ruined model lacks, or one in round 5."""
+    return 0.0 if float(state.vector.norm()) > 30 else 20.0 if round == 5 else 50.0
+
+
+def living(folder, ledger=None):
+    """Open what is on the disk: a server that knows nothing yet."""
+    made = Living(
+        folder,
+        rules={"store-updates": True, "offline": "stored"},
+        guard={"max-drop": 40, "max-norm": 1000},
+        clients=Clients(fault),
+        evaluation=Scripted(quality),
+        ledger=ledger,
+        rounds=ROUNDS,
+        roaming=True,
+        quorum=0.3,
+    )
+
+    def ask(client):
+        made.intake.ask([client], source="http", actor="operator:a", idempotency_key=f"k{client}")
+
+    made.at_round(1, lambda: (ask(1), ask(2)))
+    made.at_round(2, lambda: (ask(3), made.grid.present.discard(5)))
+    made.at_round(4, lambda: (ask(4), made.grid.present.discard(4), made.grid.present.add(5)))
+    return made
+
+
+POINTS = [
+    (LiveConduct, "begins"),
+    (LiveConduct, "next_round"),
+    (Nodes, "refresh"),
+    (LiveDocket, "plan"),
+    (LiveDocket, "_carry_out"),
+    (LiveDocket, "begin"),
+    (LiveDocket, "record_failures"),
+    (LiveConduct, "forgetting"),
+    (LiveConduct, "reference"),
+    (StoredUpdates, "keep"),
+    (LiveConduct, "objection"),
+    (LiveDocket, "apply"),
+    (LiveConduct, "learn"),
+    (LiveConduct, "save"),
+    (LiveDocket, "reconcile"),
+    (LiveConduct, "completed"),
+]
+
+
+def die_at(monkeypatch, owner, name, nth, *, after):
+    """Die before or after the nth call of a method."""
+    original = getattr(owner, name)
+    left = [nth]
+
+    def call(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0 and not after:
+            raise Killed
+        result = original(*args, **kwargs)
+        if left[0] == 0:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("owner", "name"), POINTS, ids=[name for _, name in POINTS])
+def test_killed_there_in_any_round_everybody_gets_what_they_asked_for(tmp_path, owner, name, after):
+    killed = 0
+    for nth in (1,) if name == "begins" else (2, 4, 6, 8) if after else (1, 3, 5, 7):
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            die_at(patch, owner, name, nth, after=after)
+            made = living(folder)
+            try:
+                made.serve()
+            except Killed:
+                killed += 1
+        again = living(folder, made.ledger)
+        again.grid.present -= {5} if made.checkpoints.rounds()[-1:] < [4] else {4}
+        again.grid.present |= {4} if made.checkpoints.rounds()[-1:] < [4] else {5}
+        again.serve()
+        check(again, tmp_path / f"replay-{nth}")
+    assert killed >= {"begins": 1, "objection": 1}.get(name, 2)
+
+
+def check(made, place):
+    """Everybody in the right end state, nobody unlearned twice, and the record gives the same bits."""
+    records = made.ledger.requests(LIVE_BRANCH)
+    assert {r.clients: r.state for r in records} == ENDS
+    plans = {p.round: p.plan for p in made.ledger.plans(LIVE_BRANCH)}
+    applied = Counter(k for r in records if r.unlearned_round for k in plans[r.unlearned_round]["forget"])
+    assert set(applied) == {1, 3, 4}
+    assert made.ledger.check_trail(LIVE_BRANCH) == []
+    place.mkdir()
+    replayed = living(place)
+    replayed.on_report = lambda report: None  # nobody asks for anything, and everybody is there
+    replayed.ledger.load(LIVE_BRANCH, made.ledger.export(LIVE_BRANCH))
+    replayed.serve()
+    assert replayed.checkpoints.rounds() == made.checkpoints.rounds()
+    for t in made.checkpoints.rounds():
+        assert bits(replayed.weights(t)) == bits(made.weights(t)), f"round {t}"
+
+
+def test_the_story_is_worth_interrupting(tmp_path):
+    """A shared step rolled back, one held and tried again, one forgotten while away: else nothing is tested above."""
+    made = living(tmp_path).serve()
+    check(made, tmp_path / "replay")
+    plans = {p.round: p for p in made.ledger.plans(LIVE_BRANCH)}
+    assert plans[2].plan["forget"] == [1, 2]
+    assert bits(made.weights(2)) == bits(made.weights(1))
+    assert any("stored" in p.plan for p in plans.values())
+    assert any(set(p.failed) & set(p.plan["forget"]) for p in plans.values())
+    assert any(set(p.failed) & set(p.plan["train"]) for p in plans.values())
