@@ -23,8 +23,8 @@ from fedunlearn.live.service import serve_live
 from fedunlearn.models.state import ModelState
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.branch import live_branch
 from fedunlearn.server.rounds import QuorumMissedError, RoundReport
-from fedunlearn.simulation.branches import live_branch
 
 EXPERIMENT = """
 name = "hostile"

@@ -22,7 +22,7 @@ from fedunlearn.plugins import load_object
 from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
-from fedunlearn.simulation.branches import live_branch
+from fedunlearn.server.branch import live_branch
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.routine_needs import check_models

@@ -24,9 +24,9 @@ from fedunlearn.live.nodes import NodeRoster
 from fedunlearn.live.notifications import ANSWER_SECONDS, Messenger
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.branch import live_branch
 from fedunlearn.server.recovery import RequestProgress
 from fedunlearn.server.rounds import RoundReport
-from fedunlearn.simulation.branches import live_branch
 from fedunlearn.strategies.server_app import make_strategy
 
 LEASE_SECONDS = 15.0

@@ -14,7 +14,7 @@ from fedunlearn.evaluation.outputs import collect
 from fedunlearn.evaluation.scored import Scored
 from fedunlearn.federation.payload import unpack
 from fedunlearn.out_of_memory import naming_shortage
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.server.branch import Branch
 
 
 class ServerEvaluation:

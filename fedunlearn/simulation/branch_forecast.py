@@ -11,7 +11,8 @@ import numpy as np
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.federation.hosted_routine import Chosen
-from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.server.branch import Branch
+from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.planned_rounds import kept, planned
 from fedunlearn.unlearning.contract import Passes
 

@@ -31,7 +31,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.runs.sealed import are_as_noted, discard, hash_of, read_sealed, write_sealed
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.server.branch import Branch
 from fedunlearn.simulation.schedule import never_forgot
 from fedunlearn.simulation.source_hash import UNKNOWN, foreign_source
 

@@ -12,7 +12,8 @@ from fedunlearn.config import Experiment, RequestsConfig
 from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.segmentation import segment
-from fedunlearn.simulation.branches import Branch, branches, retrained_round
+from fedunlearn.server.branch import Branch
+from fedunlearn.simulation.branches import branches, retrained_round
 from fedunlearn.simulation.planned_rounds import kept_or_multiple
 from fedunlearn.simulation.schedule import Schedule
 

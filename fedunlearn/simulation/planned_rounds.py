@@ -8,7 +8,7 @@ from typing import Any
 
 from fedunlearn.config import Experiment
 from fedunlearn.plugins import load_object
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.server.branch import Branch
 
 PLANS = "fedunlearn.strategies.server_app:plans"
 SAMPLED = 64

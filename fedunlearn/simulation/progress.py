@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fedunlearn import terminal
 from fedunlearn.evaluation.catalogue import QUALITY
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.server.branch import Branch
 
 NAMED = 12
 """So many of a request's clients are named."""

@@ -27,7 +27,8 @@ from fedunlearn.report.words import clients, names_of
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
-from fedunlearn.simulation.branches import Branch, branches, is_pooled
+from fedunlearn.server.branch import Branch
+from fedunlearn.simulation.branches import branches, is_pooled
 from fedunlearn.simulation.cache import Cache, branch_key
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.forecast import examples_of

@@ -7,15 +7,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from fedunlearn.config import Experiment
-from fedunlearn.simulation.branches import (
-    Branch,
-    ForgetRequest,
-    Moment,
-    branches,
-    floor_name,
-    moments,
-    retrained_round,
-)
+from fedunlearn.server.branch import Branch, ForgetRequest
+from fedunlearn.simulation.branches import Moment, branches, floor_name, moments, retrained_round
 
 Record = Mapping[str, Any]
 

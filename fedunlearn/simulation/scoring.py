@@ -26,7 +26,8 @@ from fedunlearn.report import words
 from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
-from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, retrained_round
+from fedunlearn.server.branch import Branch, ForgetRequest
+from fedunlearn.simulation.branches import Moment, retrained_round
 from fedunlearn.simulation.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.simulation.schedule import Schedule, never_forgot
 

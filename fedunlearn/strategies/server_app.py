@@ -19,11 +19,11 @@ from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.robust import Aggregation
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.server.branch import Branch
 from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RecoveryRule, RequestProgress, RetrainReference
-from fedunlearn.simulation.branches import Branch
 from fedunlearn.strategies.base import RoundReport, Settings, UnlearningStrategy
 from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural

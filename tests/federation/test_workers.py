@@ -10,7 +10,7 @@ from fedunlearn.clients.app import app
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from fedunlearn.simulation.branches import Branch, ForgetRequest
+from fedunlearn.server.branch import Branch, ForgetRequest
 from fedunlearn.strategies.server_app import serve
 from tests.clients.experiment import write
 

@@ -11,7 +11,8 @@ from fedunlearn.live.local import run_live
 from fedunlearn.requests import LIVE_BRANCH, Intake, LeaseHeldError, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
 from fedunlearn.runs.metrics_log import read_metrics
-from fedunlearn.simulation.branches import branches, live_branch
+from fedunlearn.server.branch import live_branch
+from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import simulate
 

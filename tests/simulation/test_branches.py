@@ -12,7 +12,8 @@ from fedunlearn.config import FloorConfig, ForgetConfig, MethodConfig
 from fedunlearn.config.targets import DrawnTargets
 from fedunlearn.errors import ConfigError
 from fedunlearn.randomness import derive_seed
-from fedunlearn.simulation.branches import ForgetRequest, branches, floor_seed, moments
+from fedunlearn.server.branch import ForgetRequest
+from fedunlearn.simulation.branches import branches, floor_seed, moments
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
 from tests.e2e.tiny import TIMELINE, tiny

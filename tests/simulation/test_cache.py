@@ -9,7 +9,7 @@ import torch
 from fedunlearn.runs.checkpoints import Snapshot
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
-from fedunlearn.simulation.branches import Branch
+from fedunlearn.server.branch import Branch
 from fedunlearn.simulation.cache import Cache, digest_of
 from tests.e2e.tiny import everything, tiny
 from tests.e2e.tiny import run as computed

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from fedunlearn import workspace
+from fedunlearn.server.branch import Branch
 from fedunlearn.simulation import progress as module
-from fedunlearn.simulation.branches import Branch
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, Progress, progress_for
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from tests.e2e.tiny import tiny
