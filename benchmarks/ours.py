@@ -26,7 +26,7 @@ from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
-from fedunlearn.strategies.base import Settings
+from fedunlearn.server.settings import Settings
 from fedunlearn.strategies.retrain import Retrain
 
 

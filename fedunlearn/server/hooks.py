@@ -24,7 +24,7 @@ from fedunlearn.server.settings import Settings
 class Conduct:
     """A simulation's: everybody is there, requests are scripted, nobody is suspected, one server writes.
 
-    The round loop (:meth:`fedunlearn.strategies.base.UnlearningStrategy.start`) asks this object for everything in
+    The round loop (:meth:`fedunlearn.server.loop.RoundLoop.start`) asks this object for everything in
     which a live federation differs, so that there is one loop for both.
 
     Attributes

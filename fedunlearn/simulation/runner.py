@@ -42,7 +42,7 @@ from fedunlearn.simulation.scoring import SeedScoring
 from fedunlearn.simulation.shortage import remedy
 
 if TYPE_CHECKING:
-    from fedunlearn.strategies.base import RoundReport
+    from fedunlearn.server.rounds import RoundReport
 
 SERVE = "fedunlearn.strategies.server_app:serve"
 REFERENCE = "fedunlearn.server.recovery:RetrainReference"

@@ -24,7 +24,9 @@ from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RecoveryRule, RequestProgress, RetrainReference
-from fedunlearn.strategies.base import RoundReport, Settings, UnlearningStrategy
+from fedunlearn.server.rounds import RoundReport
+from fedunlearn.server.settings import Settings
+from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.puf import PUF

@@ -9,7 +9,7 @@ from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.ray import RayGrid
 from fedunlearn.requests import Ledger
-from fedunlearn.strategies.base import Settings
+from fedunlearn.server.settings import Settings
 from fedunlearn.strategies.puf import PUF
 from tests.clients import sites
 from tests.federation.contributions import bits

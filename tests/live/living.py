@@ -17,7 +17,8 @@ from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.recovery import RecoveryRule
-from fedunlearn.strategies.base import RoundReport, UnlearningStrategy
+from fedunlearn.server.rounds import RoundReport
+from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.puf import PUF
 from tests.server.tiny import NUM_CLIENTS, Clients, initial_state, settings, training
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
-from fedunlearn.strategies.base import Settings
+from fedunlearn.server.settings import Settings
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.training import learning_rate
 from tests.clients import sites

@@ -16,7 +16,9 @@ from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.randomness import torch_generator
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from fedunlearn.strategies.base import RoundReport, Settings, UnlearningStrategy
+from fedunlearn.server.rounds import RoundReport
+from fedunlearn.server.settings import Settings
+from fedunlearn.strategies.base import UnlearningStrategy
 
 NUM_CLIENTS = 6
 SIZE = 5

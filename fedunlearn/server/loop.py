@@ -1,0 +1,464 @@
+"""The round loop that every unlearning strategy shares: durable, resumable, one plan per round."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from logging import INFO, WARNING
+from typing import Any, ClassVar
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from torch import Tensor
+
+from fedunlearn.errors import NOT_FINITE, UserError
+from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
+from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
+from fedunlearn.federation.replies import Correspondence
+from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.parts import Assignment
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.server.hooks import Conduct
+from fedunlearn.server.messages import collect, messages_for
+from fedunlearn.server.plan import RoundPlan, Situation
+from fedunlearn.server.recovery import RequestProgress
+from fedunlearn.server.rounds import (
+    QuorumMissedError,
+    RoundInProgress,
+    RoundReport,
+    check_quorum,
+    divergence,
+    floats,
+    is_finite,
+    mean_loss,
+    no_answers,
+)
+from fedunlearn.server.settings import Settings
+from fedunlearn.training import learning_rate
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class RoundLoop(Strategy):
+    """The rounds of a federation that can be asked to forget, whatever its method.
+
+    The life of a round: poll the ledger → plan → commit the plan → send → combine → evaluate → checkpoint →
+    bring the ledger up to the checkpoint. Killed anywhere in between, the next :meth:`start` with the same
+    ledger and checkpoints carries on and ends in the same weights, bit for bit: a plan that was committed is
+    executed as planned without polling again, a request that a checkpoint names is never applied twice.
+
+    Parameters
+    ----------
+    settings
+        See :class:`Settings`.
+    branch
+        Name of this federation in the ledger.
+    ledger
+        Where requests come from and plans are committed to. Default: an empty one in memory.
+    checkpoints
+        Where the federation is saved after every round. Default: nowhere.
+    first_round
+        Rounds already behind the weights given to :meth:`start`, for a federation that forks from another.
+    observe
+        Called with a :class:`RoundReport` for every round, just before it is saved.
+    conduct
+        What is done otherwise in a live federation. Default: as in a simulation.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        branch: str = "federation",
+        ledger: Ledger | None = None,
+        checkpoints: Checkpoints | None = None,
+        first_round: int = 0,
+        observe: Callable[[RoundReport], None] | None = None,
+        conduct: Conduct | None = None,
+    ) -> None:
+        if self.needs_individual and settings.aggregation.needs_individual:
+            raise ValueError(
+                f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
+                'own way; must be "mean"'
+            )
+        self.settings = settings
+        self.conduct = conduct or Conduct()
+        ledger = ledger if ledger is not None else Ledger(":memory:")
+        self.docket = self.conduct.docket(ledger, branch, settings, forgets=self.forgets)
+        self.checkpoints = checkpoints
+        self.observe = observe
+        self.round = first_round
+        self.model: ModelState | None = None
+        self._in_round = False
+        self._sent = Correspondence()
+        self._current: RoundInProgress | None = None
+
+    @property
+    def requests(self) -> tuple[RequestProgress, ...]:
+        """The requests served so far, and how far each has come."""
+        return self.docket.requests
+
+    @property
+    def _individually(self) -> bool:
+        """Whether a round's updates are held one by one until all have arrived."""
+        asked = self.needs_individual or self.settings.aggregation.needs_individual
+        return asked or self.conduct.wants_updates
+
+    # -- what a method decides: see fedunlearn/strategies/base.py -------------------------------------------
+
+    forgets: ClassVar[bool]
+    needs_individual: ClassVar[bool]
+    excluded: frozenset[int]
+
+    @abstractmethod
+    def plan(self, situation: Situation) -> RoundPlan:
+        """Decide who trains and who is forgotten in a round."""
+
+    @abstractmethod
+    def combine(self, w: Tensor, retained: Any, forgetting: Sequence[Contribution]) -> Tensor:
+        """Return the next global weights as a new tensor."""
+
+    @abstractmethod
+    def buffers(
+        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
+    ) -> Mapping[str, Tensor]:
+        """Return the next global buffers."""
+
+    @abstractmethod
+    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
+        """Return what the clients of a round are told beside round, learning rate and seed."""
+
+    @abstractmethod
+    def coefficients(self, retained: Any, forgetting: Sequence[Contribution]) -> dict[int, float]:
+        """Return the factor that multiplied each forgotten client's update."""
+
+    # -- Flower's verbs -----------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Plan the round, commit the plan, and return its messages.
+
+        Raises
+        ------
+        UserError
+            If it was not called by :meth:`start`.
+        """
+        self._check_loop()
+        nodes, model = self.conduct.nodes(grid), unpack(arrays)
+        plan, failed, config = self._begin(server_round, model, config)
+        assignments = self.assignments(plan)
+        self._sent = messages_for(plan, model, arrays, config, nodes, skip=failed, assignments=assignments)
+        return self._sent.messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Combine the answers into the next global model.
+
+        Raises
+        ------
+        QuorumMissedError
+            If fewer clients answered than the quorum asks for; the message names them and why.
+        UserError
+            If it was not called by :meth:`start`.
+        """
+        self._check_loop()
+        current, model = self._current, self.model
+        assert current is not None and model is not None, "configure_train comes first"
+        conduct = self.conduct
+        answers = collect(
+            replies,
+            self._sent,
+            current.plan,
+            individually=self._individually,
+            norms=conduct.wants_norms,
+            tolerant=conduct.tolerant,
+        )
+        self._sent = Correspondence()  # it holds the model that the round started from
+        self.model = self._combine(current, model, answers)
+        return pack(self.model), mean_loss(answers)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return no messages: simulations measure on the server, in one pass over all data."""
+        return []
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Return nothing, since nothing was asked."""
+        return None
+
+    def summary(self) -> None:
+        """Log what will run."""
+        log(INFO, "\t└──> %s: %s", type(self).__name__, self.settings)
+
+    # -- the loop -----------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run the federation, from its latest checkpoint if there is one, up to round ``num_rounds``.
+
+        Parameters are Flower's. ``evaluate_fn`` measures the weights after each round; recovery is judged by
+        the ``validation-accuracy`` (percent; of masks ``validation-dice``) it returns. ``num_rounds`` counts
+        from the federation's first round ever, not from ``first_round``.
+
+        Returns
+        -------
+        flwr.serverapp.strategy.Result
+            Final arrays, and the metrics of the rounds executed by this call.
+
+        Raises
+        ------
+        QuorumMissedError
+            If a round misses its quorum; a live federation waits and repeats the round instead.
+        DivergedError
+            If the weights of a simulated federation are no numbers any more.
+        UserError
+            If ``initial_arrays`` are not a model as :func:`~fedunlearn.federation.payload.pack` makes it.
+        """
+        check_packed(initial_arrays)
+        result = Result()
+        config = train_config or ConfigRecord()
+        arrays = self._resume(initial_arrays)
+        self.conduct.begins(self.round, self.docket, unpack(arrays), grid)
+        if self.round == 0 and evaluate_fn is not None and self.checkpoints is not None:
+            metrics = evaluate_fn(0, arrays)
+            begun = RoundInProgress(RoundPlan(0, ()), {}, no_answers())
+            self.conduct.learn(begun, self.docket, floats(metrics))
+            with self.conduct.writing():
+                self._report(begun, metrics, 0.0)
+        while self.conduct.next_round(self.round + 1, num_rounds, self.docket, self.settings, grid):
+            began = time.perf_counter()
+            server_round, before = self.round + 1, arrays
+            try:
+                arrays, train_metrics = self._train(server_round, before, config, grid, timeout)
+            except QuorumMissedError as error:
+                self.conduct.missed(error, grid)
+                continue
+            metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
+            if why := self._objection(metrics):
+                arrays = self._roll_back(before, why)
+                metrics = evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
+            self._complete(metrics, time.perf_counter() - began, grid)
+            if train_metrics is not None:
+                result.train_metrics_clientapp[server_round] = train_metrics
+            if metrics is not None:
+                result.evaluate_metrics_serverapp[server_round] = metrics
+        result.arrays = arrays
+        return result
+
+    def _train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, timeout: float
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Return what the clients make of the model in one round, by messages or without."""
+        if (trainer := self._trainer_of(grid)) is not None:
+            return self._train_directly(server_round, arrays, config, trainer)
+        self._in_round = True
+        try:
+            messages = self.configure_train(server_round, arrays, config, grid)
+            replies = grid.send_and_receive(messages, timeout=timeout)
+            combined, train_metrics = self.aggregate_train(server_round, replies)
+        finally:
+            self._in_round = False
+        assert combined is not None
+        return combined, train_metrics
+
+    def _check_loop(self) -> None:
+        """Refuse a loop that is not :meth:`start`: it would forget a client in one round and train it in the next."""
+        if not self._in_round:
+            name = type(self).__name__
+            raise UserError(
+                f"{name} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
+                f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
+            )
+
+    def _trainer_of(self, grid: Grid) -> RoundTrainer | None:
+        """Return the engine's direct way to train, unless a subclass has messages of its own to send or read."""
+        ours = (RoundLoop.configure_train, RoundLoop.aggregate_train)
+        if (type(self).configure_train, type(self).aggregate_train) != ours:
+            return None
+        trainer: RoundTrainer | None = getattr(grid, "trainer", None)
+        return trainer
+
+    def _train_directly(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, trainer: RoundTrainer
+    ) -> tuple[ArrayRecord, MetricRecord | None]:
+        """Train a round without messages: what configure_train, the grid and aggregate_train do, to the same bits."""
+        model = unpack(arrays)
+        plan, failed, config = self._begin(server_round, model, config)
+        current = self._current
+        assert current is not None
+        answers = trainer.train_round(
+            RoundWork(
+                state=model,
+                config=config,
+                train=tuple(k for k in plan.train if k not in failed),
+                forget=tuple(k for k in plan.asked_to_forget if k not in failed),
+                individually=self._individually,
+                norms=self.conduct.wants_norms,
+                tolerant=self.conduct.tolerant,
+                assignments=self.assignments(plan),
+            )
+        )
+        self.model = self._combine(current, model, answers)
+        return pack(self.model), mean_loss(answers)
+
+    def _begin(
+        self, server_round: int, model: ModelState, config: ConfigRecord
+    ) -> tuple[RoundPlan, Mapping[int, str], ConfigRecord]:
+        """Plan and commit the round; return the plan, who failed in it before a crash, what clients are told."""
+        self.model = model
+        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
+        self._current = RoundInProgress(plan, failed, no_answers())
+        self.docket.begin(plan)
+        told = {
+            **config,
+            **self.conduct.told(plan),
+            **self.told(plan),
+            "round": server_round,
+            "lr": learning_rate(self.settings.train, server_round),
+            "seed": self.settings.seed,
+        }
+        return plan, failed, ConfigRecord(told)
+
+    def _combine(self, current: RoundInProgress, model: ModelState, answers: Answers) -> ModelState:
+        """Return the next global model from the round's answers."""
+        plan = current.plan
+        quorum, routine = self.settings.quorum, ROUTINE in self.told(plan)
+        answers.refuse(self.conduct.screened(plan, self.docket, answers, model, routine=routine))
+        # A client that had failed before a crash was not asked again: the replay does the same.
+        answers.failed |= current.failed
+        if why := divergence(plan, answers.failed, quorum, routine=routine):
+            self.conduct.diverged(plan.round, why)
+        check_quorum(plan, answers.failed, self.settings.quorum)
+        self.docket.record_failures(plan, current.failed, answers.failed)
+        if answers.failed.keys() & set(plan.forget):
+            # Never half applied: the whole concurrent set waits for a later round.
+            answers.forgetting = []
+        else:
+            answers.forgetting = self.conduct.forgetting(plan, answers, model)
+            if plan.requests:
+                current.reference = self.conduct.reference(plan, self.docket, model)
+        current.answers = answers
+        summed = answers.retained
+        if not isinstance(summed, BlockSum):
+            self.conduct.keep(plan, summed)
+            summed = self.settings.aggregation.sum_of(summed)
+            if not self.needs_individual:
+                answers.retained = summed
+        vector = self.combine(model.vector, answers.retained, answers.forgetting)
+        made = ModelState(vector, self.buffers(model, summed, answers.forgetting))
+        if is_finite(made):
+            return made
+        self.conduct.diverged(plan.round, f"the global model {NOT_FINITE}")
+        # What a step that forgets has made of the model is the guard's to judge, as its requests depend on it.
+        return made if answers.forgetting else model
+
+    def _resume(self, initial: ArrayRecord) -> ArrayRecord:
+        """Return the weights to go on from, and bring the ledger to what they have been through."""
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
+        if snapshot is None:
+            return initial
+        self.round = snapshot.round
+        self.docket.restore(snapshot.meta["requests"])
+        self.conduct.restore(snapshot.meta)
+        self.docket.reconcile(self.round)
+        like = unpack(initial).vector
+        return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
+
+    def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
+        """Ask the method for its plan of a round."""
+        settings, docket = self.settings, self.docket
+        plan = self.plan(
+            Situation(
+                round=server_round,
+                num_clients=settings.num_clients,
+                slots=settings.slots,
+                gone=gone,
+                to_forget=to_forget,
+                seed=settings.seed,
+                absent=self.conduct.absent,
+            )
+        )
+        never = gone | self.excluded
+        without = docket.parts.without(plan.train, plan.forget, never, docket.settled)
+        return replace(plan, without=without)
+
+    def assignments(self, plan: RoundPlan) -> dict[int, Assignment]:
+        """Return what those of a round work with who do not simply work with all of their data."""
+        return self.docket.parts.assignments((*plan.train, *plan.asked_to_forget), plan.without)
+
+    def _objection(self, metrics: MetricRecord | None) -> str:
+        """Ask the guard about a round that forgot somebody; an empty string: it may stand."""
+        current = self._current
+        assert current is not None and self.model is not None
+        if not current.forgets:
+            return ""
+        why = self.conduct.objection(current, self.docket, self.model, floats(metrics))
+        if why:
+            requests = ", ".join(current.plan.requests)
+            log(WARNING, "round %d is rolled back: %s; refused: %s", current.plan.round, why, requests)
+        return why
+
+    def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:
+        """Return to the weights before the round."""
+        assert self._current is not None
+        self._current.refused = why
+        self._current.answers.forgetting = []
+        self.model = unpack(before)
+        return before
+
+    def _report(self, current: RoundInProgress, metrics: MetricRecord | None, seconds: float) -> None:
+        if self.observe is None:
+            return
+        plan, answers = current.plan, current.answers
+        report = RoundReport(
+            round=plan.round,
+            plan=plan,
+            metrics=floats(metrics),
+            requests=self.requests,
+            losses=answers.losses,
+            failed=answers.failed,
+            coefficients=self.coefficients(answers.retained, answers.forgetting),
+            seconds=seconds,
+        )
+        self.observe(report)
+
+    def _complete(self, metrics: MetricRecord | None, seconds: float, grid: Grid) -> None:
+        """Judge recovery, save the federation, then tell ledger and observer."""
+        current, docket = self._current, self.docket
+        assert current is not None and self.model is not None
+        plan = current.plan
+        docket.apply(
+            plan,
+            current.answers.failed,
+            reference=current.reference,
+            refused=current.refused,
+            delivered=[c.client for c in current.answers.forgetting],
+        )
+        self.round = plan.round
+        docket.requests = self.settings.recovery.judge(docket.requests, self.round, floats(metrics))
+        self.conduct.learn(current, docket, floats(metrics))
+        account = {"requests": docket.account(), **self.conduct.account()}
+        self.conduct.save(
+            self.checkpoints,
+            Snapshot(self.round, self.model.vector, self.model.buffers, account),
+            lambda: self._report(current, metrics, seconds),
+        )
+        docket.reconcile(self.round)
+        self.conduct.completed(current, docket, self.model, floats(metrics), grid)
