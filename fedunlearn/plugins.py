@@ -14,6 +14,26 @@ from fedunlearn.errors import ConfigError
 
 Result = TypeVar("Result")
 
+BUILT_IN: dict[str, dict[str, str]] = {
+    "strategies": {
+        "puf": "fedunlearn.strategies.puf:PUF",
+        "natural": "fedunlearn.strategies.natural:Natural",
+        "retrain": "fedunlearn.strategies.retrain:Retrain",
+        "local-routine": "fedunlearn.strategies.local_routine:LocalRoutine",
+    }
+}
+"""Kind → name in an experiment file → where it is."""
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """Return the names of everything of a kind."""
+    return tuple(BUILT_IN[kind])
+
+
+def find(kind: str, name: str) -> Any:
+    """Return the component of a kind by its name."""
+    return load_object(BUILT_IN[kind][name])
+
 
 def call(
     registry: Mapping[str, Callable[..., Result]], name: str, *, key: str, config: object, **given: object

@@ -45,8 +45,8 @@ from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.request_queue import Docket
 from fedunlearn.server.rounds import RoundReport
+from fedunlearn.server.serve import serve
 from fedunlearn.simulation.branches import branches
-from fedunlearn.strategies.server_app import serve
 
 POLL_SECONDS = 1.0
 SAY_AGAIN_SECONDS = 60.0

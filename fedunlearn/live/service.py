@@ -27,7 +27,7 @@ from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.branch import live_branch
 from fedunlearn.server.recovery import RequestProgress
 from fedunlearn.server.rounds import RoundReport
-from fedunlearn.strategies.server_app import make_strategy
+from fedunlearn.server.serve import make_strategy
 
 LEASE_SECONDS = 15.0
 """A server that has not been heard of for so long may be replaced."""

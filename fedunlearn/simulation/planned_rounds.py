@@ -10,7 +10,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.plugins import load_object
 from fedunlearn.server.branch import Branch
 
-PLANS = "fedunlearn.strategies.server_app:plans"
+PLANS = "fedunlearn.server.serve:plans"
 SAMPLED = 64
 """Of rounds between two requests that differ by the draw of their clients alone, so many are planned."""
 

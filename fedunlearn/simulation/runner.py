@@ -44,7 +44,7 @@ from fedunlearn.simulation.shortage import remedy
 if TYPE_CHECKING:
     from fedunlearn.server.rounds import RoundReport
 
-SERVE = "fedunlearn.strategies.server_app:serve"
+SERVE = "fedunlearn.server.serve:serve"
 REFERENCE = "fedunlearn.server.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 

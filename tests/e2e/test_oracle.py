@@ -126,7 +126,7 @@ def _original_and_puf(experiment: Experiment, out: Path) -> Path:
     """Run only the two branches that the test looks at; recovery is then judged by the cap alone."""
     from fedunlearn.federation.engines import open_grid
     from fedunlearn.requests import Ledger
-    from fedunlearn.strategies.server_app import serve
+    from fedunlearn.server.serve import serve
 
     path = out / "experiment.toml"
     path.write_text(config.to_toml(experiment))

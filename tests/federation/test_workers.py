@@ -11,7 +11,7 @@ from fedunlearn.federation.local import LocalGrid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.branch import Branch, ForgetRequest
-from fedunlearn.strategies.server_app import serve
+from fedunlearn.server.serve import serve
 from tests.clients.experiment import write
 
 ROUNDS = 4

@@ -17,6 +17,7 @@ from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.recovery import RetrainReference
+from fedunlearn.server.serve import make_strategy, plans, serve
 from fedunlearn.simulation.branches import branches, floor_seed
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.strategies.base import UnlearningStrategy
@@ -24,7 +25,7 @@ from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.strategies.retrain import Retrain
-from fedunlearn.strategies.server_app import STRATEGIES, app, make_strategy, plans, serve
+from fedunlearn.strategies.server_app import STRATEGIES, app
 from tests.e2e.tiny import TIMELINE, TINY, tiny
 
 EXPERIMENT = tiny(

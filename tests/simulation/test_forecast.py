@@ -11,11 +11,11 @@ from rich.console import Console
 from fedunlearn import config, workspace
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.serve import plans
 from fedunlearn.simulation import forecast as module
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.forecast import duration, forecast, show, size
 from fedunlearn.simulation.memory import WORKSPACE
-from fedunlearn.strategies.server_app import plans
 from tests.clients import sites
 from tests.e2e.tiny import TINY, tiny
 from tests.simulation.scripted import TARGETS, TIMELINE

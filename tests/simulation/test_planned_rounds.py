@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fedunlearn import workspace
 from fedunlearn.server.branch import Branch, ForgetRequest
+from fedunlearn.server.serve import plans
 from fedunlearn.simulation import forecast as forecasting
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.evaluation_forecast import evaluated_in_rounds
 from fedunlearn.simulation.planned_rounds import SAMPLED, kept, kept_or_multiple, planned, stretches
-from fedunlearn.strategies.server_app import plans
 from tests.e2e.tiny import tiny
 from tests.simulation.scripted import TARGETS, TIMELINE
 

@@ -162,7 +162,7 @@ def test_a_method_begins_at_its_fork_and_is_judged_by_the_logged_accuracies_of_i
         judged[branch.name], forks[branch.name] = others["references"], others["fork"]
         return serve(grid, experiment, branch, **others)
 
-    monkeypatch.setattr("fedunlearn.strategies.server_app.serve", noted)
+    monkeypatch.setattr("fedunlearn.server.serve.serve", noted)
     folder = simulate(tiny(text=TIMELINE), out=tmp_path)
     kept = Checkpoints(folder / "checkpoints", "original-s1")
     assert kept.rounds() == [2, 3]

@@ -17,11 +17,11 @@ from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import read_metrics
 from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.recovery import RetrainReference
+from fedunlearn.server.serve import make_strategy
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.runner import _Simulation, read_scorecard, simulate
 from fedunlearn.simulation.scoring import SeedScoring
-from fedunlearn.strategies.server_app import make_strategy
 from tests.clients import sites
 from tests.oracles import segmentation as oracle
 

@@ -1,0 +1,168 @@
+"""One branch of an experiment on any Grid: its strategy by name, with everything that is not the method's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from logging import WARNING
+
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from fedunlearn import plugins, workspace
+from fedunlearn.config import Experiment
+from fedunlearn.data import FederatedData
+from fedunlearn.errors import DivergedError
+from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.robust import Aggregation
+from fedunlearn.requests import Ledger
+from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.server.branch import Branch
+from fedunlearn.server.evaluation import ServerEvaluation
+from fedunlearn.server.hooks import Conduct
+from fedunlearn.server.loop import RoundLoop
+from fedunlearn.server.plan import RoundPlan, Situation
+from fedunlearn.server.recovery import RecoveryRule, RequestProgress, RetrainReference
+from fedunlearn.server.rounds import RoundReport
+from fedunlearn.server.settings import Settings
+
+
+def make_strategy(
+    experiment: Experiment,
+    branch: Branch,
+    *,
+    references: Mapping[frozenset[int], RetrainReference] | None = None,
+    ledger: Ledger | None = None,
+    checkpoints: Checkpoints | None = None,
+    observe: Callable[[RoundReport], None] | None = None,
+    conduct: Conduct | None = None,
+) -> RoundLoop:
+    """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
+    settings = Settings(
+        num_clients=experiment.federation.num_clients,
+        train=experiment.train,
+        seed=branch.training_seed,
+        participation=experiment.federation.participation,
+        quorum=experiment.federation.quorum,
+        aggregation=Aggregation(experiment.federation.aggregation, experiment.federation.hostile_share),
+        recovery=RecoveryRule(
+            until=experiment.recover.until,
+            epsilon=experiment.recover.epsilon,
+            max_rounds=experiment.recover.max_rounds,
+            references=references,
+            quality=QUALITY[experiment.data.task],
+        ),
+        stop_when_recovered=branch.stop_when_recovered,
+        parts=experiment.parts,
+    )
+    options: dict[str, object] = {}
+    name = "retrain"
+    if branch.method is not None:
+        name, options = branch.method.name, dict(branch.method.options)
+    elif branch.excluded:
+        options = {"excluded": branch.excluded}
+    kind: type[RoundLoop] = plugins.find("strategies", name)
+    return kind(
+        settings,
+        branch=branch.name,
+        ledger=ledger,
+        checkpoints=checkpoints,
+        first_round=branch.first_round,
+        observe=observe,
+        conduct=conduct,
+        **options,
+    )
+
+
+def plans(experiment: Experiment, branch: Branch, rounds: Iterable[int] | None = None) -> Iterator[RoundPlan]:
+    """Yield a branch's plans of these rounds as they will be if every client answers; default: of all, in order."""
+    strategy = make_strategy(experiment, branch)
+    settings = strategy.settings
+    for round in range(branch.first_round + 1, branch.last_round + 1) if rounds is None else rounds:
+        arrived = [r for r in branch.requests if r.at_round < round]
+        gone = frozenset(k for r in arrived for k in r.clients)
+        due = {k for r in arrived if r.at_round == round - 1 for k in r.clients}
+        plan = strategy.plan(
+            Situation(
+                round=round,
+                num_clients=settings.num_clients,
+                slots=settings.slots,
+                gone=gone,
+                to_forget=tuple(sorted(due)),
+                seed=settings.seed,
+            )
+        )
+        before = frozenset(k for r in arrived if r.at_round < round - 1 for k in r.clients)
+        without = settings.parts.without(plan.train, plan.forget, gone | strategy.excluded, before)
+        yield replace(plan, without=without)
+
+
+def serve(
+    grid: Grid,
+    experiment: Experiment,
+    branch: Branch,
+    *,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    fork: Snapshot | None = None,
+    references: Mapping[frozenset[int], RetrainReference] | None = None,
+    observe: Callable[[RoundReport], None] | None = None,
+    data: FederatedData | None = None,
+    conduct: Conduct | None = None,
+    timeout: float = 3600,
+) -> tuple[RequestProgress, ...]:
+    """Run one branch to its end, from its latest checkpoint if it has one, and return its requests' outcome.
+
+    A method that diverges has come to its end: that is the outcome of the requests that were open.
+
+    Parameters
+    ----------
+    fork
+        Weights and buffers to start from; None: the initial weights that the branch's training seed draws.
+    references
+        What recovery is judged by, by set of forgotten clients.
+    data
+        What the server measures on, and the shapes of. Default: all of the experiment's.
+    conduct
+        How rounds are conducted. Default: as in a simulation.
+    timeout
+        Seconds after which a client that has not answered has failed, on a grid that can lose clients.
+
+    Raises
+    ------
+    DivergedError
+        The original's or a retrained model's weights are no numbers any more: there is nothing to compare with.
+    """
+    if data is None:
+        data = workspace.data_of(experiment, branch.seed)
+    if fork is None:
+        model = workspace.new_model(experiment, data, branch.training_seed)
+        start = ModelState(model.vector.clone(), model.buffers())
+    else:
+        start = ModelState(fork.vector.to(workspace.device_of(experiment)), fork.buffers)
+    strategy = make_strategy(
+        experiment,
+        branch,
+        references=references,
+        ledger=ledger,
+        checkpoints=checkpoints,
+        observe=observe,
+        conduct=conduct,
+    )
+    for request in branch.requests:
+        ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)
+    try:
+        strategy.start(
+            grid,
+            pack(start),
+            num_rounds=branch.last_round,
+            timeout=timeout,
+            evaluate_fn=ServerEvaluation(experiment, data, branch),
+        )
+    except DivergedError as error:
+        if branch.kind != "method":
+            raise
+        log(WARNING, "%s: %s", branch.name, error)
+        strategy.docket.diverge(error.round, error.why)
+    return strategy.requests
