@@ -29,9 +29,9 @@ from fedunlearn import config, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.errors import ConfigError
 from fedunlearn.federation.answers import RoundWork
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.sums import BlockSum
 from fedunlearn.models.state import ModelState
+from fedunlearn.simulation.engines import open_grid
 
 EXPERIMENT = """
 name = "honest"

@@ -17,7 +17,6 @@ from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import quality
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import collect
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.live.evaluation import evaluation_of
 from fedunlearn.live.service import serve_live
 from fedunlearn.models.state import ModelState
@@ -25,6 +24,7 @@ from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.branch import live_branch
 from fedunlearn.server.rounds import QuorumMissedError, RoundReport
+from fedunlearn.simulation.engines import open_grid
 
 EXPERIMENT = """
 name = "hostile"

@@ -23,10 +23,10 @@ from benchmarks.rows import UnavailableError
 from fedunlearn import workspace
 from fedunlearn.config import Experiment, TrainConfig
 from fedunlearn.errors import RunError, UserError
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.server.settings import Settings
+from fedunlearn.simulation.engines import open_grid
 from fedunlearn.strategies.retrain import Retrain
 
 

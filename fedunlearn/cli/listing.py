@@ -53,7 +53,6 @@ def _entries(what: Kind) -> Iterator[tuple[str, str]]:
         for name, why in unlearning.discover().broken.items():
             yield name, f"broken: {why}"
     else:
-        from fedunlearn.plugins import load_object
-
-        for name, strategy in load_object("fedunlearn.strategies.server_app:STRATEGIES").items():
+        for name in plugins.names("strategies"):
+            strategy = plugins.find("strategies", name)
             yield name, (inspect.getdoc(strategy) or "").partition("\n")[0]

@@ -15,24 +15,22 @@ from fedunlearn.certificates.issuer import Clerk
 from fedunlearn.certificates.keys import find_key
 from fedunlearn.config import Experiment
 from fedunlearn.errors import OutOfMemoryError
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.hosted_routine import check_routines
+from fedunlearn.live.evaluation import evaluation_of
+from fedunlearn.live.service import serve_live
 from fedunlearn.out_of_memory import naming_shortage
-from fedunlearn.plugins import load_object
 from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import live_branch
 from fedunlearn.simulation.choice import choose
+from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.routine_needs import check_models
 from fedunlearn.simulation.shortage import remedy
 
 if TYPE_CHECKING:
     from fedunlearn.server.rounds import RoundReport
-
-SERVE = "fedunlearn.live.service:serve_live"
-EVALUATION = "fedunlearn.live.evaluation:evaluation_of"
 
 
 def run_live(
@@ -111,13 +109,13 @@ def _serve(
 
     progress.branch_begins(branch, max(run.checkpoints(branch.name).rounds(), default=0))
     with open_grid(experiment, str(run.experiment_path), branch.seed) as grid:
-        load_object(SERVE)(
+        serve_live(
             grid,
             experiment,
             ledger=run.ledger,
             checkpoints=run.checkpoints(branch.name),
             folder=run.path,
-            evaluate=load_object(EVALUATION)(experiment, data=lambda: data),
+            evaluate=evaluation_of(experiment, data=lambda: data),
             holder=f"{socket.gethostname()}:{os.getpid()}",
             observe=observe,
             clerk=clerk,

@@ -9,7 +9,6 @@ a routine that another package provides. What changes no bit (workers, engine, o
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import platform
@@ -26,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedunlearn import workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
@@ -68,7 +67,9 @@ COMMON_SOURCES = (
     "fedunlearn/server/recovery.py",
     "fedunlearn/strategies/retrain.py",
     "fedunlearn/server/rounds.py",
-    "fedunlearn/strategies/server_app.py",
+    "fedunlearn/server/branch.py",
+    "fedunlearn/server/loop.py",
+    "fedunlearn/server/serve.py",
     "fedunlearn/server/evaluation.py",
     "fedunlearn/server/settings.py",
 )
@@ -88,8 +89,7 @@ def source_hash(paths: tuple[str, ...]) -> str:
 
 def strategy_source(name: str) -> str:
     """Return the file in which a method's strategy is written, relative to the distribution's root."""
-    strategies = importlib.import_module("fedunlearn.strategies.server_app").STRATEGIES
-    module: str = strategies[name].__module__
+    module: str = plugins.find("strategies", name).__module__
     return f"{module.replace('.', '/')}.py"
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 from fedunlearn.config import Experiment
-from fedunlearn.plugins import load_object
 from fedunlearn.server.branch import Branch
+from fedunlearn.server.plan import RoundPlan
+from fedunlearn.server.serve import plans
 
-PLANS = "fedunlearn.server.serve:plans"
 SAMPLED = 64
 """Of rounds between two requests that differ by the draw of their clients alone, so many are planned."""
 
@@ -24,7 +23,7 @@ def stretches(branch: Branch) -> Iterator[tuple[int, int]]:
     yield from ((begin, following - 1) for begin, following in pairwise([*borders, last + 1]))
 
 
-def planned(experiment: Experiment, branch: Branch) -> Iterator[tuple[Any, int]]:
+def planned(experiment: Experiment, branch: Branch) -> Iterator[tuple[RoundPlan, int]]:
     """Yield plans that stand for all rounds of a branch, and for how many each does.
 
     The strategy itself plans, so that an unlearning round or a smaller federation counts as it will be. Where all
@@ -38,7 +37,7 @@ def planned(experiment: Experiment, branch: Branch) -> Iterator[tuple[Any, int]]
         for number in range(tried):
             begin, end = (rounds * part // tried for part in (number, number + 1))
             weights[first + begin] = end - begin
-    for plan in load_object(PLANS)(experiment, branch, weights):
+    for plan in plans(experiment, branch, weights):
         yield plan, weights[plan.round]
 
 

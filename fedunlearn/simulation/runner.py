@@ -18,19 +18,20 @@ from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.scorecard import Row
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.home import path_in
 from fedunlearn.out_of_memory import naming_shortage
-from fedunlearn.plugins import load_object
 from fedunlearn.report.words import clients, names_of
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import Branch
+from fedunlearn.server.recovery import RetrainReference
+from fedunlearn.server.serve import serve
 from fedunlearn.simulation.branches import branches, is_pooled
 from fedunlearn.simulation.cache import Cache, branch_key
 from fedunlearn.simulation.choice import choose
+from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
 from fedunlearn.simulation.progress import Progress
@@ -44,8 +45,6 @@ from fedunlearn.simulation.shortage import remedy
 if TYPE_CHECKING:
     from fedunlearn.server.rounds import RoundReport
 
-SERVE = "fedunlearn.server.serve:serve"
-REFERENCE = "fedunlearn.server.recovery:RetrainReference"
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
 
@@ -247,7 +246,7 @@ class _Simulation:
             self.run.metrics.append(round_metrics(branch.name, report))
             self.progress.round_done(branch, report.round, report.metrics)
 
-        requests = load_object(SERVE)(
+        requests = serve(
             grid,
             self.experiment,
             branch,
@@ -265,10 +264,9 @@ class _Simulation:
             "last_round": max([branch.first_round, *checkpoints.rounds()]),
         }
 
-    def _references(self, branch: Branch) -> Mapping[frozenset[int], Any]:
+    def _references(self, branch: Branch) -> Mapping[frozenset[int], RetrainReference]:
         """Return the retrained models' qualities, by which the branch's recovery is judged."""
         quality = QUALITY[self.experiment.data.task]
-        make = load_object(REFERENCE)
         references = {}
         by_name = {b.name: b for b in branches(self.experiment, branch.seed)}
         for name in branch.oracles:
@@ -280,7 +278,7 @@ class _Simulation:
                 end = validation[self.experiment.train.rounds]
                 validation |= dict.fromkeys(range(branch.first_round + 1, branch.last_round + 1), end)
             test = {m.round: m.value for m in log if (m.split, m.metric) == ("test", quality)}
-            references[frozenset(by_name[name].excluded)] = make(
+            references[frozenset(by_name[name].excluded)] = RetrainReference(
                 validation=validation, test_at_end=test.get(self.experiment.train.rounds)
             )
         return references

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fedunlearn import config
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.serve import serve
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.engines import open_grid
 
 CLIENTS = 2
 ROUNDS = 2

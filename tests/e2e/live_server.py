@@ -14,7 +14,6 @@ from fedunlearn.certificates import certificate, retention
 from fedunlearn.certificates.issuer import Clerk
 from fedunlearn.clients.classification import Classification
 from fedunlearn.federation.answers import FORGET
-from fedunlearn.federation.engines import open_grid
 from fedunlearn.federation.local_trainer import LocalTrainer
 from fedunlearn.live.evaluation import ServerFileEvaluation, evaluation_of
 from fedunlearn.live.local import run_live
@@ -27,6 +26,7 @@ from fedunlearn.requests.store import Store
 from fedunlearn.runs import checkpoints
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.metrics_log import MetricsLog
+from fedunlearn.simulation.engines import open_grid
 
 NUM_CLIENTS = 256
 POISONED = 255

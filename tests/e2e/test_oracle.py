@@ -124,9 +124,9 @@ def test_float32_three_rounds(tmp_path: Path) -> None:
 
 def _original_and_puf(experiment: Experiment, out: Path) -> Path:
     """Run only the two branches that the test looks at; recovery is then judged by the cap alone."""
-    from fedunlearn.federation.engines import open_grid
     from fedunlearn.requests import Ledger
     from fedunlearn.server.serve import serve
+    from fedunlearn.simulation.engines import open_grid
 
     path = out / "experiment.toml"
     path.write_text(config.to_toml(experiment))

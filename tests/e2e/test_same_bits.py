@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from fedunlearn.evaluation import scorecard
-from fedunlearn.federation import engines
 from fedunlearn.federation.local import LocalGrid
+from fedunlearn.simulation import engines
 from fedunlearn.simulation.runner import read_scorecard
 from tests.e2e.tiny import PARTS, PARTS_TIMELINE, TIMELINE, card, checkpoints, everything, run, tiny
 

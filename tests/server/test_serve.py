@@ -7,7 +7,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from fedunlearn import workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.clients.app import app as client_app
 from fedunlearn.config import MethodConfig
 from fedunlearn.errors import DivergedError
@@ -25,7 +25,7 @@ from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.strategies.retrain import Retrain
-from fedunlearn.strategies.server_app import STRATEGIES, app
+from fedunlearn.strategies.server_app import app
 from tests.e2e.tiny import TIMELINE, TINY, tiny
 
 EXPERIMENT = tiny(
@@ -48,10 +48,11 @@ def branch(name, experiment=EXPERIMENT):
 
 def test_every_method_an_experiment_may_name_is_registered_and_retraining_is_one_of_them():
     named = get_args(get_type_hints(MethodConfig)["name"])
-    assert set(STRATEGIES) == {*named, "retrain"}
+    assert set(plugins.names("strategies")) == {*named, "retrain"}
     ours = {"puf": PUF, "natural": Natural, "retrain": Retrain, "local-routine": LocalRoutine}
-    assert ours == STRATEGIES
-    assert all(issubclass(kind, UnlearningStrategy) and kind.__doc__ for kind in STRATEGIES.values())
+    found = {name: plugins.find("strategies", name) for name in plugins.names("strategies")}
+    assert ours == found
+    assert all(issubclass(kind, UnlearningStrategy) and kind.__doc__ for kind in found.values())
 
 
 @pytest.mark.parametrize(

@@ -312,7 +312,7 @@ UNABLE_TO_CHANGE_A_BRANCH = {
     "fedunlearn/evaluation": "measures of finished branches have keys of their own",
     "fedunlearn/federation/__init__.py": "empty",
     "fedunlearn/federation/compat.py": "an engine changes no bit",
-    "fedunlearn/federation/engines.py": "an engine changes no bit",
+    "fedunlearn/simulation/engines.py": "an engine changes no bit",
     "fedunlearn/federation/grid.py": "an engine changes no bit",
     "fedunlearn/federation/local.py": "an engine changes no bit",
     "fedunlearn/federation/local_trainer.py": "an engine changes no bit",

@@ -156,13 +156,13 @@ def test_a_method_begins_at_its_fork_and_is_judged_by_the_logged_accuracies_of_i
     tmp_path, monkeypatch
 ):
     judged, forks = {}, {}
-    serve = load_object(runner.SERVE)
+    serve = runner.serve
 
     def noted(grid, experiment, branch, **others):
         judged[branch.name], forks[branch.name] = others["references"], others["fork"]
         return serve(grid, experiment, branch, **others)
 
-    monkeypatch.setattr("fedunlearn.server.serve.serve", noted)
+    monkeypatch.setattr("fedunlearn.simulation.runner.serve", noted)
     folder = simulate(tiny(text=TIMELINE), out=tmp_path)
     kept = Checkpoints(folder / "checkpoints", "original-s1")
     assert kept.rounds() == [2, 3]

@@ -8,12 +8,13 @@ from functools import partial
 from flwr.serverapp import Grid
 
 from fedunlearn import workspace
+from fedunlearn.clients.app import app
+from fedunlearn.clients.tasks import routine_of
 from fedunlearn.config import Experiment
 from fedunlearn.federation.local import LocalGrid
-from fedunlearn.plugins import load_object
 
 CLIENT_APP = "fedunlearn.clients.app:app"
-ROUTINE = "fedunlearn.clients.tasks:routine_of"
+"""For processes of Ray, which import what they run; a :class:`~flwr.clientapp.ClientApp` cannot be pickled."""
 
 
 def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> AbstractContextManager[Grid]:
@@ -31,10 +32,10 @@ def open_grid(experiment: Experiment, experiment_path: str, seed: int) -> Abstra
     engine = experiment.engine
     num_clients = experiment.federation.num_clients
     run_config: dict[str, bool | float | int | str] = {"experiment": experiment_path, "seed": seed}
-    routine = partial(load_object(ROUTINE), experiment, seed)
+    routine = partial(routine_of, experiment, seed)
     if engine.name == "local":
         return LocalGrid(
-            load_object(CLIENT_APP),
+            app,
             num_clients,
             run_config=run_config,
             workers=engine.workers,

@@ -3,7 +3,7 @@
 import pytest
 
 from fedunlearn.federation import ray as ray_module
-from fedunlearn.federation.engines import open_grid
+from fedunlearn.simulation.engines import open_grid
 from tests.e2e.tiny import tiny
 
 
