@@ -13,8 +13,8 @@ from fedunlearn import workspace
 from fedunlearn.clients.tasks import routine_at, routine_on
 from fedunlearn.clients.trainer import Routine
 from fedunlearn.config import Experiment
+from fedunlearn.config.experiment_path import in_bundle
 from fedunlearn.data.export import CLIENT_FILE, DataPart, read_part
-from fedunlearn.deployment.experiment_path import in_bundle
 from fedunlearn.errors import ConfigError
 
 FILES_KEPT = 8

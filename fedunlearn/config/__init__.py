@@ -10,30 +10,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from os import PathLike
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fedunlearn.config.checks import contradictions
-from fedunlearn.config.conditions import (
-    Count,
-    PathText,
-    Pixels,
-    Refused,
-    above,
-    at_least,
-    at_most,
-    below,
-    distinct,
-    not_empty,
-)
 from fedunlearn.config.conditions import Name as Name
 from fedunlearn.config.conditions import Share as Share
 from fedunlearn.config.engine import EngineConfig as EngineConfig
-from fedunlearn.config.engine import Numerics, Precision
+from fedunlearn.config.engine import Precision
 from fedunlearn.config.engine import RayConfig as RayConfig
-from fedunlearn.config.federation import LIVE_QUORUM
+from fedunlearn.config.experiment import ALWAYS as ALWAYS
+from fedunlearn.config.experiment import SEGMENTED as SEGMENTED
+from fedunlearn.config.experiment import DataConfig as DataConfig
+from fedunlearn.config.experiment import Experiment as Experiment
+from fedunlearn.config.experiment import ForgetConfig as ForgetConfig
+from fedunlearn.config.experiment import MeasuresConfig as MeasuresConfig
+from fedunlearn.config.experiment import MethodConfig as MethodConfig
+from fedunlearn.config.experiment import ModelConfig as ModelConfig
+from fedunlearn.config.experiment import RecoverConfig as RecoverConfig
+from fedunlearn.config.experiment import TrainConfig as TrainConfig
 from fedunlearn.config.federation import FederationConfig as FederationConfig
 from fedunlearn.config.federation import slots_of as slots_of
 from fedunlearn.config.floor import FloorConfig as FloorConfig
@@ -41,232 +37,10 @@ from fedunlearn.config.live import GuardConfig as GuardConfig
 from fedunlearn.config.live import RequestsConfig as RequestsConfig
 from fedunlearn.config.live import RetentionConfig as RetentionConfig
 from fedunlearn.config.source import parse, read_text, with_overrides
-from fedunlearn.config.targets import Clients, Numbers, Samples, Targets, parts_of, target_sets
 from fedunlearn.config.targets import TargetConfig as TargetConfig
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.errors import ConfigError
-from fedunlearn.parts import Part, Parts
-
-SEGMENTED = ("prostate-mri", "prostate-phantom")
-"""Sources whose targets are masks."""
-ALWAYS = "is always computed; leave this [[method]] out"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """``[data]``: where images come from and who holds which. Paths are relative to the working directory."""
-
-    source: Literal[
-        "mnist5k",
-        "digits",
-        "cifar10",
-        "cifar100",
-        "synthetic-images",
-        "prostate-mri",
-        "prostate-phantom",
-    ]
-    directory: PathText | None = None  # where cifar10, cifar100 and prostate-mri lie
-    partition: Literal["iid", "dirichlet", "pathological", "shards", "file", "site"] = "iid"
-    alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
-    classes_per_client: Count = 2  # of "pathological"
-    shards_per_client: Count = 2  # of "shards"
-    partition_file: PathText | None = None  # of "file": JSON {"clients": [[index, …], …]}
-    validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
-    augmentation: str = "none"  # one name or several, joined by +: see ``config.augmentation``
-    # Of "prostate-mri" and "prostate-phantom":
-    resize: Annotated[Pixels, at_least(16)] = 384  # height and width of a slice in pixels
-    bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used
-    cases: Annotated[int, at_least(3), at_most(10_000)] = 8  # of "prostate-phantom": patients of each site
-    # Of "synthetic-images":
-    num_classes: Annotated[int, at_least(2), at_most(1_000_000)] = 10
-    image_size: Annotated[Pixels, at_least(4)] = 8
-    channels: Count = 1
-    num_train: Count = 2000
-    num_test: Count = 500
-    difficulty: Annotated[float, at_least(0), at_most(1)] = 0.5
-
-    @property
-    def task(self) -> Literal["classification", "segmentation"]:
-        """What a model is to say of these images: a class of each, or of every pixel."""
-        return "segmentation" if self.source in SEGMENTED else "classification"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """``[model]``: an architecture by name."""
-
-    name: Literal["mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet"]
-    hidden: tuple[Count, ...] = (64,)  # widths of the hidden layers of "mlp"
-    # Of "vit":
-    patch_size: Count = 4  # pixels; image height and width are a multiple
-    width: Count = 192  # numbers per token
-    depth: Annotated[int, at_least(1), at_most(1000)] = 6  # blocks
-    heads: Count = 3  # of attention; width is a multiple
-    # Of "mit-b0":
-    weights: PathText | None = None  # a safetensors file to start from; None: random
-    input_size: Pixels = 224  # pixels that images are enlarged to
-    # Of "unet":
-    base_features: Count = 32  # channels of the first level, doubled at each
-    levels: Annotated[int, at_least(2), at_most(16)] = 4
-    residual_units: Annotated[int, at_least(0), at_most(64)] = 2  # convolutions per level, a residual beside
-    norm: Literal["batch", "instance"] = "batch"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """``[train]``: rounds before any unlearning, and the local training of a client in each round."""
-
-    rounds: Count
-    local_epochs: Count = 1
-    batch_size: Count = 32
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Annotated[float, above(0)]  # of round 1; round t trains with lr * lr_decay ** (t - 1)
-    lr_decay: Share = 1.0
-    momentum: Annotated[float, at_least(0), below(1)] = 0.0  # of "sgd"
-    weight_decay: Annotated[float, at_least(0)] = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    """``[[method]]``: one way to forget, with its settings.
-
-    ``mode`` and ``scale`` belong to "puf" and are None for others. Left out, mode is "special" and scale
-    is the authors' default for the mode (2 for special, 20 for regular). ``routine`` and its ``settings`` belong to
-    "local-routine"; what they may be, the routine says.
-    """
-
-    name: Annotated[
-        Literal["puf", "natural", "local-routine"], Refused({"retrain": ALWAYS, "original": ALWAYS})
-    ]
-    mode: Literal["special", "regular"] | None = None
-    scale: Annotated[float, at_least(0)] | None = None
-    routine: str | None = None  # of "local-routine": a centralised method, see ``fedunlearn list routines``
-    settings: dict[str, Any] = field(default_factory=dict, hash=False)  # of the routine; default: its own
-    given_label: Name | None = field(default=None, metadata={"key": "label"})
-
-    def __post_init__(self) -> None:
-        if self.name == "puf":
-            # A resolved file names the scale it ran with, whatever a later version's default may be.
-            object.__setattr__(self, "mode", self.mode or "special")
-            if self.scale is None:
-                object.__setattr__(self, "scale", 2.0 if self.mode == "special" else 20.0)
-
-    @property
-    def label(self) -> str:
-        """What its rows are called: the given label, or name and settings, such as "puf-special-2"."""
-        if self.given_label is not None:
-            return self.given_label
-        if self.routine is not None:
-            return self.routine
-        if self.scale is None:
-            return self.name
-        return f"{self.name}-{self.mode}-{repr(self.scale).removesuffix('.0')}"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The settings that its strategy takes, by keyword."""
-        if self.routine is not None:
-            return {"routine": self.routine, "routine_settings": self.settings}
-        return {} if self.scale is None else {"mode": self.mode, "scale": self.scale}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForgetConfig:
-    """``[[forget]]``: a request of a timeline; it arrives once ``at_round`` is done, for the round after."""
-
-    clients: Clients | None = None  # default, with classes: everyone
-    samples: Samples | None = None  # default: all of them
-    classes: Numbers | None = None  # default: all of them
-    at_round: Count
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecoverConfig:
-    """``[recover]``: when a federation that has forgotten counts as recovered."""
-
-    # On validation data: the retrained model's, or (live) the global model's before the request.
-    until: Literal["retrain-accuracy", "reference-accuracy", "max-rounds"] = "retrain-accuracy"
-    epsilon: Annotated[float, at_least(0), at_most(100)] = 0.0  # points of accuracy that may be missing
-    max_rounds: Count = 15  # the cap; the unlearning round counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuresConfig:
-    """``[measures]``: what is measured beside the scorecard's columns."""
-
-    per_client: bool = False
-    per_class: bool = False
-    mia_samples: Count = 10_000  # most members, and most non-members, that an attack is fitted on
-    # What stands for data nobody has trained on: with "validation" the test split is never read, as in a sweep.
-    unseen: Literal["test", "validation"] = "test"
-    pictures: bool = True  # of masks: draw a test slice of every set before and after forgetting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """The whole file. Exactly one of ``targets``, ``target``, ``forget`` and ``requests`` is given."""
-
-    name: Name
-    seeds: Annotated[tuple[Annotated[int, at_least(0), at_most(2**63 - 1)], ...], not_empty, distinct] = (1,)
-    targets: Targets | None = None
-    target: tuple[TargetConfig, ...] = ()
-    cache: bool = True
-    numerics: Numerics = "exact"  # "fast": the same within a tolerance, and what may change a bit is allowed
-    data: DataConfig
-    federation: FederationConfig = field(default_factory=FederationConfig)
-    model: ModelConfig
-    train: TrainConfig
-    methods: Annotated[tuple[MethodConfig, ...], not_empty] = field(metadata={"key": "method"})
-    forget: tuple[ForgetConfig, ...] = ()
-    requests: RequestsConfig | None = None
-    recover: RecoverConfig = RecoverConfig()
-    floor: FloorConfig = field(default_factory=FloorConfig)
-    guard: GuardConfig | None = None  # in a live federation always there
-    retention: RetentionConfig | None = None  # in a live federation always there
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    measures: MeasuresConfig = MeasuresConfig()
-    smoke: dict[str, Any] = field(default_factory=dict, hash=False)  # dotted key → value; see ``load``
-    smoke_run: bool = False  # what is left of ``smoke`` once it was applied: the numbers mean nothing
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "engine", self.engine.settled(self.numerics))
-        if self.federation.given_quorum is None:
-            quorum = LIVE_QUORUM if self.live else self.federation.quorum
-            object.__setattr__(self, "federation", replace(self.federation, given_quorum=quorum))
-        if self.live:
-            object.__setattr__(self, "guard", self.guard or GuardConfig())
-            object.__setattr__(self, "retention", self.retention or RetentionConfig())
-
-    @property
-    def live(self) -> bool:
-        """Whether requests arrive while the federation runs, instead of being scripted."""
-        return self.requests is not None
-
-    @property
-    def branching(self) -> bool:
-        """Whether everything to forget has a branch of its own after ``train.rounds``; else there is a timeline."""
-        return self.targets is not None or bool(self.target)
-
-    @cached_property
-    def _numbered(self) -> tuple[tuple[Part, ...], tuple[tuple[int, ...], ...]]:
-        return parts_of(self.target or self.forget, self.federation.num_clients)
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The parts of clients' data that are forgotten by themselves, by number."""
-        return Parts(self._numbered[0])
-
-    def target_sets(self, seed: int) -> tuple[tuple[int, ...], ...]:
-        """Return the sets of clients, and parts, to forget in a branch each, each ascending; () for a timeline."""
-        if self.targets is not None:
-            return target_sets(self.targets, self.federation.num_clients, seed)
-        return self._numbered[1] if self.target else ()
-
-    @property
-    def forget_sets(self) -> tuple[tuple[int, ...], ...]:
-        """The clients, and parts, that each ``[[forget]]`` entry names."""
-        return self._numbered[1] if self.forget else ()
 
 
 def load(path: str | PathLike[str], *, overrides: Sequence[str] = (), smoke: bool = False) -> Experiment:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from fedunlearn.config import DataConfig, ModelConfig
+    from fedunlearn.config.experiment import DataConfig, ModelConfig
 
 Step = Literal[
     "none",

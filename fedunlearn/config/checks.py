@@ -10,7 +10,7 @@ from fedunlearn.config.augmentation import contradictions_of
 from fedunlearn.config.targets import MOST_IN_TURN, MOST_PARTS, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
-    from fedunlearn.config import DataConfig, Experiment
+    from fedunlearn.config.experiment import DataConfig, Experiment
 
 Contradiction = tuple[str, Any, str]
 """Path of the value, the value (None: absent, or too long to show), what would be right."""

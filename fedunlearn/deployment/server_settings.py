@@ -9,7 +9,7 @@ from typing import Any
 
 from fedunlearn import config
 from fedunlearn.config import Experiment
-from fedunlearn.deployment.experiment_path import experiment_path
+from fedunlearn.config.experiment_path import experiment_path
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded, user_folder

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fedunlearn.evaluation.rows import Row
 from fedunlearn.randomness import numpy_generator
-
-if TYPE_CHECKING:
-    from fedunlearn.evaluation.scorecard import Row
 
 RESAMPLES = 2000
 COSTS = ("client_epochs", "bytes_up", "bytes_down")

@@ -1,4 +1,4 @@
-"""How far the outline of a predicted mask is from the true one, in mm, and the slices that this cannot see."""
+"""How far the outline of a predicted mask is from the true one, in mm."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
-
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from fedunlearn.evaluation.segmentation import SegmentationOutputs
 
 PERCENTILE = 95.0
 
@@ -49,32 +45,3 @@ def distances(predicted: Tensor, truth: Tensor, spacing: npt.NDArray[np.floating
                 spacing=spacing[both].tolist(),
             )[:, 0].numpy()
     return found
-
-
-def mean_distance(split: SegmentationOutputs) -> float:
-    """Mean 95 % Hausdorff distance in mm over the slices where both masks are there.
-
-    Raises
-    ------
-    Unmeasurable
-        If there is no such slice, or distances were not measured.
-    """
-    found = split.distances
-    found = found[~np.isnan(found)]
-    if not len(found):
-        raise Unmeasurable("there is no slice in which both the true and the predicted mask are there")
-    return float(found.mean())
-
-
-def missed(split: SegmentationOutputs) -> float:
-    """Percent of the slices with a true mask in which nothing at all was predicted.
-
-    Raises
-    ------
-    Unmeasurable
-        If no slice has a true mask.
-    """
-    there = split.true_foreground > 0
-    if not there.any():
-        raise Unmeasurable("there is no slice with a mask")
-    return 100 * int((split.predicted_foreground[there] == 0).sum()) / int(there.sum())

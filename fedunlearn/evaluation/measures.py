@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from fedunlearn.evaluation import distance, hausdorff, membership, roc
+from fedunlearn.evaluation import distance, mask_measures, membership, roc
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.catalogue import MEASURES, QUALITY, Measure, Unmeasurable
 from fedunlearn.evaluation.scored import Floats, Integers, Scored
@@ -133,9 +133,9 @@ def measure(
     values.take("retain_loss", lambda: mean_loss(retained()))
     values.take("test_loss", lambda: mean_loss(test()))
     if masks:
-        values.take("forget_hausdorff", lambda: hausdorff.mean_distance(_masks(forgotten())))
-        values.take("test_hausdorff", lambda: hausdorff.mean_distance(_masks(test())))
-        values.take("test_missed", lambda: hausdorff.missed(_masks(test())))
+        values.take("forget_hausdorff", lambda: mask_measures.mean_distance(_masks(forgotten())))
+        values.take("test_hausdorff", lambda: mask_measures.mean_distance(_masks(test())))
+        values.take("test_missed", lambda: mask_measures.missed(_masks(test())))
     values.take("mia_svc", lambda: membership.mia_svc(forgotten(), retained(), test(), **draws))
     values.take(
         "mia_svc_matched", lambda: membership.mia_svc_matched(forgotten(), retained(), test(), **draws)

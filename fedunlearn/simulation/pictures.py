@@ -20,7 +20,7 @@ from fedunlearn.data import FederatedData
 from fedunlearn.durable import write_durably
 from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches
-from fedunlearn.evaluation.scorecard import Row
+from fedunlearn.evaluation.rows import Row
 from fedunlearn.evaluation.segmentation import of_logits
 from fedunlearn.report.overlay import overlay
 from fedunlearn.report.picture_index import FOLDER, INDEX

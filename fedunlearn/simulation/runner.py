@@ -17,7 +17,7 @@ from fedunlearn.durable import write_durably
 from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.catalogue import QUALITY
-from fedunlearn.evaluation.scorecard import Row
+from fedunlearn.evaluation.rows import Row
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.home import path_in
 from fedunlearn.out_of_memory import naming_shortage

@@ -13,10 +13,10 @@ from torch import Tensor
 from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import per_class, per_client
-from fedunlearn.evaluation.floors import floor_of, outliers
+from fedunlearn.evaluation.floors import floor_of, gaps, outliers
 from fedunlearn.evaluation.measures import Measures, measure, to_retrain
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, Scale, gaps
+from fedunlearn.evaluation.rows import Cost, Forget, Row, Scale
 from fedunlearn.evaluation.scored import Integers
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
 from fedunlearn.evaluation.summary import summaries

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.aggregates import aggregate, summary
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row
+from fedunlearn.evaluation.rows import Cost, Forget, Row
 from tests.oracles import bootstrap as oracle
 from tests.profiles import few
 

@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.floors import Outlier
-from fedunlearn.evaluation.scorecard import (
-    AT,
-    SCHEMA,
-    Row,
-    Scale,
-    dumps,
-    scorecard,
-    without_seconds,
-)
+from fedunlearn.evaluation.rows import AT, Row, Scale
+from fedunlearn.evaluation.scorecard import SCHEMA, dumps, scorecard, without_seconds
 from tests.evaluation.test_aggregates import row
 
 ROW_KEYS = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fedunlearn.evaluation.scorecard import Cost, Scale
+from fedunlearn.evaluation.rows import Cost, Scale
 
 Json = dict[str, Any]
 Point = dict[str, float]  # split → accuracy

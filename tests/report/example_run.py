@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from fedunlearn.evaluation.floors import floor_of, gaps
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, dumps, scorecard
+from fedunlearn.evaluation.rows import Cost, Forget, Row
+from fedunlearn.evaluation.scorecard import dumps, scorecard
 from tests.report.example_rows import (
     CAP,
     NATURAL,

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.floors import floor_of, gaps
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row, scorecard
+from fedunlearn.evaluation.rows import Cost, Forget, Row
+from fedunlearn.evaluation.scorecard import scorecard
 from fedunlearn.evaluation.summary import summaries
 from fedunlearn.report import centralised
 from fedunlearn.report.scores import Scores

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedunlearn import workspace
-from fedunlearn.evaluation.scorecard import Row
+from fedunlearn.evaluation.rows import Row
 from fedunlearn.report.page import write_report
 from fedunlearn.report.tables import markdown
 from fedunlearn.runs.checkpoints import Checkpoints

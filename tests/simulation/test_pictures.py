@@ -15,7 +15,7 @@ from fedunlearn import config, workspace
 from fedunlearn.data.federated import FederatedData
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.slice_index import SliceIndex
-from fedunlearn.evaluation.scorecard import Cost, Forget, Row
+from fedunlearn.evaluation.rows import Cost, Forget, Row
 from fedunlearn.evaluation.segmentation import segment
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.report.overlay import TRUTH, overlay
