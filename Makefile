@@ -20,6 +20,7 @@ containers: install  ## a federation in containers, killed and replayed: minutes
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 types: install
 	$(BIN)/mypy

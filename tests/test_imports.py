@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +46,7 @@ def test_the_library_imports_without_flower_and_ray() -> None:
 def test_a_client_trains_and_is_measured_without_flower_and_ray() -> None:
     run(
         """
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.evaluation.measures import measure
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.randomness import torch_generator
@@ -59,8 +61,8 @@ train = {rounds = 1, lr = 0.1}
 federation = {num-clients = 2}
 method = [{name = "puf"}]
 ''')
-data = resident.data_of(experiment, seed=1)
-model = resident.new_model(experiment, data, seed=1)
+data = workspace.data_of(experiment, seed=1)
+model = workspace.new_model(experiment, data, seed=1)
 before = model.vector.clone()
 train_local(model, *data.client(0), experiment.train, lr=0.1, generator=torch_generator(1, "batches", 1, 0))
 assert not before.equal(model.vector)
@@ -87,3 +89,40 @@ def lists() -> dict[str, list[str]]:
 def test_what_a_module_lists_can_be_imported_from_it(module: str, names: list[str]) -> None:
     assert len(set(names)) == len(names)
     assert [name for name in names if not hasattr(importlib.import_module(module), name)] == []
+
+
+ARROWS = [
+    ("fedunlearn/requests/ledger.py", "import fedunlearn.certificates.issuer", "Rooms"),
+    ("fedunlearn/server/plan.py", "import fedunlearn.live.hooks", "Rooms"),
+    ("fedunlearn/training/losses.py", "import fedunlearn.federation.sums", "Rooms"),
+    (
+        "fedunlearn/models/mlp.py",
+        "import ray",
+        "Models, training, unlearning and evaluation run without Flower and Ray",
+    ),
+    ("fedunlearn/server/plan.py", "import fedunlearn.server.loop", "No circles"),
+]
+
+
+@pytest.mark.parametrize(("file", "planted", "contract"), ARROWS, ids=lambda given: given.split()[-1])
+def test_the_linter_notices_an_arrow_that_points_the_other_way(
+    file: str, planted: str, contract: str, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        ROOT / "fedunlearn", tmp_path / "fedunlearn", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    path = tmp_path / file
+    path.write_text(path.read_text(encoding="utf-8") + f"\n\n{planted}  # noqa\n", encoding="utf-8")
+    lint = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    found = subprocess.run(
+        [sys.executable, "-c", lint, "--no-cache"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert found.returncode == 1, found.stdout + found.stderr
+    assert f"{contract} BROKEN" in found.stdout

@@ -189,7 +189,7 @@ MEASURE = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from fedunlearn import config, resident
+from fedunlearn import config, workspace
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation.memory import memory_of
@@ -206,15 +206,15 @@ def most_bytes():
     return int(line.split()[1]) * 1024
 
 experiment = config.loads(Path(sys.argv[1]).read_text())
-data = resident.data_of(experiment, 1)
+data = workspace.data_of(experiment, 1)
 told = memory_of(experiment)
-model = resident.model_of(experiment, data)
+model = workspace.model_of(experiment, data)
 images, labels = (tensor[:experiment.train.batch_size] for tensor in data.client(0))
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = resident_bytes()
 if sys.argv[2] == "training":
     train_local(model, images, labels, experiment.train, lr=1e-3, generator=torch_generator(0, "x"),
-                recipe=resident.recipe_of(experiment, data))
+                recipe=workspace.recipe_of(experiment, data))
 else:
     predict(model.module, data.train_images[:told.evaluated])
 print(json.dumps([told.training() if sys.argv[2] == "training" else told.evaluation, most_bytes() - before]))

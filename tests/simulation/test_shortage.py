@@ -177,17 +177,18 @@ def test_and_whatever_else_a_branch_does(tmp_path, monkeypatch):
 LITTLE = """
 import resource, sys
 from pathlib import Path
-from fedunlearn import cli, config, resident
+from fedunlearn import config, workspace
+from fedunlearn.cli.main import main
 from fedunlearn.simulation.memory import memory_of
-import fedunlearn.report.page, fedunlearn.simulation.runner, fedunlearn.strategies.server_app, fedunlearn.clients.app
+import fedunlearn.report.page, fedunlearn.simulation.runner, fedunlearn.strategies.puf
 
 experiment = config.load("experiment.toml")
-data = resident.data_of(experiment, 1)
+data = workspace.data_of(experiment, 1)
 memory_of(experiment)
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + 800 * 2**20,) * 2)
 sys.argv = ["fedunlearn", "run", "experiment.toml"]
-cli.main()
+main()
 """
 
 
