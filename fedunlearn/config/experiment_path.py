@@ -8,7 +8,7 @@ from pathlib import Path
 from fedunlearn.errors import ConfigError
 
 BUNDLE = Path(__file__).resolve().parents[2]
-"""The folder that the three packages are in: the unpacked bundle, or the source tree."""
+"""The folder that the package is in: the unpacked bundle, or the source tree."""
 
 
 @lru_cache(maxsize=8)  # asked with every message

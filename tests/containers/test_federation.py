@@ -200,7 +200,7 @@ for line in Path("/proc/net/route").read_text().splitlines()[1:]:
 # The image's app with one line more, which would leave a mark where it runs.
 FOREIGN_BUNDLE = """
 cd /tmp && cp -r /opt/fedunlearn/app /tmp/app &&
-printf '\\nopen("/federation/foreign", "w").close()\\n' >>/tmp/app/strategies/server_app.py
+printf '\\nopen("/federation/foreign", "w").close()\\n' >>/tmp/app/fedunlearn/strategies/server_app.py
 """.strip()
 
 

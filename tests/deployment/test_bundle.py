@@ -1,4 +1,4 @@
-"""What ``flwr run`` sends to every node: the three packages and the experiments, and nothing else."""
+"""What ``flwr run`` sends to every node: the package and the experiments, and nothing else."""
 
 import io
 import tomllib
@@ -16,7 +16,7 @@ from fedunlearn.deployment.server_settings import ServerSettings
 from fedunlearn.plugins import load_object
 from tests.deployment.flower import REPOSITORY
 
-PACKAGES = ("fedunlearn", "strategies", "clients")
+PACKAGES = ("fedunlearn",)
 
 
 @pytest.fixture(scope="module")
