@@ -156,14 +156,15 @@ def method_in_words(experiment: Experiment) -> str:
             f"a local routine, by which the clients to forget run the centralised method “{method.routine}” on the "
             "shared model, each with its own data, and the server takes what comes out into the model"
         )
+    puf = method.settings
     alone = (
-        "in a round of their own"
-        if method.mode == "special"
-        else "in a round together with the other clients"
+        "in a round of their own" if puf.mode == "special" else "in a round together with the other clients"
     )
+    if puf.retain_rate != 1:
+        alone += f", whose updates count {puf.retain_rate:g} times"
     return (
         "PUF (negated pseudo-gradients), by which the clients to forget train once more as usual and their updates, "
-        f"times {method.scale:g}, are subtracted from the model {alone}"
+        f"times {puf.scale:g}, are subtracted from the model {alone}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
@@ -50,9 +49,8 @@ def _entries(what: Kind) -> Iterator[tuple[str, str]]:
 
         for name, method in unlearning.methods().items():
             yield name, f"{method.summary}; {method.source}"
-        for name, why in unlearning.discover().broken.items():
+        for name, why in plugins.broken("routines").items():
             yield name, f"broken: {why}"
     else:
         for name in plugins.names("strategies"):
-            strategy = plugins.find("strategies", name)
-            yield name, (inspect.getdoc(strategy) or "").partition("\n")[0]
+            yield name, plugins.summary(plugins.find("strategies", name))

@@ -81,7 +81,7 @@ class Routine(ABC):
         if not forget.size:
             return LocalResult(0, 0.0, ran)
         whose = str(Assignment.loads(config[ASSIGNMENT])) if ASSIGNMENT in config else f"client {client}"
-        progress = RoutineProgress(f"{whose}: {chosen.method.name}")
+        progress = RoutineProgress(f"{whose}: {chosen.name}")
         found = chosen.method(
             self.model,
             forget,

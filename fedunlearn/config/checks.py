@@ -92,7 +92,7 @@ def _live(experiment: Experiment) -> Iterator[Contradiction]:
     if requests.offline == "stored" and not requests.store_updates:
         right = 'must be true with offline = "stored", which forgets by the last update that was stored'
         yield "requests.store-updates", requests.store_updates, right
-    if requests.offline == "stored" and any(method.name == "local-routine" for method in experiment.methods):
+    if requests.offline == "stored" and any(method.routine is not None for method in experiment.methods):
         right = 'must be "wait" or "exclude" with a local routine, which a client has to run itself'
         yield "requests.offline", requests.offline, right
     if requests.deadline is not None and requests.offline != "wait":
@@ -267,16 +267,7 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
     labels: dict[str, int] = {}
     for index, method in enumerate(experiment.methods, start=1):
         path = f"method[{index}]"
-        if method.name != "puf" and method.mode is not None:
-            yield f"{path}.mode", method.mode, f'must be left out; "{method.name}" has no mode'
-        if method.name != "puf" and method.scale is not None:
-            yield f"{path}.scale", method.scale, f'must be left out; "{method.name}" has no scale'
-        if method.name == "local-routine" and method.routine is None:
-            yield f"{path}.routine", None, 'is required by name = "local-routine", such as routine = "salun"'
-        if method.name != "local-routine" and method.routine is not None:
-            yield f"{path}.routine", method.routine, f'must be left out; "{method.name}" has no routine'
-        if method.name != "local-routine" and method.settings:
-            yield f"{path}.settings", None, f'must be left out; "{method.name}" has no settings of a routine'
+        yield from method.settings.contradictions(experiment, path)
         if method.label in ("original", "retrain", "floor"):
             yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
         if method.label in labels:

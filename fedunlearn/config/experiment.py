@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
+from fedunlearn.config.components import SettingsOf
 from fedunlearn.config.conditions import (
     Count,
     PathText,
@@ -32,6 +33,7 @@ from fedunlearn.config.live import RequestsConfig as RequestsConfig
 from fedunlearn.config.live import RetentionConfig as RetentionConfig
 from fedunlearn.config.targets import Clients, Numbers, Samples, Targets, parts_of, target_sets
 from fedunlearn.config.targets import TargetConfig as TargetConfig
+from fedunlearn.config.toml_tree import OfKeys, fill_settings
 from fedunlearn.parts import Part, Parts
 
 SEGMENTED = ("prostate-mri", "prostate-phantom")
@@ -114,47 +116,28 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodConfig:
-    """``[[method]]``: one way to forget, with its settings.
+class MethodConfig(OfKeys):
+    """``[[method]]``: one way to forget, a strategy by name, with that strategy's keys beside it."""
 
-    ``mode`` and ``scale`` belong to "puf" and are None for others. Left out, mode is "special" and scale
-    is the authors' default for the mode (2 for special, 20 for regular). ``routine`` and its ``settings`` belong to
-    "local-routine"; what they may be, the routine says.
-    """
-
-    name: Annotated[
-        Literal["puf", "natural", "local-routine"], Refused({"retrain": ALWAYS, "original": ALWAYS})
-    ]
-    mode: Literal["special", "regular"] | None = None
-    scale: Annotated[float, at_least(0)] | None = None
-    routine: str | None = None  # of "local-routine": a centralised method, see ``fedunlearn list routines``
-    settings: dict[str, Any] = field(default_factory=dict, hash=False)  # of the routine; default: its own
+    name: Annotated[str, Refused({"retrain": ALWAYS, "original": ALWAYS})]
+    settings: Annotated[Any, SettingsOf("strategies", "name")] = None
     given_label: Name | None = field(default=None, metadata={"key": "label"})
 
     def __post_init__(self) -> None:
-        if self.name == "puf":
-            # A resolved file names the scale it ran with, whatever a later version's default may be.
-            object.__setattr__(self, "mode", self.mode or "special")
-            if self.scale is None:
-                object.__setattr__(self, "scale", 2.0 if self.mode == "special" else 20.0)
+        fill_settings(self)
 
     @property
     def label(self) -> str:
-        """What its rows are called: the given label, or name and settings, such as "puf-special-2"."""
+        """What its rows are called: the given label, or one of name and settings, such as "puf-special-2"."""
         if self.given_label is not None:
             return self.given_label
-        if self.routine is not None:
-            return self.routine
-        if self.scale is None:
-            return self.name
-        return f"{self.name}-{self.mode}-{repr(self.scale).removesuffix('.0')}"
+        label: str = self.settings.label(self.name.rpartition(":")[2])
+        return label
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The settings that its strategy takes, by keyword."""
-        if self.routine is not None:
-            return {"routine": self.routine, "routine_settings": self.settings}
-        return {} if self.scale is None else {"mode": self.mode, "scale": self.scale}
+    def routine(self) -> str | None:
+        """The routine that clients run, of a strategy among whose settings there is one."""
+        return getattr(self.settings, "routine", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,8 @@ A field ``lr_decay: Annotated[float, above(0)] = 1.0`` is the key ``lr-decay``, 
 Kinds understood: ``str``, ``bool``, ``int``, ``float`` (a whole number will do), ``Literal`` of strings,
 ``tuple[X, ...]`` (a list), ``dict`` (a table, kept as it is), dataclasses (a table), and unions of kinds
 that differ in shape.
-``field(metadata={"key": "method"})`` gives a field another key. ``None`` is the absent key.
+``field(metadata={"key": "method"})`` gives a field another key. ``None`` is the absent key. A field that is
+annotated with ``SettingsOf`` holds the settings of a component that the table names, see ``components.py``.
 Every refusal is one line, ``path = value (place): what would be right``; list items count from 1.
 """
 
@@ -18,8 +19,9 @@ import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
+from fedunlearn.config.components import SettingsOf, Unread, key_of, keys_of, owners, settings_fields, type_of
 from fedunlearn.config.conditions import Must, Refused
 from fedunlearn.config.toml_text import bare, inline
 from fedunlearn.errors import ConfigError
@@ -65,18 +67,82 @@ def read(kind: type[Tree], table: Mapping[str, Any], origin: Origin, path: str =
     return typing.cast(Tree, _read_table(kind, table, path, origin))
 
 
-def read_setting(kind: type, key: str, value: Any, path: str, origin: Origin) -> Any:
-    """Return the value of one key of the dataclass ``kind``, whose table is at ``path``.
+def read_setting(tree: Any, key: str, value: Any, path: str, origin: Origin) -> Any:
+    """Return the value of one key of a table that the dataclass ``tree`` was read from, at ``path``.
+
+    Parameters
+    ----------
+    tree
+        A dataclass, whose components have been chosen.
+    key
+        Of the table, or, dotted, of a table in it.
 
     Raises
     ------
     ConfigError
         The key is unknown, or its value of the wrong type or impossible.
     """
-    fields = {key_of(field): field for field in dataclasses.fields(kind)}
-    if key not in fields:
-        raise origin.error(_below(path, key), value, _unknown(key, fields, f"{path}." if path else ""))
-    return _read(_kinds(kind)[fields[key].name], value, _below(path, key), origin)
+    cls: Any = type(tree)
+    first, _, rest = key.partition(".")
+    parts, known = settings_fields(cls), keys_of(cls)
+    if first in known:
+        name = known[first].name
+        if name in parts and not rest:
+            table = _below(path, first)
+            raise origin.error(table, value, f"must be a table, written [{table}]")
+        if name in parts:
+            return read_setting(getattr(tree, name), rest, value, _below(path, first), origin)
+        return _read(_kinds(cls)[name], value, _below(path, key), origin)
+    beside = [getattr(tree, name) for name, of in parts.items() if of.beside]
+    for settings in beside:
+        if first in keys_of(type(settings)):
+            return read_setting(settings, key, value, path, origin)
+    every = [*known, *(other for settings in beside for other in keys_of(type(settings)))]
+    raise origin.error(_below(path, key), value, _unknown(first, every, f"{path}." if path else ""))
+
+
+class OfKeys:
+    """Base of a dataclass that its keys can make, with ``_`` for ``-``: ``DataConfig.of(alpha=0.1)``."""
+
+    @classmethod
+    def of(cls, **keys: Any) -> Self:
+        """Return the dataclass of its table's keys, its components' among them; None is an absent key.
+
+        Raises
+        ------
+        ConfigError
+            As :func:`read`; the place is the name of the class.
+        """
+        table = {
+            key.replace("_", "-"): plain(_as_python(value))
+            for key, value in keys.items()
+            if value is not None
+        }
+        return read(cls, table, Origin(cls.__name__))
+
+
+def fill_settings(tree: Any) -> None:
+    """Give a dataclass that was made in Python the settings of its components where they are left out, in place.
+
+    Raises
+    ------
+    ConfigError
+        A component is unknown or broken, or what is given are no settings of it.
+    """
+    cls: Any = type(tree)
+    origin = Origin(cls.__name__)
+    for name, of in settings_fields(cls).items():
+        chosen, given = getattr(tree, of.named_by), getattr(tree, name)
+        if isinstance(given, Unread):
+            continue
+        kind: Any = _type_of(of, chosen, of.named_by, origin)
+        if isinstance(given, kind):
+            continue
+        if given is not None and not isinstance(given, Mapping):
+            raise origin.error(name, None, f"must be a {kind.__name__}, not a {type(given).__name__}")
+        keys = {key.replace("_", "-"): plain(value) for key, value in (given or {}).items()}
+        needed = f'{of.named_by} = "{chosen}"'
+        object.__setattr__(tree, name, _read_table(kind, keys, name, origin, needed_by=needed))
 
 
 def checked(tree: Tree) -> Tree:
@@ -91,14 +157,17 @@ def checked(tree: Tree) -> Tree:
     """
     assert dataclasses.is_dataclass(tree)
     cls: Any = type(tree)
-    origin, kinds = Origin(cls.__name__), _kinds(cls)
+    origin, kinds, parts = Origin(cls.__name__), _kinds(cls), settings_fields(cls)
     for field in dataclasses.fields(tree):
+        if field.name in parts:
+            continue
         given = getattr(tree, field.name)
         if given is None and types.NoneType in get_args(kinds[field.name]):
             continue
         value = _read(kinds[field.name], plain(_as_python(given)), field.name, origin)
         if type(value) is not type(given):
             object.__setattr__(tree, field.name, value)
+    fill_settings(tree)
     return tree
 
 
@@ -132,19 +201,24 @@ def plain(tree: Any) -> Any:
 
     Every setting is there, defaults too; left out are None and the empty lists and tables of the default.
     """
-    if dataclasses.is_dataclass(tree):
-        values = ((field, plain(getattr(tree, field.name))) for field in dataclasses.fields(tree))
-        return {key_of(field): value for field, value in values if not _is_absent(field, value)}
-    return [plain(item) for item in tree] if isinstance(tree, tuple) else tree
+    if isinstance(tree, Unread):
+        return tree.keys
+    if not dataclasses.is_dataclass(tree):
+        return [plain(item) for item in tree] if isinstance(tree, tuple) else tree
+    cls: Any = type(tree)
+    parts = settings_fields(cls)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(tree):
+        value = plain(getattr(tree, field.name))
+        if field.name in parts and parts[field.name].beside:
+            found |= value
+        elif not _is_absent(field, value):
+            found[key_of(field)] = value
+    return found
 
 
 def _is_absent(field: dataclasses.Field[Any], value: Any) -> bool:
     return value is None or (value == [] and field.default == ()) or value == {}
-
-
-def key_of(field: dataclasses.Field[Any]) -> str:
-    """Return the TOML key of a dataclass field."""
-    return str(field.metadata.get("key", field.name.replace("_", "-")))
 
 
 @functools.cache
@@ -189,22 +263,91 @@ def _read_kind(kind: Any, value: Any, path: str, origin: Origin) -> Any:
     return value
 
 
-def _read_table(kind: Any, value: Any, path: str, origin: Origin) -> Any:
+def _read_table(kind: Any, value: Any, path: str, origin: Origin, *, needed_by: str = "") -> Any:
+    if kind is Unread:
+        return Unread(dict(value))
     if not isinstance(value, Mapping):
         raise origin.error(path, value, f"must be a table, written [{path}]")
-    fields = {key_of(field): field for field in dataclasses.fields(kind)}
+    fields, kinds, parts = keys_of(kind), _kinds(kind), settings_fields(kind)
     prefix = f"{path}." if path else ""
+    missing = f"is required by {needed_by}" if needed_by else "is required and missing"
+    types = {name: _chosen_type(kind, of, value, prefix, origin, missing) for name, of in parts.items()}
+    beside = {name: keys_of(types[name]) for name, of in parts.items() if of.beside}
+    unread = any(types[name] is Unread for name in beside)
+    theirs: dict[str, dict[str, Any]] = {name: {} for name in beside}
     for key, item in value.items():
-        if key not in fields:
-            raise origin.error(prefix + bare(key), item, _unknown(key, fields, prefix))
-    kinds = _kinds(kind)
+        takers = [name for name, keys in beside.items() if key in keys or unread]
+        if key in fields:
+            continue
+        if len(takers) > 1:
+            both = " and ".join(f'{parts[n].named_by} = "{value[parts[n].named_by]}"' for n in takers)
+            raise origin.error(prefix + bare(key), item, f"is a setting of both {both}")
+        if takers:
+            theirs[takers[0]][key] = item
+        elif not _left_behind(kind, key, prefix, origin):
+            every = [*fields, *(other for keys in beside.values() for other in keys)]
+            raise origin.error(prefix + bare(key), item, _foreign(kind, key) or _unknown(key, every, prefix))
     settings: dict[str, Any] = {}
     for key, field in fields.items():
-        if key in value:
+        if field.name in parts:
+            settings[field.name] = _read_table(types[field.name], value.get(key, {}), prefix + key, origin)
+        elif key in value:
             settings[field.name] = _read(kinds[field.name], value[key], prefix + key, origin)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise origin.error(prefix + key, None, "is required and missing")
+            raise origin.error(prefix + key, None, missing)
+    for name, keys in theirs.items():
+        named_by = parts[name].named_by
+        chosen = settings.get(named_by, _default(kind, named_by))
+        needed = f'{named_by.replace("_", "-")} = "{chosen}"'
+        settings[name] = _read_table(types[name], keys, path, origin, needed_by=needed)
     return kind(**settings)
+
+
+def _chosen_type(
+    cls: Any, of: SettingsOf, table: Mapping[str, Any], prefix: str, origin: Origin, missing: str
+) -> Any:
+    """Return the dataclass of the settings of the component that a table names."""
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == of.named_by)
+    key = key_of(field)
+    if key not in table:
+        if field.default is dataclasses.MISSING:
+            raise origin.error(prefix + key, None, missing)
+        return type_of(of.kind, field.default)
+    name = _read(_kinds(cls)[of.named_by], table[key], prefix + key, origin)
+    kind = _type_of(of, name, prefix + key, origin)
+    if of.beside and (taken := keys_of(cls).keys() & keys_of(kind).keys()):
+        why = f'is broken: its setting "{sorted(taken)[0]}" has the name of another key'
+        raise origin.error(prefix + key, name, why)
+    return kind
+
+
+def _type_of(of: SettingsOf, name: str, path: str, origin: Origin) -> Any:
+    try:
+        return type_of(of.kind, name)
+    except ConfigError as error:
+        raise origin.error(path, name, str(error)) from error
+
+
+def _default(cls: Any, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(cls) if field.name == name)
+
+
+def _left_behind(cls: Any, key: str, prefix: str, origin: Origin) -> bool:
+    """Whether a key belonged to a component in whose place something else than the file has put another."""
+    return prefix + bare(key) not in origin.elsewhere and any(
+        prefix + of.named_by.replace("_", "-") in origin.elsewhere and owners(of.kind, key)
+        for of in settings_fields(cls).values()
+    )
+
+
+def _foreign(cls: Any, key: str) -> str:
+    """Say whose key it is that the component which was chosen does not take; "": nobody's."""
+    for of in settings_fields(cls).values():
+        if of.beside and (names := owners(of.kind, key)):
+            first = ", ".join(f'"{name}"' for name in names[:-1])
+            listed = f'{first} or "{names[-1]}"' if first else f'"{names[-1]}"'
+            return f"belongs to {of.named_by.replace('_', '-')} = {listed}; leave it out"
+    return ""
 
 
 def _read_list(kind: Any, value: Any, path: str, origin: Origin) -> tuple[Any, ...]:

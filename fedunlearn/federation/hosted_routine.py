@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedunlearn import unlearning
-from fedunlearn.config import Experiment
+from fedunlearn.config import Experiment, MethodConfig
 from fedunlearn.config.targets import Wanted
 from fedunlearn.config.toml_tree import Origin, plain, read
-from fedunlearn.errors import ConfigError
 from fedunlearn.unlearning import Method
 
 BY_ITSELF = Origin("a local routine")
@@ -23,27 +22,27 @@ class Chosen:
 
     Attributes
     ----------
-    method : Method
+    name : str
+        By which the method is found, here and at the client.
     settings
         Of ``method.settings``.
     """
 
-    method: Method
+    name: str
     settings: Any
 
+    @property
+    def method(self) -> Method:
+        """The method itself."""
+        return unlearning.method(self.name)
+
     @classmethod
-    def of(
-        cls,
-        name: str,
-        settings: Mapping[str, Any],
-        origin: Origin = BY_ITSELF,
-        path: str = "settings",
-    ) -> Chosen:
+    def of(cls, name: str, settings: Mapping[str, Any], origin: Origin = BY_ITSELF) -> Chosen:
         """Return a method with settings as an experiment file has them: keys with ``-`` for ``_``.
 
         Parameters
         ----------
-        origin, path
+        origin
             Where the settings were written, for errors.
 
         Raises
@@ -51,12 +50,16 @@ class Chosen:
         ConfigError
             There is no such method, or it does not take a setting or its value.
         """
-        method = unlearning.method(name)
-        return cls(method, read(method.settings, settings, origin, path))
+        return cls(name, read(unlearning.method(name).settings, settings, origin, "settings"))
+
+    @classmethod
+    def by(cls, method: MethodConfig) -> Chosen | None:
+        """Return what a ``[[method]]`` has clients run; None: nothing but ordinary training."""
+        return None if method.routine is None else cls(method.routine, method.settings.settings)
 
     def dumps(self) -> str:
         """Return one line of JSON, as a message carries it."""
-        return json.dumps({"name": self.method.name, "settings": plain(self.settings)}, sort_keys=True)
+        return json.dumps({"name": self.name, "settings": plain(self.settings)}, sort_keys=True)
 
     @classmethod
     def loads(cls, text: str) -> Chosen:
@@ -91,26 +94,21 @@ def check_routines(experiment: Experiment, origin: Origin | None = None) -> None
     """
     origin = origin or Origin(f"experiment {experiment.name}")
     for index, method in enumerate(experiment.methods, start=1):
-        if method.routine is None:
+        chosen, path = Chosen.by(method), f"method[{index}]"
+        if chosen is None:
             continue
-        path = f"method[{index}]"
-        try:
-            routine = unlearning.method(method.routine)
-        except ConfigError as error:
-            _, _, why = str(error).partition(": ")
-            raise origin.error(f"{path}.routine", method.routine, why) from None
-        chosen = Chosen.of(method.routine, method.settings, origin, f"{path}.settings")
+        routine = chosen.method
         if experiment.data.task not in routine.tasks:
             what = f"is for {' and '.join(routine.tasks)}, and {experiment.data.source!r} is {experiment.data.task}"
-            raise origin.error(f"{path}.routine", routine.name, what)
+            raise origin.error(f"{path}.routine", chosen.name, what)
         if routine.forgets == ("class",) and not _only_classes(experiment):
             remedy = "give targets such as [[target]] classes = [3]"
             if experiment.live:
                 remedy = "a live federation may be asked to forget anything"
-            raise origin.error(f"{path}.routine", routine.name, f"forgets classes; {remedy}")
+            raise origin.error(f"{path}.routine", chosen.name, f"forgets classes; {remedy}")
         if routine.needs(chosen.settings).retained and (why := _whole_clients(experiment)):
             what = f"needs retained examples, and {why} take a routine that does without, {alternatives(experiment)}"
-            raise origin.error(f"{path}.routine", routine.name, what)
+            raise origin.error(f"{path}.routine", chosen.name, what)
 
 
 def alternatives(experiment: Experiment) -> str:

@@ -69,7 +69,7 @@ def build(
     """
     file = _weights_file(config)
     with torch.device("meta"):
-        model = plugins.call(
+        model: nn.Module = plugins.call(
             MODELS,
             config.name,
             key="model.name",

@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 from torch import Tensor
 
-from fedunlearn.errors import NOT_FINITE, UserError
+from fedunlearn.config.settings import NoSettings
+from fedunlearn.errors import NOT_FINITE, ConfigError, UserError
 from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.replies import Correspondence
@@ -56,7 +57,9 @@ class RoundLoop(Strategy):
     Parameters
     ----------
     settings
-        See :class:`Settings`.
+        Of the federation, see :class:`Settings`.
+    method
+        The strategy's own, of its ``settings_type``. Default: its defaults.
     branch
         Name of this federation in the ledger.
     ledger
@@ -69,11 +72,24 @@ class RoundLoop(Strategy):
         Called with a :class:`RoundReport` for every round, just before it is saved.
     conduct
         What is done otherwise in a live federation. Default: as in a simulation.
+    excluded
+        Clients, and parts of clients' data, that never take part.
+
+    Raises
+    ------
+    ConfigError
+        There is no such client or part.
+    TypeError
+        The settings are another strategy's.
     """
+
+    settings_type: ClassVar[type] = NoSettings
+    """Frozen dataclass of the strategy's own settings: its keys under [[method]]."""
 
     def __init__(
         self,
         settings: Settings,
+        method: Any = None,
         *,
         branch: str = "federation",
         ledger: Ledger | None = None,
@@ -81,7 +97,12 @@ class RoundLoop(Strategy):
         first_round: int = 0,
         observe: Callable[[RoundReport], None] | None = None,
         conduct: Conduct | None = None,
+        excluded: Iterable[int] = (),
     ) -> None:
+        self.method = self.settings_type() if method is None else method
+        if not isinstance(self.method, self.settings_type):
+            given, name = type(method).__name__, type(self).__name__
+            raise TypeError(f"{name} takes {self.settings_type.__name__}, not {given}")
         if self.needs_individual and settings.aggregation.needs_individual:
             raise ValueError(
                 f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
@@ -91,6 +112,10 @@ class RoundLoop(Strategy):
         self.conduct = conduct or Conduct()
         ledger = ledger if ledger is not None else Ledger(":memory:")
         self.docket = self.conduct.docket(ledger, branch, settings, forgets=self.forgets)
+        self.excluded = frozenset(excluded)
+        if unknown := sorted(k for k in self.excluded if not self.docket.knows(k)):
+            last = settings.num_clients - 1
+            raise ConfigError(f"excluded: there is no client {unknown[0]}; clients are numbered 0 to {last}")
         self.checkpoints = checkpoints
         self.observe = observe
         self.round = first_round
@@ -114,7 +139,6 @@ class RoundLoop(Strategy):
 
     forgets: ClassVar[bool]
     needs_individual: ClassVar[bool]
-    excluded: frozenset[int]
 
     @abstractmethod
     def plan(self, situation: Situation) -> RoundPlan:

@@ -56,22 +56,17 @@ def make_strategy(
         stop_when_recovered=branch.stop_when_recovered,
         parts=experiment.parts,
     )
-    options: dict[str, object] = {}
-    name = "retrain"
-    if branch.method is not None:
-        name, options = branch.method.name, dict(branch.method.options)
-    elif branch.excluded:
-        options = {"excluded": branch.excluded}
-    kind: type[RoundLoop] = plugins.find("strategies", name)
+    kind: type[RoundLoop] = plugins.find("strategies", branch.method.name if branch.method else "retrain")
     return kind(
         settings,
+        branch.method.settings if branch.method else None,
         branch=branch.name,
         ledger=ledger,
         checkpoints=checkpoints,
         first_round=branch.first_round,
         observe=observe,
         conduct=conduct,
-        **options,
+        excluded=branch.excluded,
     )
 
 

@@ -80,7 +80,5 @@ def _branch(
 
 def _passes(branch: Branch) -> Passes | None:
     """Return how often whoever is forgotten goes over its data; None: it trains as usual."""
-    if branch.method is None or branch.method.routine is None:
-        return None
-    chosen = Chosen.of(branch.method.routine, branch.method.settings)
-    return chosen.method.passes(chosen.settings)
+    chosen = Chosen.by(branch.method) if branch.method is not None else None
+    return chosen.method.passes(chosen.settings) if chosen is not None else None

@@ -27,6 +27,7 @@ import torch
 
 from fedunlearn import plugins, workspace
 from fedunlearn.config import Experiment
+from fedunlearn.config.toml_tree import plain
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.runs.sealed import are_as_noted, discard, hash_of, read_sealed, write_sealed
@@ -185,7 +186,7 @@ def branch_key(
             "excluded": branch.excluded,
             "forget": [branch.forget, branch.watched],
             "requests": [[r.id, r.clients, r.at_round] for r in branch.requests],
-            "method": asdict(method) if method else None,
+            "method": plain(method) if method else None,
             "fork": [keys[branch.fork_from], branch.first_round] if branch.fork_from else None,
             "oracles": [keys[name] for name in branch.oracles],
             "last_round": branch.last_round,

@@ -46,8 +46,8 @@ def check_models(experiment: Experiment, data: FederatedData, model: FlatModel) 
             continue
         seen.add((needs.statistics, needs.last_layer))
         try:
-            check_model(chosen.method.name, needs, model, image)
-            check_last_layer(chosen.method.name, needs, model, image)
+            check_model(chosen.name, needs, model, image)
+            check_last_layer(chosen.name, needs, model, image)
         except UserError as error:
             raise _refused(experiment, path, chosen, str(error)) from None
 
@@ -76,13 +76,12 @@ def check_needs(experiment: Experiment, seed: int, data: FederatedData) -> None:
 
 def _chosen(experiment: Experiment) -> Iterator[tuple[str, Chosen, Needs]]:
     for index, method in enumerate(experiment.methods, start=1):
-        if method.routine is not None:
-            chosen = Chosen.of(method.routine, method.settings)
+        if (chosen := Chosen.by(method)) is not None:
             yield f"method[{index}].routine", chosen, chosen.method.needs(chosen.settings)
 
 
 def _refused(experiment: Experiment, path: str, chosen: Chosen, why: str) -> ConfigError:
-    name = chosen.method.name
+    name = chosen.name
     return Origin(f"experiment {experiment.name}").error(path, name, why.removeprefix(f"{name}: "))
 
 

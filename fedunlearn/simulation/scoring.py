@@ -314,7 +314,8 @@ class SeedScoring:
         return sum(t.numel() * t.element_size() for t in tensors)
 
     def _scale(self, branch: Branch, progress: Mapping[str, Any]) -> Scale | None:
-        if branch.method is None or branch.method.scale is None or progress["unlearned_round"] is None:
+        raw = getattr(branch.method.settings, "scale", None) if branch.method else None
+        if raw is None or progress["unlearned_round"] is None:
             return None
         log: Mapping[Address, Metric] = self._log(branch.name)
         round = progress["unlearned_round"]
@@ -323,7 +324,7 @@ class SeedScoring:
             for m in log.values()
             if m.round == round and m.metric == "coefficient"
         }
-        return Scale(raw=branch.method.scale, effective=effective, group=sum(effective.values()))
+        return Scale(raw=raw, effective=effective, group=sum(effective.values()))
 
 
 def _forget(numbers: tuple[int, ...], parts: Parts) -> Forget:

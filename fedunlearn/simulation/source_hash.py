@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from fedunlearn import unlearning
+from fedunlearn import plugins, unlearning
 
 UNKNOWN = "unknown "
 """How the hash of a source that cannot be read begins; nothing else begins so."""
@@ -27,7 +27,7 @@ def foreign_source(routine: str) -> str | None:
     """
     method = unlearning.method(routine)
     modules = {_module_of(part) for part in (method.unlearn, method.settings, method.passes)}
-    modules |= {unlearning.discover().modules.get(routine, unlearning.__name__)}
+    modules |= {plugins.module_of("routines", routine)}
     outside = sorted(name for name in modules if name.partition(".")[0] != "fedunlearn")
     if not outside:
         return None

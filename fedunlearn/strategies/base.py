@@ -23,15 +23,14 @@ def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
 class UnlearningStrategy(RoundLoop):
     """Federated averaging that can be asked to forget; a method overrides :meth:`plan` and :meth:`combine`.
 
-    It is made with the parameters of :class:`~fedunlearn.server.loop.RoundLoop`, which runs it.
+    It is made with the parameters of :class:`~fedunlearn.server.loop.RoundLoop`, which runs it. A method with
+    settings of its own has their dataclass as ``settings_type``, and finds them in ``self.method``.
     """
 
     forgets: ClassVar[bool] = True
     """Whether the method removes a client's influence, or only leaves the client out from then on."""
     needs_individual: ClassVar[bool] = False
     """Whether :meth:`combine` takes the retained updates one by one instead of summed."""
-    excluded: frozenset[int] = frozenset()
-    """Clients, and parts of clients' data, that never take part."""
 
     # -- what a method decides ----------------------------------------------------------------------------
 

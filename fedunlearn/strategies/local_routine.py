@@ -17,11 +17,15 @@ Source: FedQUIT and FedUNRAN (Mora et al.) are such methods; for the others the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
+from fedunlearn.config.components import SettingsOf
+from fedunlearn.config.settings import Settings
 from fedunlearn.federation.answers import ROUTINE
 from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.federation.payload import ModelState
@@ -60,20 +64,28 @@ def _mean_of_both(one: BlockSum, other: BlockSum) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class LocalRoutineSettings(Settings):
+    """Settings of a local routine: its name, and its hyper-parameters in a table of their own, ``settings``."""
+
+    routine: str
+    settings: Annotated[Any, SettingsOf("routines", "routine", beside=False)] = None
+
+    def label(self, name: str) -> str:
+        """Return the routine's name."""
+        return self.routine.rpartition(":")[2]
+
+
 class LocalRoutine(UnlearningStrategy):
-    """A centralised unlearning method, run by the clients that are to be forgotten.
+    """A centralised unlearning method, run by the clients that are to be forgotten."""
 
-    Parameters
-    ----------
-    routine, routine_settings
-        Name and hyper-parameters, as in the experiment file.
-    """
+    settings_type = LocalRoutineSettings
+    method: LocalRoutineSettings
 
-    def __init__(
-        self, *args: Any, routine: str, routine_settings: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.chosen = Chosen.of(routine, routine_settings or {})
+    @cached_property
+    def chosen(self) -> Chosen:
+        """The routine and its hyper-parameters."""
+        return Chosen(self.method.routine, self.method.settings)
 
     def plan(self, situation: Situation) -> RoundPlan:
         """Let all that is due be forgotten at once, alone or beside the retained clients."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fedunlearn import config, unlearning
+from fedunlearn import config
 from fedunlearn.config import Experiment, MethodConfig
+from fedunlearn.config.components import keys_of
 from fedunlearn.config.conditions import Count, at_least, distinct, not_empty
 from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import TargetConfig, Targets
 from fedunlearn.config.toml_text import dumps
-from fedunlearn.config.toml_tree import Origin, key_of, plain, read
+from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.home import expanded
 from fedunlearn.sweep.space import Choice, Dimensions, check_space, drawn, grid, read_space
 
 SUFFIX = "-tuned"
-SETTINGS = "settings."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,20 +157,11 @@ class Sweep:
 
 def _check_values(method: MethodConfig, dimensions: Dimensions, path: str, origin: Origin) -> None:
     """Refuse what could be drawn for a method and that it, or its local routine, does not take."""
-    own = {key: values for key, values in dimensions.items() if not key.startswith(SETTINGS)}
-    if method.routine is not None:
-        routine = unlearning.method(method.routine)
-        names = {key_of(field) for field in fields(routine.settings)}
-        for key in own:
-            if key in names:
-                raise origin.error(f"{path}.{key}", None, f"write it under [{path}.settings]")
-        settings = {
-            key.removeprefix(SETTINGS): values
-            for key, values in dimensions.items()
-            if key.startswith(SETTINGS)
-        }
-        check_space(settings, routine.settings, f"{path}.settings", origin)
-    check_space(own, MethodConfig, path, origin)
+    for key in dimensions:
+        table = getattr(method.settings, "settings", None)
+        if is_dataclass(table) and key in keys_of(type(table)):
+            raise origin.error(f"{path}.{key}", None, f"write it under [{path}.settings]")
+    check_space(dimensions, method, path, origin)
 
 
 def _method(entry: Mapping[str, Any], settings: Mapping[str, Any], label: str) -> MethodConfig:

@@ -114,8 +114,8 @@ def _range(table: Mapping[str, Any], where: str, origin: Origin) -> Range:
     return Range(low, high, log)
 
 
-def check_space(space: Dimensions, kind: type, path: str, origin: Origin) -> None:
-    """Refuse a dimension that could draw a value which the dataclass ``kind`` does not take.
+def check_space(space: Dimensions, tree: Any, path: str, origin: Origin) -> None:
+    """Refuse a dimension that could draw a value which the table that ``tree`` was read from does not take.
 
     Conditions on single values are bounds, so that what lies between two that hold holds as well.
 
@@ -126,7 +126,7 @@ def check_space(space: Dimensions, kind: type, path: str, origin: Origin) -> Non
     """
     for key, dimension in space.items():
         for value in dimension.ends:
-            read_setting(kind, key, value, path, origin)
+            read_setting(tree, key, value, path, origin)
 
 
 def grid(space: Dimensions) -> Iterator[dict[str, Any]]:

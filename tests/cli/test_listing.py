@@ -4,8 +4,9 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from fedunlearn import plugins
 from fedunlearn.cli.listing import catalogue, plain
-from fedunlearn.config import DataConfig, MethodConfig, ModelConfig
+from fedunlearn.config import DataConfig, ModelConfig
 from fedunlearn.config.augmentation import STEPS
 from fedunlearn.evaluation.catalogue import MEASURES
 
@@ -21,7 +22,7 @@ EXPECTED = {
         *(f"partition {name}" for name in named(DataConfig, "partition")),
         *(f"augmentation {name}" for name in STEPS),
     },
-    "strategies": named(MethodConfig, "name") | {"retrain"},
+    "strategies": set(plugins.names("strategies")),
     "metrics": set(MEASURES),
 }
 

@@ -10,7 +10,7 @@ from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.ray import RayGrid
 from fedunlearn.requests import Ledger
 from fedunlearn.server.settings import Settings
-from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF, PUFSettings
 from tests.clients import sites
 from tests.federation.contributions import bits
 from tests.federation.ray_sessions import own_ray
@@ -27,10 +27,10 @@ def ran(grid, mode):
     ledger.submit("branch", request_id="r1", clients=(1,), at_round=1)
     strategy = PUF(
         Settings(sites.NUM_CLIENTS, PLACE.experiment.train, 1),
+        PUFSettings(mode=mode),
         branch="branch",
         ledger=ledger,
         observe=lambda report: losses.update({report.round: dict(report.losses)}),
-        mode=mode,
     )
 
     def keep(round, arrays):

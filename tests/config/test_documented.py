@@ -8,7 +8,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from fedunlearn import config
+from fedunlearn import config, plugins
+from fedunlearn.config.components import keys_of, settings_fields
 
 PAGE = (Path(__file__).parents[2] / "docs" / "experiment-file.md").read_text()
 SECTIONS: dict[str, type] = {
@@ -54,9 +55,20 @@ def documented() -> dict[str, dict[str, str]]:
     return found
 
 
+def tables(section: str) -> list[Any]:
+    """Return the dataclasses whose keys stand in a section: its own, and the settings of what it can name."""
+    own: Any = SECTIONS[section]
+    beside = {
+        plugins.settings_type(of.kind, name): None
+        for of in settings_fields(own).values()
+        for name in plugins.KINDS[of.kind].built_in
+    }
+    return [own, *beside]
+
+
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_key_of_a_section(section: str) -> None:
-    assert set(documented()[section]) == {key(f) for f in fields(SECTIONS[section])}
+    assert set(documented()[section]) == {name for table in tables(section) for name in keys_of(table)}
 
 
 def test_every_key_of_the_top_level_and_every_section() -> None:
@@ -65,25 +77,33 @@ def test_every_key_of_the_top_level_and_every_section() -> None:
     assert set(page) == {"", *SECTIONS, "smoke"}
 
 
-@pytest.mark.parametrize("section", sorted(set(SECTIONS) - {"method"}))
+@pytest.mark.parametrize("section", SECTIONS)
 def test_every_default(section: str) -> None:
-    for field in fields(SECTIONS[section]):
-        shown = documented()[section][key(field)].strip("`")
-        # What is not given may still have a value: EngineConfig.given_workers is None, but workers is 1.
-        name = field.name.removeprefix("given_")
-        value = field.default if name == field.name else getattr(SECTIONS[section](), name)
-        if field.default is MISSING:
-            assert shown == "required", key(field)
-        elif value is None or is_dataclass(value):
-            assert shown == "", key(field)
-        else:
-            plain = (
-                {True: "true", False: "false"}.get(value, str(value))
-                if isinstance(value, bool)
-                else str(value)
-            )
-            plain = str(list(value)) if isinstance(value, tuple) else plain
-            assert shown.strip('"') == plain, key(field)
+    own, *components = tables(section)
+    for table in (own, *components):
+        for name, field in keys_of(table).items():
+            if (section, name) in OF_ANOTHER:
+                continue
+            shown = documented()[section][name].strip("`")
+            # What is not given may still have a value: EngineConfig.given_workers is None, but workers is 1.
+            attribute = field.name.removeprefix("given_")
+            value = field.default if attribute == field.name else getattr(table(), attribute)
+            if field.default is MISSING:
+                assert shown == ("required" if table is own else ""), name
+            elif value is None or is_dataclass(value):
+                assert shown == "", name
+            else:
+                plain = (
+                    {True: "true", False: "false"}.get(value, str(value))
+                    if isinstance(value, bool)
+                    else str(value)
+                )
+                plain = str(list(value)) if isinstance(value, tuple) else plain
+                assert shown.strip('"') == plain, name
+
+
+OF_ANOTHER = {("method", "scale"), ("method", "label")}
+"""Keys whose default depends on another key."""
 
 
 def choices(annotation: Any) -> list[str]:
@@ -97,7 +117,14 @@ def choices(annotation: Any) -> list[str]:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_choice(section: str) -> None:
-    hints = get_type_hints(SECTIONS[section], include_extras=False)
-    for field in fields(SECTIONS[section]):
-        for choice in choices(hints[field.name]):
-            assert f'"{choice}"' in PAGE, f"{section}.{key(field)} may be {choice}"
+    for table in tables(section):
+        hints = get_type_hints(table, include_extras=False)
+        for name, field in keys_of(table).items():
+            for choice in choices(hints[field.name]):
+                assert f'"{choice}"' in PAGE, f"{section}.{name} may be {choice}"
+
+
+@pytest.mark.parametrize("kind", ["strategies", "models", "data", "partitions", "augmentations"])
+def test_everything_that_can_be_named(kind: str) -> None:
+    for name in plugins.KINDS[kind].built_in:
+        assert f'"{name}"' in PAGE or name == "retrain", f"{kind}: {name}"

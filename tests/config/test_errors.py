@@ -94,7 +94,7 @@ BROKEN = [
     (
         "[recover]",
         "[method.extra]\n[recover]",
-        "method[2].extra (x.toml): unknown key; method[2] takes name, mode, scale, routine, settings, label",
+        "method[2].extra (x.toml): unknown key; method[2] takes name, label",
     ),
     (
         '[[method]]\nname = "puf"\nscale = 2\n[[method]]\nname = "natural"',
@@ -253,12 +253,12 @@ BROKEN = [
     (
         'name = "natural"',
         'name = "natural"\nscale = 2.0',
-        'method[2].scale = 2.0 (x.toml): must be left out; "natural" has no scale',
+        'method[2].scale = 2.0 (x.toml): belongs to name = "puf"; leave it out',
     ),
     (
         'name = "natural"',
         'name = "natural"\nmode = "special"',
-        'method[2].mode = "special" (x.toml): must be left out; "natural" has no mode',
+        'method[2].mode = "special" (x.toml): belongs to name = "puf"; leave it out',
     ),
     (
         'name = "natural"',
@@ -609,12 +609,12 @@ samples = 0.5
         (
             'name = "natural"',
             'name = "natural", routine = "salun"',
-            'method[1].routine = "salun" (x.toml): must be left out; "natural" has no routine',
+            'method[1].routine = "salun" (x.toml): belongs to name = "local-routine"; leave it out',
         ),
         (
             'name = "natural"',
             'name = "local-routine"',
-            'method[1].routine (x.toml): is required by name = "local-routine", such as routine = "salun"',
+            'method[1].routine (x.toml): is required by name = "local-routine"',
         ),
     ],
 )

@@ -43,8 +43,9 @@ def _oracle(experiment: Experiment, forget: list[int], exclude: list[int], round
         recovery_rounds=max(0, rounds - train.rounds),
         forget=forget,
         exclude=exclude,
-        mode=method.mode,
-        scale=method.scale,
+        mode=method.settings.mode,
+        scale=method.settings.scale,
+        retain_rate=method.settings.retain_rate,
         lr=train.lr,
         lr_decay=train.lr_decay,
         weight_decay=train.weight_decay,
@@ -75,10 +76,17 @@ DIGITS = (
     [
         (),
         ("method[1].mode=regular", "method[1].scale=20"),
+        ("method[1].mode=regular", "method[1].scale=3", "method[1].retain-rate=0.25"),
         ("method[1].mode=regular", "method[1].scale=3", "federation.participation=0.5"),
         ("train.momentum=0.9", "train.lr=0.02", "train.local-epochs=2"),
     ],
-    ids=["special", "regular", "regular, half of the clients per round", "momentum, two epochs"],
+    ids=[
+        "special",
+        "regular",
+        "regular, others at a quarter",
+        "regular, half of the clients",
+        "momentum, two epochs",
+    ],
 )
 def test_float64_whole_run(settings: tuple[str, ...], tmp_path: Path) -> None:
     """Original, unlearning, recovery and retraining, every kept round, for one client and for two at once."""

@@ -20,7 +20,7 @@ from fedunlearn.server.recovery import RecoveryRule
 from fedunlearn.server.rounds import RoundReport
 from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.puf import PUF
-from tests.server.tiny import NUM_CLIENTS, Clients, initial_state, settings, training
+from tests.server.tiny import NUM_CLIENTS, Clients, initial_state, own_settings, settings, training
 
 EXPERIMENT = f"""
 name = "living"
@@ -185,6 +185,7 @@ class Living:
                 participation=self.participation,
                 aggregation=self.aggregation,
             ),
+            own_settings(kind, options),
             branch=LIVE_BRANCH,
             ledger=self.ledger,
             checkpoints=self.checkpoints,

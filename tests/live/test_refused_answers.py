@@ -184,7 +184,7 @@ def test_a_client_that_trains_instead_of_running_the_routine_is_not_forgotten():
 def test_nor_one_that_runs_it_with_other_settings():
     def milder(content):
         chosen = Chosen.loads(content[WORK][RAN])
-        other = Chosen(chosen.method, replace(chosen.settings, epochs=chosen.settings.epochs + 1))
+        other = Chosen(chosen.name, replace(chosen.settings, epochs=chosen.settings.epochs + 1))
         saying(ran=other.dumps())(content)
 
     made = Federation(clients=rewriting(milder, kind=FORGET), settings=TOLERANT)

@@ -8,7 +8,7 @@ from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.parts import Part, Parts
 from fedunlearn.requests import LIVE_BRANCH, Ledger, LedgerError
 from fedunlearn.server.recovery import RecoveryRule
-from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF, PUFSettings
 from fedunlearn.strategies.retrain import Retrain
 from tests.live.living import Living
 from tests.server.tiny import NUM_CLIENTS, Federation, settings
@@ -32,9 +32,13 @@ from tests.server.tiny import NUM_CLIENTS, Federation, settings
         (lambda: settings(quorum=1.5), "quorum = 1.5: must be between 0 and 1"),
         (lambda: settings(quorum=-0.1), "quorum = -0.1: must be between 0 and 1"),
         (lambda: settings(max_attempts=0), "max_attempts = 0: must be at least 1"),
-        (lambda: PUF(settings(), mode="Special"), "mode = 'Special': must be one of 'regular', 'special'"),
-        (lambda: PUF(settings(), scale=-2.0), "scale = -2.0: must be a number >= 0"),
-        (lambda: PUF(settings(), scale=math.nan), "scale = nan: must be a number >= 0"),
+        (
+            lambda: PUFSettings(mode="Special"),
+            'mode = "Special" (PUFSettings): must be one of "regular", "special"; did you mean "special"?',
+        ),
+        (lambda: PUFSettings(scale=-2.0), "scale = -2.0 (PUFSettings): must be >= 0"),
+        (lambda: PUFSettings(scale=math.nan), "scale = nan (PUFSettings): must be a finite number"),
+        (lambda: PUFSettings(retain_rate=-1.0), "retain_rate = -1.0 (PUFSettings): must be >= 0"),
         (
             lambda: Retrain(settings(), excluded=[NUM_CLIENTS + 1]),
             "excluded: there is no client 7; clients are numbered 0 to 5",
@@ -52,7 +56,7 @@ def test_settings_that_mean_nothing(make, why):
 def test_the_borders_are_allowed():
     RecoveryRule(epsilon=0, max_rounds=1)
     settings(num_clients=1, participation=1, quorum=0, max_attempts=1)
-    PUF(settings(), scale=0)
+    PUF(settings(), PUFSettings(scale=0, retain_rate=0))
     parts = Parts([Part(NUM_CLIENTS, 2, 0.5)])
     assert Retrain(settings(parts=parts), excluded=[0, NUM_CLIENTS]).excluded == {0, NUM_CLIENTS}
 

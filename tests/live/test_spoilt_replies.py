@@ -28,7 +28,7 @@ from fedunlearn.live.measurements import RequestMeasures
 from fedunlearn.live.notifications import Messenger
 from fedunlearn.requests import LIVE_BRANCH, OPEN
 from fedunlearn.server.recovery import RecoveryRule
-from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF, PUFSettings
 from tests.federation.superlink import SuperLink
 from tests.live.living import Living
 from tests.live.spoiling import Spoiler
@@ -120,12 +120,12 @@ def serve(folder, seed):
             stop_when_recovered=True,
             quorum=0.0,
         ),
+        PUFSettings(scale=SCALE),
         branch=LIVE_BRANCH,
         ledger=federation.ledger,
         checkpoints=federation.checkpoints,
         observe=lambda report: (federation.reports.append(report), federation.on_report(report)),
         conduct=conduct,
-        scale=SCALE,
     )
     grid = SuperLinkGrid(link, clock=clock, pause=clock.pause)
     federation.strategy.start(grid, pack(initial_state()), num_rounds=60, timeout=30, evaluate_fn=evaluation)

@@ -10,7 +10,9 @@ PUF (Mora, Mazzocca, Montanari, Bellavista, arXiv 2504.05822): the clients to fo
 always, and the server subtracts their pseudo-gradients Δ_u = w_u − w, once, in the round after the request:
 
     special, U alone:        w ← w − scale · Σ_U (n_u / N_U) Δ_u                              N_U = Σ_U n_u
-    regular, retained too:   w ← w + Σ_S (n_k / N) Δ_k − scale · Σ_U (n_u / N) Δ_u    N = Σ_S n_k + Σ_U n_u
+    regular, retained too:   w ← w + r · Σ_S (n_k / N) Δ_k − scale · Σ_U (n_u / N) Δ_u    N = Σ_S n_k + Σ_U n_u
+
+with the paper's second factor r = ``retain_rate``, which its code does not have.
 
 A model retrained without U is the same run with ``forget=[]`` and ``exclude=U``. Only for models without
 buffers (GroupNorm, not BatchNorm) and without randomness of their own (no dropout): a flat vector of the
@@ -126,6 +128,7 @@ def run(
     batch_size: int,
     local_epochs: int,
     participation: float = 1.0,
+    retain_rate: float = 1.0,
     exclude: Collection[int] = (),
 ) -> list[Tensor]:
     """Return the flat weights w_0 (initial), w_1, …, w_{rounds + recovery_rounds}.
@@ -171,7 +174,8 @@ def run(
         kept, kept_n = block_sum(w, {k: local_training(w, t, k) for k in retained})
         gone, gone_n = block_sum(w, {u: local_training(w, t, u) for u in unlearning})
         # FedAvg when nobody is unlearned, Special when nobody is retained, Regular otherwise.
-        trajectory.append(w + (kept - scale * gone) / (kept_n + gone_n))
+        rate = retain_rate if unlearning else 1.0
+        trajectory.append(w + (rate * kept - scale * gone) / (kept_n + gone_n))
     return trajectory
 
 

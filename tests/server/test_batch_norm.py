@@ -10,7 +10,7 @@ from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
 from fedunlearn.server.settings import Settings
-from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF, PUFSettings
 from fedunlearn.training import learning_rate
 from tests.clients import sites
 from tests.federation.contributions import bits
@@ -31,9 +31,9 @@ def federation(clients=(1,), *, participation=1.0, rounds=RECOVERS, **options):
     ledger.submit("branch", request_id="r1", clients=tuple(clients), at_round=UNLEARNS - 1)
     strategy = PUF(
         Settings(sites.NUM_CLIENTS, TRAIN, SEED, participation=participation),
+        PUFSettings(**options),
         branch="branch",
         ledger=ledger,
-        **options,
     )
 
     def keep(round, arrays):

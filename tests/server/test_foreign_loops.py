@@ -52,7 +52,7 @@ def refused(start, ledger, clients):
 @pytest.mark.parametrize(("kind", "options"), METHODS)
 def test_flower_s_loop_is_refused(kind, options):
     ledger, clients = asked()
-    strategy = kind(settings(), ledger=ledger, **options)
+    strategy = kind(settings(), kind.settings_type(**options), ledger=ledger)
     refused(lambda *args, **kw: Strategy.start(strategy, *args, **kw), ledger, clients)
 
 

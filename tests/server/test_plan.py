@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedunlearn.randomness import numpy_generator
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.strategies.natural import Natural
-from fedunlearn.strategies.puf import PUF
+from fedunlearn.strategies.puf import PUF, PUFSettings
 from fedunlearn.strategies.retrain import Retrain
 from tests.server.tiny import settings
 
@@ -82,7 +82,7 @@ def test_every_client_gets_its_turn():
 
 @given(situations())
 def test_special_is_a_round_of_the_forgotten_alone(situation):
-    plan = PUF(settings(), mode="special").plan(situation)
+    plan = PUF(settings(), PUFSettings(mode="special")).plan(situation)
     if situation.to_forget:
         assert (plan.train, plan.forget) == ((), situation.to_forget)
     else:
@@ -91,7 +91,7 @@ def test_special_is_a_round_of_the_forgotten_alone(situation):
 
 @given(situations())
 def test_regular_gives_the_forgotten_their_slots_and_samples_the_rest(situation):
-    plan = PUF(settings(), mode="regular").plan(situation)
+    plan = PUF(settings(), PUFSettings(mode="regular")).plan(situation)
     assert plan.forget == situation.to_forget
     free = 20 - len(situation.gone | situation.absent)
     assert len(plan.train) == min(free, max(situation.slots - len(situation.to_forget), 0))
@@ -101,7 +101,7 @@ def test_regular_gives_the_forgotten_their_slots_and_samples_the_rest(situation)
 @pytest.mark.parametrize(("slots", "retained"), [(1, 0), (3, 0), (4, 1), (6, 3), (20, 17)])
 def test_regular_with_three_to_forget(slots, retained):
     situation = Situation(5, 20, slots, frozenset({1, 2, 3}), (1, 2, 3), 0)
-    plan = PUF(settings(), mode="regular").plan(situation)
+    plan = PUF(settings(), PUFSettings(mode="regular")).plan(situation)
     assert (len(plan.train), plan.forget) == (retained, (1, 2, 3))
 
 
@@ -128,7 +128,7 @@ def test_retraining_without_exclusions_is_the_original_federation():
 
 @given(situations(), st.lists(st.text(max_size=3), max_size=3))
 def test_a_plan_survives_json(situation, requests):
-    plan = replace(PUF(settings(), mode="regular").plan(situation), requests=tuple(requests))
+    plan = replace(PUF(settings(), PUFSettings(mode="regular")).plan(situation), requests=tuple(requests))
     assert RoundPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 
 

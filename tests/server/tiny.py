@@ -1,7 +1,7 @@
 """A federation of a handful of numbers: clients that answer by formula, and a record of what they were asked."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -168,6 +168,7 @@ class Federation:
         self.states.setdefault(first, self.start)
         self.strategy = kind(
             self.settings,
+            own_settings(kind, options),
             branch=self.branch,
             ledger=self.ledger,
             checkpoints=self.checkpoints,
@@ -195,6 +196,12 @@ class Federation:
     def life(self, request: str) -> list[tuple[str, int | None]]:
         """Return the states a request has been through, with their rounds."""
         return [(e.to_state, e.round) for e in self.ledger.audit(self.branch) if e.request_id == request]
+
+
+def own_settings(kind: type[UnlearningStrategy], options: dict[str, Any]) -> Any:
+    """Take a strategy's own settings out of the keywords for its constructor."""
+    names = {f.name for f in fields(kind.settings_type)}
+    return kind.settings_type(**{name: options.pop(name) for name in [*options] if name in names})
 
 
 def averaged(w: Tensor, round: int, clients: Iterable[int]) -> Tensor:

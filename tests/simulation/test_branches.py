@@ -205,12 +205,12 @@ def test_every_further_retraining_has_a_seed_of_its_own(seed):
 
 CLIENTS = 6
 METHODS = [
-    MethodConfig(name="puf"),
-    MethodConfig(name="puf", mode="regular"),
-    MethodConfig(name="natural"),
-    MethodConfig(name="natural", given_label="floor-0"),
-    MethodConfig(name="natural", given_label="floor-0-s1-2"),
-    MethodConfig(name="puf", given_label="original-s1"),
+    MethodConfig.of(name="puf"),
+    MethodConfig.of(name="puf", mode="regular"),
+    MethodConfig.of(name="natural"),
+    MethodConfig.of(name="natural", given_label="floor-0"),
+    MethodConfig.of(name="natural", given_label="floor-0-s1-2"),
+    MethodConfig.of(name="puf", given_label="original-s1"),
 ]
 
 

@@ -198,7 +198,7 @@ def test_where_it_forks_when_it_is_asked_and_what_is_kept_are_in_the_key():
         {"forget": (2,)},
         {"watched": (2,)},
         {"excluded": (2,)},
-        {"method": MethodConfig(name="puf", mode="regular", scale=2.0)},
+        {"method": MethodConfig.of(name="puf", mode="regular", scale=2.0)},
         {"training_seed": 9},
     ]
 

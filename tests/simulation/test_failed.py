@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedunlearn import unlearning
+from fedunlearn import plugins, unlearning
 from fedunlearn.cli.main import main
 from fedunlearn.report.page import write_report
 from fedunlearn.report.scores import Scores
@@ -26,7 +26,7 @@ def breaks(monkeypatch):
 
     def set_to(function):
         sound = unlearning.method("gradient-ascent")
-        monkeypatch.setitem(unlearning.methods(), "gradient-ascent", replace(sound, unlearn=function))
+        monkeypatch.setitem(plugins.LOADED, ("routines", "gradient-ascent"), replace(sound, unlearn=function))
 
     # As one of fedunlearn's own, by its module: its source is in the key by its file, which is as it was.
     def boom(model, forget, retain, **_):

@@ -113,7 +113,7 @@ def outcome(experiment):
     client = routine_on(experiment, data)
     start = workspace.new_model(experiment, data, seed)
     vector, buffers = start.vector.clone(), start.buffers()
-    chosen, earlier = Chosen.of(method.routine, method.settings), set()
+    chosen, earlier = Chosen.by(method), set()
     for moment in moments(experiment, seed):
         numbers = tuple(sorted({k for request in moment.requests for k in request.clients}))
         without = data.parts.without((), numbers, (), () if experiment.branching else earlier)

@@ -4,10 +4,11 @@ import importlib
 import json
 import shutil
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
-from fedunlearn import unlearning
+from fedunlearn import plugins, unlearning
 from fedunlearn.simulation import source_hash as module
 from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.runner import read_scorecard, simulate
@@ -39,18 +40,14 @@ STEPS = "FACTOR = 1.0\n"
 TEXT = TINY + ROUTINE + ROUTINE.replace('"random-label"', '"shrink"').replace("settings = {epochs = 1}\n", "")
 
 
-class Point:
-    name, value = "shrink", "theirs.shrink:METHOD"
-
-    def load(self):
-        return importlib.import_module("theirs.shrink").METHOD
+POINT = EntryPoint("shrink", "theirs.shrink:METHOD", "fedunlearn.routines")
 
 
 def forget_modules():
     """What a new process begins with."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "theirs"]:
         del sys.modules[name]
-    unlearning.discover.cache_clear()
+    plugins.LOADED.pop(("routines", "shrink"), None)
     module._hash.cache_clear()
 
 
@@ -63,7 +60,7 @@ def theirs(tmp_path, monkeypatch):
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(str(folder.parent))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr(unlearning, "entry_points", lambda group: [Point()])
+    monkeypatch.setattr(plugins, "_points", lambda kind: {"shrink": (POINT,)} if kind == "routines" else {})
     forget_modules()
     yield folder
     monkeypatch.undo()
@@ -104,7 +101,7 @@ def test_the_same_source_elsewhere_has_the_same_key(theirs, tmp_path, monkeypatc
 def test_one_of_ours_has_nothing_of_it_in_its_key(theirs, monkeypatch):
     assert {module.foreign_source(name) for name in unlearning.methods() if name != "shrink"} == {None}
     with_others = keys(tiny(text=TEXT))
-    monkeypatch.setattr(unlearning, "entry_points", lambda group: [])
+    monkeypatch.setattr(plugins, "_points", lambda kind: {})
     forget_modules()
     alone = keys(tiny(text=TINY + ROUTINE))
     assert alone == {name: key for name, key in with_others.items() if name in alone}
@@ -129,7 +126,7 @@ def test_what_is_computed_anew_has_the_new_numbers_and_what_is_not_is_cached(the
 
 
 def test_what_has_no_source_to_be_found_is_never_cached(theirs, tmp_path):
-    unlearning.discover()
+    unlearning.methods()
     (theirs / "shrink.py").unlink()
     first, second = keys(tiny(text=TEXT)), keys(tiny(text=TEXT))
     assert {name for name in first if first[name] != second[name]} == {"shrink-0-s1"}

@@ -21,8 +21,8 @@ SCALES = st.floats(0, 120)
 MODES = st.sampled_from(["special", "regular"])
 
 
-def step(w, retained, forgetting, mode, scale):
-    return puf_step(w, BlockSum.of(retained), forgetting, mode=mode, scale=scale)
+def step(w, retained, forgetting, mode, scale, retain_rate=1.0):
+    return puf_step(w, BlockSum.of(retained), forgetting, mode=mode, scale=scale, retain_rate=retain_rate)
 
 
 def close(a, b, *, beside=1.0):
@@ -36,12 +36,37 @@ def test_special_is_the_paper_s_formula_whoever_is_retained(w, retained, forgett
     assert close(step(w, retained, forgetting, "special", scale), expected, beside=1e3 * scale)
 
 
-@given(vectors(DOUBLE), contributions(DOUBLE), contributions(DOUBLE, least=1), SCALES)
-def test_regular_is_the_paper_s_formula(w, retained, forgetting, scale):
+RATES = st.sampled_from([1.0, 0.0]) | st.floats(0, 10)
+
+
+@given(vectors(DOUBLE), contributions(DOUBLE), contributions(DOUBLE, least=1), SCALES, RATES)
+def test_regular_is_the_paper_s_formula(w, retained, forgetting, scale, rate):
     # The same client may be in both: retained with one part of its data, forgotten with another.
     total = num_examples(retained) + num_examples(forgetting)
-    expected = w + (exact_sum(retained) - scale * exact_sum(forgetting)) / total
-    assert close(step(w, retained, forgetting, "regular", scale), expected, beside=1e3 * (1 + scale))
+    expected = w + (rate * exact_sum(retained) - scale * exact_sum(forgetting)) / total
+    found = step(w, retained, forgetting, "regular", scale, rate)
+    assert close(found, expected, beside=1e3 * (1 + rate + scale))
+
+
+@given(vectors(), contributions(), contributions(least=1), MODES, SCALES)
+def test_a_retain_rate_of_one_is_none_to_the_last_bit(w, retained, forgetting, mode, scale):
+    before = puf_step(w, BlockSum.of(retained), forgetting, mode=mode, scale=scale)
+    assert bits(step(w, retained, forgetting, mode, scale, 1.0)) == bits(before)
+
+
+@given(vectors(DOUBLE), contributions(DOUBLE), contributions(DOUBLE, least=1), st.floats(0, 10))
+def test_regular_without_the_retained_sum_is_special_of_the_same_coefficient(w, retained, forgetting, scale):
+    forgotten = num_examples(forgetting)
+    factor = scale * (forgotten + num_examples(retained)) / forgotten
+    special = step(w, [], forgetting, "special", scale)
+    assert close(step(w, retained, forgetting, "regular", factor, 0.0), special, beside=1e3 * (1 + scale))
+
+
+@given(vectors(DOUBLE), contributions(DOUBLE), contributions(DOUBLE, least=1), SCALES, RATES)
+def test_special_knows_no_retain_rate(w, retained, forgetting, scale, rate):
+    assert bits(step(w, retained, forgetting, "special", scale, rate)) == bits(
+        step(w, [], forgetting, "special", scale)
+    )
 
 
 @given(vectors(), contributions(least=1))

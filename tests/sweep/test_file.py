@@ -11,6 +11,7 @@ from fedunlearn.config.toml_tree import plain
 from fedunlearn.errors import ConfigError
 from fedunlearn.sweep.file import load
 from fedunlearn.sweep.search import checked
+from fedunlearn.unlearning.fine_tune import FineTune
 from tests.sweep.small import EXPERIMENT, SWEEP, write
 
 
@@ -20,10 +21,10 @@ def test_the_trials_are_the_experiments_methods_on_other_seeds(tmp_path):
     experiment = sweep.experiment_of("fine-tune")
     assert experiment.seeds == (7, 8) and experiment.measures.unseen == "validation"
     own, *tried = experiment.methods
-    assert own.label == "fine-tune-0" and own.settings == {} and own.routine == "fine-tune"
+    assert own.label == "fine-tune-0" and own.settings.settings == FineTune() and own.routine == "fine-tune"
     assert [method.label for method in tried] == ["fine-tune-1", "fine-tune-2", "fine-tune-3"]
-    assert [method.settings for method in tried] == [
-        {key.removeprefix("settings."): value for key, value in trial.settings.items()}
+    assert [method.settings.settings for method in tried] == [
+        FineTune(**{key.removeprefix("settings."): value for key, value in trial.settings.items()})
         for trial in sweep.trials("fine-tune")[1:]
     ]
     # All else is as it was.
@@ -32,7 +33,7 @@ def test_the_trials_are_the_experiments_methods_on_other_seeds(tmp_path):
     assert {k: v for k, v in after.items() if k not in left} == {
         k: v for k, v in before.items() if k not in left
     }
-    scales = [method.scale for method in sweep.experiment_of("puf-special-2").methods]
+    scales = [method.settings.scale for method in sweep.experiment_of("puf-special-2").methods]
     assert scales[0] == 2.0 and len(set(scales)) == 4
 
 
@@ -43,7 +44,7 @@ def test_the_tuned_experiment_has_both_and_its_own_seeds(tmp_path):
     assert config.loads(config.to_toml(tuned)) == tuned
     labels = [method.label for method in tuned.methods]
     assert labels == ["puf-special-2", "puf-special-2-tuned", "fine-tune", "fine-tune-tuned", "natural"]
-    assert tuned.methods[1].scale == best["puf-special-2"].settings["scale"]
+    assert tuned.methods[1].settings.scale == best["puf-special-2"].settings["scale"]
     assert tuned.methods[0::2] == sweep.experiment.methods
     assert tuned.seeds == (1,) and tuned.measures.unseen == "test" and tuned.target == sweep.experiment.target
 

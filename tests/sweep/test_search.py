@@ -82,7 +82,9 @@ def test_it_writes_what_was_chosen(done):
         method = by_label[f"{entry['label']}-tuned"]
         for key, value in settings.items():
             assert value == (
-                method.scale if key == "scale" else method.settings[key.removeprefix("settings.")]
+                method.settings.scale
+                if key == "scale"
+                else getattr(method.settings.settings, key.removeprefix("settings.").replace("-", "_"))
             )
     page = (path / "report.html").read_text()
     assert page.count('data-mark="trial ') == 8

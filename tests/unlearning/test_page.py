@@ -6,7 +6,7 @@ import tomllib
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from fedunlearn import unlearning
+from fedunlearn import plugins
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.simulation.source_hash import foreign_source
 from fedunlearn.unlearning import methods
@@ -42,15 +42,14 @@ def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):
         re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)[1] for language in ("python", "toml")
     )
     told = tomllib.loads(project)
-    ((name, value),) = told["project"]["entry-points"][unlearning.GROUP].items()
+    ((name, value),) = told["project"]["entry-points"]["fedunlearn.routines"].items()
     (module,) = told["tool"]["setuptools"]["py-modules"]
     assert f"`{module}.py`" in section
     assert f'`routine = "{name}"`' in section
     (tmp_path / f"{module}.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    point = EntryPoint(name, value, unlearning.GROUP)
-    monkeypatch.setattr(unlearning, "entry_points", lambda group: [point])
-    unlearning.discover.cache_clear()
+    point = EntryPoint(name, value, "fedunlearn.routines")
+    monkeypatch.setattr(plugins, "_points", lambda kind: {name: (point,)} if kind == "routines" else {})
     try:
         assert foreign_source(name)
         text = POOLED.replace("gradient-ascent", name).replace("settings = {lr = 1e30, batch-size = 8}\n", "")
@@ -58,6 +57,5 @@ def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):
         assert rows[0]["at"] == "unlearned"
         assert all(row["metrics"]["forget_accuracy"] is not None for row in rows)
     finally:
-        monkeypatch.undo()
-        unlearning.discover.cache_clear()
+        plugins.LOADED.pop(("routines", name))
         sys.modules.pop(module, None)

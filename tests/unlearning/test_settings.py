@@ -122,7 +122,7 @@ def test_settings_are_a_dataclass_as_any_other(name):
 @pytest.mark.parametrize("name", METHODS)
 def test_defaults_come_back_from_a_message_and_a_file(name):
     method = METHODS[name]
-    chosen = Chosen(method, method.settings())
+    chosen = Chosen(name, method.settings())
     assert Chosen.loads(chosen.dumps()) == chosen == Chosen.of(name, {})
     assert issubclass(method.settings, Settings) and method.settings.__dataclass_params__.frozen
     assert plain(method.settings()).keys() == {key_of(f) for f in dataclasses.fields(method.settings)}
