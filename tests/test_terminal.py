@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fedunlearn import terminal
 from fedunlearn.cli.main import main
+from fedunlearn.deployment.roster import Roster, token_hash
 from fedunlearn.report.tables import centralised_tables, comparison_table, scorecard_table
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, progress_for
@@ -54,7 +55,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run(*words: object) -> int:
         monkeypatch.setattr(sys, "argv", ["fedunlearn", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main()
         return int(ended.value.code or 0)
 
     return run
@@ -194,11 +195,12 @@ def test_what_the_encoding_lacks_is_replaced_and_bytes_of_a_name_stay(encoding, 
 
 TWICE = """
 import sys
-from fedunlearn import cli
+from pathlib import Path
+from fedunlearn.cli.main import main
 for words in (["run", "x.toml"], ["report", "--figure", "figure.svg"]):
-    sys.argv = ["fedunlearn", *words, *map(str, cli.Path("runs").glob("tiny-*"))]
+    sys.argv = ["fedunlearn", *words, *map(str, Path("runs").glob("tiny-*"))]
     try:
-        cli.main()
+        main()
     except SystemExit as ended:
         assert not ended.code
 """
@@ -232,6 +234,23 @@ def test_a_receipt_that_stdout_does_not_take_is_on_stderr(closed, at):
     assert f"request {request}: received\nhead " in done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert done.returncode == (0 if closed == "closed" else 1)
+
+
+@pytest.mark.parametrize("closed", ["full", "closed"])
+@pytest.mark.parametrize("words", ["add-client {} --number 9", "add-operator {} bob", "rotate {} client:3"])
+def test_a_token_that_stdout_does_not_take_is_on_stderr_and_opens(words, closed, at):
+    """The roster keeps its hash alone: were the token lost, nobody could ask."""
+    before = set(Roster.load(at.roster).entries)
+    command = shlex.join([sys.executable, "-m", "fedunlearn.cli", "roster"])
+    to = {"full": "> /dev/full", "closed": ">&-"}[closed]
+    whole = f"{command} {words.format(shlex.quote(str(at.roster)))} {to}"
+    done = subprocess.run(["bash", "-c", whole], capture_output=True, text=True)
+    token, note, *rest = done.stderr.splitlines()
+    ((_, entry),) = set(Roster.load(at.roster).entries) - before
+    assert entry.token_sha256 == token_hash(token)
+    assert note == "This token is shown once and kept nowhere; hand it over privately."
+    assert done.returncode == (0 if closed == "closed" else 1)
+    assert all(line.startswith("failed: ") for line in rest) and len(rest) == done.returncode
 
 
 def test_a_table_that_stdout_does_not_take_is_one_line(at):

@@ -19,6 +19,7 @@ from fedunlearn.certificates.retention import CERTIFICATES, CHECKPOINTS, Kept
 from fedunlearn.certificates.signing import CERTIFICATE, digest, verifies
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.plurals import counted
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.records import RequestRecord
 from fedunlearn.runs.checkpoints import Checkpoints, weights_hash
@@ -234,9 +235,8 @@ def _against_ledger(document: Mapping[str, Any], surroundings: Surroundings, nam
     for where in differing[:3]:
         yield Finding(False, f"{name}: its {where} is not what ledger and settings say")
     if len(differing) > 3:
-        yield Finding(
-            False, f"{name}: {len(differing) - 3} more of its facts are not what ledger and settings say"
-        )
+        more = counted(len(differing) - 3, "more of its facts is", "more of its facts are")
+        yield Finding(False, f"{name}: {more} not what ledger and settings say")
     if document["trail"]["problems"]:
         yield Finding(None, f"{name}: the trail was found damaged when it was written")
     if not differing:

@@ -11,6 +11,7 @@ from fedunlearn.certificates.issuer import signed_head_document
 from fedunlearn.certificates.keys import PublicKey
 from fedunlearn.certificates.seals import EXPERIMENT, Seal, file_digest
 from fedunlearn.certificates.signing import HEAD, SEAL, verifies
+from fedunlearn.plurals import counted
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.records import LIVE_BRANCH
 
@@ -43,7 +44,7 @@ def heads(book: Book, public_keys: Sequence[PublicKey], carried: Sequence[Public
         found.append((f"that of entry {signed.entry}", _signer(HEAD, document, signed, public_keys, carried)))
     last = book.signed[-1].entry
     beyond = max(book.hashes, default=0) - last
-    later = f"; {beyond} later entries are not signed" if beyond else ""
+    later = f"; {counted(beyond, 'later entry is', 'later entries are')} not signed" if beyond else ""
     yield from _signatures(name, found, public_keys, f"{len(found)}, the last of entry {last}{later}")
 
 

@@ -22,7 +22,7 @@ from fedunlearn.federation.answers import TALLY, Answers
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.live import guard
-from fedunlearn.live.evaluation import LiveEvaluation
+from fedunlearn.live.evaluation import LiveEvaluation, Respondents
 from fedunlearn.live.measurements import RequestMeasures
 from fedunlearn.live.nodes import NodeRoster, Nodes
 from fedunlearn.live.request_queue import LiveDocket
@@ -154,7 +154,7 @@ class LiveConduct(Conduct):
         """Find out who is there, and do what an earlier server may not have come to any more."""
         assert isinstance(docket, LiveDocket)
         self._evaluation.bind(
-            grid, lambda: self._retained(docket), lambda: self._assigned(docket), self._too_many
+            Respondents(grid, lambda: self._retained(docket), lambda: self._assigned(docket), self._too_many)
         )
         deadline = time.monotonic() + FIRST_ANSWERS_SECONDS
         self._who.refresh(grid)

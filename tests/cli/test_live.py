@@ -16,7 +16,7 @@ from flwr.common.logger import ConsoleHandler
 from typer.main import get_command
 
 from fedunlearn.cli import live
-from fedunlearn.cli.main import main
+from fedunlearn.cli.main import app, main
 from fedunlearn.door.serve import DoorServer
 from fedunlearn.requests import Intake, Ledger, Move
 from fedunlearn.requests.transitions import path
@@ -43,7 +43,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     def run(*words: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["fedunlearn", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            main.main()
+            main()
         captured = capsys.readouterr()
         return Said(int(ended.value.code or 0), captured.out, captured.err)
 
@@ -239,11 +239,17 @@ def test_help_texts_lose_nothing_to_markup(say: Callable[..., Said]) -> None:
         for sub, found in getattr(command, "commands", {}).items():
             yield from texts(found, f"{name} {sub}")
 
-    found = dict(texts(get_command(main.app), "fedunlearn"))
+    found = dict(texts(get_command(app), "fedunlearn"))
     assert len(found) > 60
     for name, text in found.items():
         assert set(re.findall(r"(?<!\\)\[([^\]]*)\]", text)) <= {"bold", "/bold", "/"}, name
     assert "A live federation ([requests]) takes" in " ".join(say("run", "--help").out.split())
+
+
+def test_help_calls_no_value_by_the_name_of_the_function_that_reads_it(say: Callable[..., Said]) -> None:
+    for words in (["run"], ["check"], ["sweep"], ["data", "export"], ["keys", "new"], ["roster", "init"]):
+        said = say(*words, "--help").out
+        assert re.search(r"(file|path) +(PATH|ROSTER) ", said) and "EXPANDED" not in said, words
 
 
 def test_logs_into_a_file_have_no_colours_and_no_token(say: Callable[..., Said], tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_server_without_the_clients_data_ends_in_the_same_weights(file, tmp_pa
     wanted = weights(run(file, folder=tmp_path / "one"))
     with grid(file) as nodes:
         monkeypatch.setattr(
-            deployed.resident, "data_of", lambda *_: pytest.fail("the server has no such data")
+            deployed.workspace, "data_of", lambda *_: pytest.fail("the server has no such data")
         )
         monkeypatch.setattr(
             "fedunlearn.clients.node_data.routine_at",

@@ -13,6 +13,7 @@ from fedunlearn.federation.grid import FIRST_CLIENT_NODE
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.federation.robust import Aggregation
+from fedunlearn.live.evaluation import Respondents
 from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -102,9 +103,9 @@ class Scripted:
     seen: dict[int, ModelState] = field(default_factory=dict)
     too_many: Any = None
 
-    def bind(self, grid: Grid, nodes: Any, assigned: Any = None, too_many: Any = None) -> None:
+    def bind(self, clients: Respondents) -> None:
         """Ask nobody."""
-        self.too_many = too_many
+        self.too_many = clients.too_many
 
     def __call__(self, round: int, arrays: Any) -> MetricRecord:
         self.seen[round] = unpack(arrays)

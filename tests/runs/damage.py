@@ -76,7 +76,7 @@ def say(words: Sequence[object]) -> Said:
     sys.argv = ["fedunlearn", *map(str, words)]
     try:
         with redirect_stdout(out), redirect_stderr(err):
-            main.main()
+            main()
     except SystemExit as ended:
         code = int(ended.code or 0)
     except BaseException as error:
