@@ -58,8 +58,8 @@ def folder():
 def test_a_user_without_name_or_home_runs_and_reports(where, folder):
     (folder / "x.toml").write_text(TINY, encoding="utf-8")
     code = (
-        "import sys; from fedunlearn import cli; sys.argv = ['fedunlearn', 'run', 'x.toml']; "
-        "import monai.losses, matplotlib.pyplot; cli.main()"
+        "import sys; from fedunlearn.cli.main import main; sys.argv = ['fedunlearn', 'run', 'x.toml']; "
+        "import monai.losses, matplotlib.pyplot; main()"
     )
     done = as_nobody(sys.executable, "-c", code, folder=folder, **where)
     assert (done.returncode, done.stderr) == (0, "")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fedunlearn.evaluation.catalogue import Unmeasurable
-from fedunlearn.evaluation.segmentation import SegmentationOutputs
+
+if TYPE_CHECKING:
+    from fedunlearn.evaluation.segmentation import SegmentationOutputs
 
 
 def mean_distance(split: SegmentationOutputs) -> float:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedunlearn.data import PARTITIONERS, registry
+from fedunlearn.data import PARTITIONERS, plugins
 from fedunlearn.data.partitioners import dirichlet, hand_out, iid, in_turn, pathological, shards
 from fedunlearn.errors import ConfigError
 from tests.oracles import partition_by_lists
@@ -20,7 +20,7 @@ class Settings:
 
 
 def deal(name, labels, num_clients, seed):
-    return registry.call(
+    return plugins.call(
         PARTITIONERS,
         name,
         key="data.partition",
