@@ -15,8 +15,8 @@ from benchmarks.hostile_clients import IDEAS, HostileTrainer, poisoned
 from fedunlearn import config, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import quality
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import collect
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.live.evaluation import evaluation_of
 from fedunlearn.live.service import serve_live
 from fedunlearn.models.state import ModelState

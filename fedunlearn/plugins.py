@@ -178,7 +178,7 @@ KINDS: dict[str, Kind] = {
             )
         },
     ),
-    "metrics": Kind("metric", {}),
+    "metrics": Kind("metric", {}, base="fedunlearn.evaluation.metric:Metric"),
 }
 """By the name of the kind, which is also its entry-point group's: ``fedunlearn.strategies`` and so on."""
 

@@ -47,7 +47,9 @@ def test_a_client_trains_and_is_measured_without_flower_and_ray() -> None:
     run(
         """
 from fedunlearn import config, workspace
+from fedunlearn.evaluation.evidence import Evidence
 from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.metrics import computed
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.randomness import torch_generator
 from fedunlearn.training import train_local
@@ -66,7 +68,9 @@ model = workspace.new_model(experiment, data, seed=1)
 before = model.vector.clone()
 train_local(model, *data.client(0), experiment.train, lr=0.1, generator=torch_generator(1, "batches", 1, 0))
 assert not before.equal(model.vector)
-found = measure(collect(model.module, data), forget=data.indices_of([0]), retain=data.all_but([0]), seed=1)
+outputs = collect(model.module, data)
+evidence = Evidence(outputs, forget=data.indices_of([0]), retain=data.all_but([0]), seed=1)
+found = measure(evidence, computed(data.task).values())
 assert 0 <= found["forget_accuracy"] <= 100
 """
     )

@@ -28,7 +28,6 @@ def plain(text: str) -> str:
 def _entries(what: Kind) -> Iterator[tuple[str, str]]:
     from fedunlearn import data, models, plugins
     from fedunlearn.data.augmentation import AUGMENTATIONS
-    from fedunlearn.evaluation.catalogue import MEASURES
 
     if what == "models":
         yield from plugins.describe(models.MODELS).items()
@@ -42,8 +41,12 @@ def _entries(what: Kind) -> Iterator[tuple[str, str]]:
             for name, text in plugins.describe(entries).items():
                 yield f"{kind} {name}", text
     elif what == "metrics":
-        for name, measure in MEASURES.items():
-            yield name, f"{measure.description} ({measure.unit}; {measure.better})"
+        from fedunlearn.evaluation.metrics import BUILT_IN, discover
+
+        for name, metric in {**BUILT_IN, **discover().metrics}.items():
+            yield name, f"{metric.description} ({metric.unit}; {metric.better_words})"
+        for name, why in discover().broken.items():
+            yield name, f"broken: {why}"
     elif what == "routines":
         from fedunlearn import unlearning
 

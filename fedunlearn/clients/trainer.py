@@ -14,9 +14,8 @@ from torch import Tensor
 from fedunlearn import workspace
 from fedunlearn.clients.routine_progress import RoutineProgress
 from fedunlearn.evaluation.accuracy import mean_loss, quality
-from fedunlearn.evaluation.catalogue import QUALITY
 from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld, tally_of
-from fedunlearn.evaluation.scored import Scored
+from fedunlearn.evaluation.scored import QUALITY, Scored
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE, Config
 from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.models.flat import FlatModel

@@ -169,6 +169,7 @@ class MeasuresConfig:
     mia_samples: Count = 10_000  # most members, and most non-members, that an attack is fitted on
     # What stands for data nobody has trained on: with "validation" the test split is never read, as in a sweep.
     unseen: Literal["test", "validation"] = "test"
+    metrics: tuple[str, ...] = ()  # of other packages, beside those of installed ones: "package.module:name"
     pictures: bool = True  # of masks: draw a test slice of every set before and after forgetting
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
-from fedunlearn.evaluation.scored import Floats, Integers, Scored
+from fedunlearn.evaluation.scored import Floats, Integers, Scored, Unmeasurable
 
 if TYPE_CHECKING:
     from fedunlearn.evaluation.outputs import SplitOutputs
@@ -24,7 +23,7 @@ def accuracy(split: SplitOutputs) -> float:
 
 
 def quality(split: Scored) -> float:
-    """Mean of what the task calls quality (``catalogue.QUALITY``), in percent (0 to 100).
+    """Mean of what the task calls quality (``scored.QUALITY``), in percent (0 to 100).
 
     Raises
     ------

@@ -12,7 +12,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedunlearn.evaluation.catalogue import DISTANCES, MEASURES
+from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.metrics import BUILT_IN
 
 Values = dict[str, float | None]
 
@@ -22,8 +23,6 @@ LEAST = 2.0
 """Percentage points, or mm, that an outlier must be from the nearest of the others: less changes no reading."""
 COMPARABLE = ("%", "mm")
 """Units in which that has a meaning."""
-SUMMARIES = ("average_gap",)
-"""Measures that are gaps by themselves: the retrained model's own is 0 by definition and no sample of anything."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +60,43 @@ class Floor:
     distances: dict[str, tuple[float | None, ...]]
 
 
-def gaps(metrics: Mapping[str, float | None], retrain: Mapping[str, float | None]) -> Values:
+def gaps(
+    metrics: Mapping[str, float | None],
+    retrain: Mapping[str, float | None],
+    declared: Mapping[str, Declaration] = BUILT_IN,
+) -> Values:
     """Return model − retrain for every name, signed; None where either was not measured.
 
-    A distance to retrain is its own gap: retrain's distance to itself is 0, measured or not.
+    A metric that compares with retrain is held against retrain's value by definition, measured or not: a distance is
+    its own gap.
     """
-    return {name: _difference(name, value, retrain) for name, value in metrics.items()}
+    return {
+        name: _difference(value, retrain.get(name), declared.get(name)) for name, value in metrics.items()
+    }
 
 
-def floor_of(retrain: Mapping[str, float | None], others: Sequence[Mapping[str, float | None]]) -> Floor:
+def floor_of(
+    retrain: Mapping[str, float | None],
+    others: Sequence[Mapping[str, float | None]],
+    declared: Mapping[str, Declaration] = BUILT_IN,
+) -> Floor:
     """Return the floor: |other retrain − retrain| for every name, of several the median.
 
     The others are measured like methods: their distances to retrain are those between retrainings.
     """
     names = dict.fromkeys(name for other in others for name in other)
-    each = [gaps(other, retrain) for other in others]
+    each = [gaps(other, retrain, declared) for other in others]
     distances = {name: tuple(_size(found.get(name)) for found in each) for name in names}
     return Floor({name: _median(values) for name, values in distances.items()}, distances)
 
 
-def outliers(retrainings: Mapping[str, Mapping[str, float | None]]) -> tuple[Outlier, ...]:
+def outliers(
+    retrainings: Mapping[str, Mapping[str, float | None]],
+    declared: Mapping[str, Declaration] = BUILT_IN,
+) -> tuple[Outlier, ...]:
     """Return the retrainings that are far from all others; of two nobody can say which one is.
+
+    Metrics that compare with retrain are left out: retrain's own value is no sample of anything.
 
     Parameters
     ----------
@@ -91,12 +106,8 @@ def outliers(retrainings: Mapping[str, Mapping[str, float | None]]) -> tuple[Out
     found = []
     names = dict.fromkeys(name for values in retrainings.values() for name in values)
     for name in names:
-        if (
-            name in DISTANCES
-            or name in SUMMARIES
-            or name not in MEASURES
-            or MEASURES[name].unit not in COMPARABLE
-        ):
+        metric = declared.get(name)
+        if metric is None or metric.retrained_value is not None or metric.unit not in COMPARABLE:
             continue
         known = {
             label: value for label, values in retrainings.items() if (value := values.get(name)) is not None
@@ -121,8 +132,9 @@ def _odd(values: Sequence[float]) -> int | None:
     return place if gap >= LEAST and gap > critical * (values[ranked[-1]] - values[ranked[0]]) else None
 
 
-def _difference(name: str, value: float | None, retrain: Mapping[str, float | None]) -> float | None:
-    reference = 0.0 if name in DISTANCES else retrain.get(name)
+def _difference(value: float | None, retrain: float | None, metric: Declaration | None) -> float | None:
+    by_definition = None if metric is None else metric.retrained_value
+    reference = retrain if by_definition is None else by_definition
     return None if value is None or reference is None else value - reference
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
 from fedunlearn.evaluation.measures import Measures
-from fedunlearn.evaluation.scored import Scored
+from fedunlearn.evaluation.scored import QUALITY, Scored, Unmeasurable
 
 BINS = 20
 """Equal bins of the probability of what is true: a confidence c falls into bin ⌊20 c⌋, and 1 into the last."""

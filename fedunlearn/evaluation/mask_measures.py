@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.scored import Unmeasurable
 
 if TYPE_CHECKING:
     from fedunlearn.evaluation.segmentation import SegmentationOutputs

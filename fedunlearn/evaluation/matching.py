@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.scored import Unmeasurable
 
 Integers = npt.NDArray[np.int64]
 

@@ -19,9 +19,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.matching import draw, draw_by_label, label_quotas, require_labels
-from fedunlearn.evaluation.scored import Floats, Integers, Scored
+from fedunlearn.evaluation.scored import Floats, Integers, Scored, Unmeasurable
 from fedunlearn.randomness import numpy_generator
 
 

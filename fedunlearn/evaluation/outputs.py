@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches
 from fedunlearn.evaluation.forward import evaluation_batch as evaluation_batch
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.evaluation.segmentation import SegmentationOutputs, segment
 
 SPLITS = ("train", "validation", "test")

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.scored import Unmeasurable
 
 Scores = npt.NDArray[np.float64]
 

@@ -90,7 +90,7 @@ class Row:
     round : int
         Round after which the model was measured.
     metrics, gap, floor : dict of str to float or None
-        By name in ``catalogue.MEASURES``; ``gap`` from ``gaps``, ``floor`` the median of ``floors``.
+        By names of metrics; ``gap`` from ``gaps``, ``floor`` the median of ``floors``.
     floors : dict of str to sequence of float or None
         By name the distance of every further retraining to the retrained model, from ``evaluation.floors``.
     outliers : tuple of Outlier

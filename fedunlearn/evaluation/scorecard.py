@@ -6,11 +6,12 @@ Pure data in, pure data out; nothing here needs torch. The file format is ``"sch
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from fedunlearn.evaluation.aggregates import aggregate
+from fedunlearn.evaluation.metric import Declaration
 from fedunlearn.evaluation.rows import Row
 
 SCHEMA = 2
@@ -18,14 +19,22 @@ DIGITS = 6
 
 
 def scorecard(
-    experiment: str, run: str, rows: Sequence[Row], *, task: str = "classification"
+    experiment: str,
+    run: str,
+    rows: Sequence[Row],
+    *,
+    task: str = "classification",
+    declared: Iterable[Declaration] = (),
 ) -> dict[str, Any]:
     """Return the whole scorecard: every row, and the aggregates over seeds and targets.
 
-    The key ``"task"`` is there where it is not classification.
+    The key ``"task"`` is there where it is not classification, ``"declared"`` where metrics of other packages are:
+    a reader need not have these packages.
     """
+    foreign = [metric.as_dict() for metric in declared]
     return {
         **({} if task == "classification" else {"task": task}),
+        **({"declared": foreign} if foreign else {}),
         "schema": SCHEMA,
         "experiment": experiment,
         "run": run,

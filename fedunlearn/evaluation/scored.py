@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, Self
 
 import numpy as np
@@ -9,6 +10,14 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+
+QUALITY: Mapping[str, str] = {"classification": "accuracy", "segmentation": "dice"}
+"""By task, what it calls the quality of a model, in percent: recovery is judged by it, it is measured as
+``forget_<quality>`` and the like, and logged round by round as ``<split>-<quality>``."""
+
+
+class Unmeasurable(ValueError):  # noqa: N818 - a finding about the data, not a defect
+    """The data at hand do not allow this measure; the message is the reason shown beside the null."""
 
 
 class Scored(Protocol):

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fedunlearn.evaluation import hausdorff
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches, evaluating
-from fedunlearn.evaluation.scored import Floats, Integers
+from fedunlearn.evaluation.scored import Floats, Integers, Unmeasurable
 from fedunlearn.training.losses import dice_cross_entropy
 
 _Columns = tuple[Integers, Integers, Integers, Floats, Floats, Floats, Floats | None]

@@ -23,10 +23,9 @@ from fedunlearn.data import FederatedData
 from fedunlearn.data.export import read_part
 from fedunlearn.errors import ConfigError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
-from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of, total
 from fedunlearn.evaluation.outputs import collect
-from fedunlearn.evaluation.scored import Scored
+from fedunlearn.evaluation.scored import QUALITY, Scored, Unmeasurable
 from fedunlearn.federation.answers import NUMBER
 from fedunlearn.federation.answers import told as told_with
 from fedunlearn.federation.payload import ModelState, pack, unpack

@@ -17,7 +17,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn.config import Experiment
-from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.answers import TALLY, Answers
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import BlockSum, Contribution

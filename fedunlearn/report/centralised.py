@@ -15,19 +15,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from fedunlearn.evaluation.metrics.attacks import mia_svc
+from fedunlearn.evaluation.metrics.gaps import average_gap, tug_of_war
+from fedunlearn.evaluation.metrics.quality import BY_TASK, TRIPLET, retain_test_accuracy
 from fedunlearn.html.markup import Markup, join, table, tag
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.words import NOTHING, magnitude, moment, number, spread
 
-TASK = "accuracy"
-"""What a task must call its quality for these terms to have a meaning."""
-TERMS = (
-    ("UA", "forget_accuracy", True),
-    ("RA", "retain_accuracy", False),
-    ("TA", "test_accuracy", False),
-    ("MIA-eff.", "mia_svc", True),
-)
-"""Heading, measure, and whether it is 100 minus the measure."""
+TASK = "classification"
+"""The task in which these terms have a meaning."""
+FORGET, RETAIN, TEST = (BY_TASK[TASK][on].name for on in TRIPLET)
+TERMS = (("UA", FORGET, True), ("RA", RETAIN, False), ("TA", TEST, False), ("MIA-eff.", mia_svc.name, True))
+"""Heading, metric, and whether it is 100 minus the metric."""
 HEADINGS = (*(heading for heading, _, _ in TERMS), "Avg. Gap", "ToW", "unlearning", "recovery", "share")
 LEGEND = (
     "UA = 100 − forget accuracy, RA, TA: retain and test accuracy (where whole classes are forgotten, of the other "
@@ -59,7 +58,7 @@ def lines(scores: Scores, *, spreads: bool = True) -> list[Line]:
     spreads
         Whether values stand with their standard deviation over seeds and requests; Average Gap always does.
     """
-    if scores.quality.word != TASK:
+    if scores.task != TASK:
         return []
     return [_line(scores, label, at, spreads) for label in scores.labels if (at := _moment(scores, label))]
 
@@ -81,7 +80,7 @@ def _line(scores: Scores, label: str, at: str, spreads: bool) -> Line:
     if label == "retrain":
         cells += ["", ""]
     else:
-        gap, tow = (scores.stat(label, at, "metrics", name) for name in ("average_gap", "tug_of_war"))
+        gap, tow = (scores.stat(label, at, "metrics", name) for name in (average_gap.name, tug_of_war.name))
         cells.append(spread(number(gap.mean), number(gap.std)))
         cells.append(spread(number(tow.mean, 3), number(tow.std, 3) if spreads else NOTHING))
     again = label == "original" and not scores.rows_at(label, at)
@@ -91,9 +90,9 @@ def _line(scores: Scores, label: str, at: str, spreads: bool) -> Line:
 
 def _judged(scores: Scores, label: str, at: str, metric: str) -> str:
     """Return what Average Gap takes in a metric's place: the remaining classes' test rows, if these alone."""
-    remaining = scores.stat(label, at, "metrics", "retain_test_accuracy")
-    all_of_them = remaining.n and remaining.n == scores.stat(label, at, "metrics", "test_accuracy").n
-    return "retain_test_accuracy" if metric == "test_accuracy" and all_of_them else metric
+    remaining = scores.stat(label, at, "metrics", retain_test_accuracy.name)
+    all_of_them = remaining.n and remaining.n == scores.stat(label, at, "metrics", TEST).n
+    return retain_test_accuracy.name if metric == TEST and all_of_them else metric
 
 
 def _value(scores: Scores, label: str, at: str, metric: str, flipped: bool, spreads: bool) -> str:
@@ -201,7 +200,7 @@ def _average_gap(scores: Scores, method: str, kind: str = "metrics") -> str:
     at = scores.judged_at(method) if method in scores.methods else None
     if at is None:
         return NOTHING
-    stat = scores.stat(method, at, kind, "average_gap")
+    stat = scores.stat(method, at, kind, average_gap.name)
     counted = f" (n {stat.n})" if stat.n else ""
     return spread(number(stat.mean, 2), number(stat.std, 2)) + counted
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.evaluation.metric import Declaration
 from fedunlearn.html.markup import Markup, join, null, table, tag
 from fedunlearn.plurals import counted
 from fedunlearn.report import centralised
@@ -18,7 +19,6 @@ from fedunlearn.report.words import (
     magnitude,
     measured,
     metric_help,
-    metric_title,
     moment,
     number,
     spread,
@@ -37,7 +37,7 @@ def scorecard(run: RunFiles) -> Markup:
     """Return the aggregates in the main measures, then in every measure, then every single row."""
     scores = run.scores
     present = scores.metrics()
-    main = [name for name in scores.quality.main if name in present]
+    main = [metric.name for metric in scores.shown("page") if metric.name in present]
     words = (
         "Means over seeds and requests, at every moment the same for all (n, 1/2: one of two). Under each value: "
         "|gap| to retraining ± standard deviation, and the seed-to-seed floor. ✓ marks a gap within its floor, ≈ one "
@@ -58,7 +58,12 @@ def scorecard(run: RunFiles) -> Markup:
 
 
 def _aggregates(scores: Scores, metrics: Sequence[str]) -> Markup:
-    head = [text("at", name="th"), "n", *map(_heading, metrics), "recovery rounds"]
+    head = [
+        text("at", name="th"),
+        "n",
+        *(_heading(scores.metric(name)) for name in metrics),
+        "recovery rounds",
+    ]
     body: list[list[str]] = []
     previous = None
     for line in scores.lines():
@@ -77,20 +82,21 @@ def _group(label: str, columns: int) -> Markup:
     return tag("th", label, colspan=columns, scope="rowgroup", class_="text group")
 
 
-def _heading(metric: str) -> Markup:
-    return tag("th", metric_title(metric), title=metric_help(metric))
+def _heading(metric: Declaration) -> Markup:
+    return tag("th", metric.title, title=metric_help(metric))
 
 
-def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
+def _aggregate(scores: Scores, label: str, at: str, name: str) -> Markup:
+    metric = scores.metric(name)
     value, gap, size, floor = (
-        scores.stat(label, at, kind, metric) for kind in ("metrics", "gap", "abs_gap", "floor")
+        scores.stat(label, at, kind, name) for kind in ("metrics", "gap", "abs_gap", "floor")
     )
     if value.mean is None:
         reasons = [str(row["reason"]) for row in scores.rows_at(label, at) if row.get("reason")]
         return tag("td", null(reasons[0] if reasons else None))
     parts: list[Markup] = []
     if label != "retrain" and size.mean is not None:
-        mark = scores.mark(label, at, metric)
+        mark = scores.mark(label, at, name)
         words = f"{MARKS[mark]}|gap| " + spread(measured(metric, size.mean), measured(metric, size.std))
         parts.append(tag("small", words, class_="within" if mark == "within" else None))
     if floor.mean is not None and label != "retrain":
@@ -100,17 +106,22 @@ def _aggregate(scores: Scores, label: str, at: str, metric: str) -> Markup:
         interval += f"; signed gap {measured(metric, gap.mean, sign=True)}"
     if gap.low is not None and gap.high is not None:
         interval += f" [{measured(metric, gap.low, sign=True)}, {measured(metric, gap.high, sign=True)}]"
-    if wide := scores.floor_spread(label, at, metric):
+    if wide := scores.floor_spread(label, at, name):
         interval += (
             f"; retrainings {measured(metric, wide[0])} to {measured(metric, wide[1])} apart ({wide[2]})"
         )
-    return tag("td", measured(metric, value.mean), *parts, title=interval, data_metric=metric)
+    return tag("td", measured(metric, value.mean), *parts, title=interval, data_metric=name)
 
 
 def _rows(run: RunFiles, metrics: Sequence[str]) -> Markup:
     scores = run.scores
     head = [text("method", name="th"), text("at", name="th"), "seed", text("forgets", name="th"), "round"]
-    head += [*map(_heading, metrics), "recovery rounds", "authors' rule", text("scale", name="th")]
+    head += [
+        *(_heading(scores.metric(name)) for name in metrics),
+        "recovery rounds",
+        "authors' rule",
+        text("scale", name="th"),
+    ]
     body: list[list[str]] = []
     for row in scores.rows[:MOST_ROWS]:
         reason = row.get("reason")
@@ -122,7 +133,7 @@ def _rows(run: RunFiles, metrics: Sequence[str]) -> Markup:
                 number(row.get("seed"), 0),
                 text(forgotten(row, run.names(row.get("seed")))),
                 number(row.get("round"), 0),
-                *(_single(row, name, reason) for name in metrics),
+                *(_single(row, scores.metric(name), reason) for name in metrics),
                 _whole(row.get("recovery_rounds"), "never recovered" if never else reason, never=never),
                 _whole(row.get("recovery_rounds_authors"), reason),
                 text(_scale(row.get("scale"))),
@@ -137,8 +148,8 @@ def _left_out(rows: int, file: str) -> Markup | None:
     return tag("p", f"{counted(left, 'more is', 'more are')} in {file}.", class_="note") if left > 0 else None
 
 
-def _single(row: Mapping[str, Any], metric: str, reason: str | None) -> Markup:
-    value, gap, floor = ((row.get(kind) or {}).get(metric) for kind in ("metrics", "gap", "floor"))
+def _single(row: Mapping[str, Any], metric: Declaration, reason: str | None) -> Markup:
+    value, gap, floor = ((row.get(kind) or {}).get(metric.name) for kind in ("metrics", "gap", "floor"))
     if value is None:
         return tag("td", null(reason))
     beside = (

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
+from fedunlearn.evaluation.metric import Declaration
 from fedunlearn.html.markup import Markup
 from fedunlearn.html.palette import STAND_INS, Look
 from fedunlearn.html.svg import Drawing, drawing, inline
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.selection import case_of, value_of
-from fedunlearn.report.words import forgotten, gap_unit, metric_title, moment, number
+from fedunlearn.report.words import forgotten, moment, number
 
 SHOWN = ("request", "compare", "cap", "final", "recovered")
 """The moments a dot plot may show; ``recovered`` only where there is no common round to compare at."""
@@ -20,7 +21,7 @@ MOST_DOTS = 100
 """So many dots are on one line; of more, so many at even ranks, smallest and largest among them."""
 
 
-def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: str) -> Markup | None:
+def gap_plot(scores: Scores, metric: Declaration, looks: Mapping[str, Look], *, name: str) -> Markup | None:
     """Return the signed gaps to retrain in one metric, a dot per (seed, request); None when nothing has one.
 
     The bar is the 95 % bootstrap interval of the mean, the band around zero the seed-to-seed floor of the moment.
@@ -28,11 +29,11 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
     groups = _groups(scores, metric)
     if not groups:
         return None
-    lines, unit = sum(len(labels) + 1 for _, labels in groups), gap_unit(metric)
-    title = f"Gap to retrain in {metric_title(metric)}, a dot per forgotten set and seed"
+    lines, unit = sum(len(labels) + 1 for _, labels in groups), metric.gap_unit
+    title = f"Gap to retrain in {metric.title}, a dot per forgotten set and seed"
     with drawing(name, title, width=3.7, height=0.66 + 0.225 * lines) as drawn:
         axes = drawn.axes
-        axes.set_title(metric_title(metric)[0].upper() + metric_title(metric)[1:])
+        axes.set_title(metric.title[0].upper() + metric.title[1:])
         axes.axvline(0, color=STAND_INS["retrain"], linewidth=1.5, linestyle=(0, (4, 2.2)), zorder=2)
         ticks: list[float] = []
         names: list[str] = []
@@ -60,7 +61,7 @@ def gap_plot(scores: Scores, metric: str, looks: Mapping[str, Look], *, name: st
         return inline(drawn)
 
 
-def _groups(scores: Scores, metric: str) -> list[tuple[str, list[str]]]:
+def _groups(scores: Scores, metric: Declaration) -> list[tuple[str, list[str]]]:
     found: list[tuple[str, list[str]]] = []
     for at in SHOWN:
         present = [label for label in scores.labels if label != "retrain" and scores.rows_at(label, at)]
@@ -72,21 +73,21 @@ def _groups(scores: Scores, metric: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def _gaps(scores: Scores, label: str, at: str, metric: str) -> list[tuple[float, bool, str]]:
+def _gaps(scores: Scores, label: str, at: str, metric: Declaration) -> list[tuple[float, bool, str]]:
     """Return (gap, whether its case is one that all methods have, words) of every row that has one."""
     gaps = []
-    compared = scores.selected(label, at, metric)
+    compared = scores.selected(label, at, metric.name)
     cases = frozenset(map(case_of, compared))
     for row in scores.rows_at(label, at) or compared:
-        gap = value_of(row, "gap", metric)
+        gap = value_of(row, "gap", metric.name)
         if gap is not None:
-            words = f"{label}, {forgotten(row)}, seed {row.get('seed')}: {number(gap, sign=True)} {gap_unit(metric)}"
+            words = f"{label}, {forgotten(row)}, seed {row.get('seed')}: {number(gap, sign=True)} {metric.gap_unit}"
             gaps.append((gap, case_of(row) in cases, words))
     return gaps
 
 
 def _dots(
-    drawn: Drawing, scores: Scores, label: str, at: str, metric: str, height: float, look: Look
+    drawn: Drawing, scores: Scores, label: str, at: str, metric: Declaration, height: float, look: Look
 ) -> None:
     gaps = _gaps(scores, label, at, metric)
     if len(gaps) > MOST_DOTS:
@@ -105,22 +106,22 @@ def _dots(
             zorder=3,
         )
         drawn.note(dot, f"gap {label} {at}", words)
-    stat = scores.stat(label, at, "gap", metric)
+    stat = scores.stat(label, at, "gap", metric.name)
     if stat.low is not None and stat.high is not None:
         drawn.axes.plot([stat.low, stat.high], [height, height], color=look.ink, linewidth=1.3, zorder=4)
     if stat.mean is not None:
         (mean,) = drawn.axes.plot(
             stat.mean, height, marker="|", markersize=13, markeredgewidth=2.6, color=look.ink, zorder=5
         )
-        words = f"{label}, mean of {stat.n}: {number(stat.mean, sign=True)} {gap_unit(metric)}"
+        words = f"{label}, mean of {stat.n}: {number(stat.mean, sign=True)} {metric.gap_unit}"
         drawn.note(mean, f"mean {label} {at}", words)
 
 
 def _floor_band(
-    drawn: Drawing, scores: Scores, metric: str, at: str, labels: Sequence[str], height: float
+    drawn: Drawing, scores: Scores, metric: Declaration, at: str, labels: Sequence[str], height: float
 ) -> None:
     """Draw the floor of one moment behind its lines, which begin below ``height``."""
-    floors = [scores.stat(label, at, "floor", metric).mean for label in labels]
+    floors = [scores.stat(label, at, "floor", metric.name).mean for label in labels]
     known = [floor for floor in floors if floor is not None]
     if known:
         floor = sum(known) / len(known)  # the same for all of them, but for recovery at their own rounds
@@ -133,4 +134,4 @@ def _floor_band(
             linewidth=0,
             zorder=1,
         )
-        drawn.note(band, f"floor {at}", f"seed-to-seed floor: ± {number(floor)} {gap_unit(metric)}")
+        drawn.note(band, f"floor {at}", f"seed-to-seed floor: ± {number(floor)} {metric.gap_unit}")

@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from fedunlearn.errors import RunError
+from fedunlearn.evaluation.metric import Declaration, Place
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.report.quality import QUALITIES, Quality
 from fedunlearn.report.selection import Case, case_of, cases_with, common_cases, value_of
 from fedunlearn.report.stat import Mark, Stat, mark_of, mean_cost, spread_of, stat_of
-from fedunlearn.report.words import MOMENTS, SMOKE, VALIDATION, metric_order, origin_words
+from fedunlearn.report.words import MOMENTS, SMOKE, VALIDATION, origin_words
 
 REFERENCES = ("original", "retrain")
 """Labels that are no method: what was trained, and what it is held against."""
@@ -45,6 +47,9 @@ class Scores:
 
     Attributes
     ----------
+    task : str
+    declared : mapping of str to Declaration
+        How metrics are read, by name, in the order of display: ours, then those of other packages.
     quality : Quality
         What this task's models are judged by.
     origin : str
@@ -75,6 +80,9 @@ class Scores:
             raise RunError(
                 f"scorecard.json: task = {task!r}: must be one of {list(QUALITIES)}; update fedunlearn"
             )
+        self.task = task
+        foreign = map(Declaration.from_dict, scorecard.get("declared") or ())
+        self.declared: Mapping[str, Declaration] = {**BUILT_IN, **{metric.name: metric for metric in foreign}}
         self.quality: Quality = QUALITIES[task]
         self.origin = str(scorecard.get("origin") or "")
         self.smoke = bool(scorecard.get("smoke"))
@@ -188,7 +196,7 @@ class Scores:
 
     def mark(self, label: str, at: str, metric: str) -> Mark:
         """Return what a label's gap in a metric shows, see ``report.stat.mark_of``; empty for what is no method."""
-        if not self.is_method(label):
+        if not self.is_method(label) or not self.metric(metric).marked:
             return ""
         rows = self.selected(label, at, metric)
         cases = cases_with(rows, metric)
@@ -306,8 +314,20 @@ class Scores:
         return Stat(tuple(number for number in rounds if number is not None)), self.censored(label, at)
 
     def metrics(self) -> list[str]:
-        """Return the metrics with a value in some row, in the order of display."""
-        names: dict[str, None] = {}
-        for row in self.rows:
-            names |= {name: None for name, value in (row.get("metrics") or {}).items() if value is not None}
-        return metric_order(list(names))
+        """Return the metrics with a value in some row: those declared in their order, then all others by name."""
+        names = {
+            name
+            for row in self.rows
+            for name, value in (row.get("metrics") or {}).items()
+            if value is not None
+        }
+        known = [name for name in self.declared if name in names]
+        return known + sorted(names.difference(known))
+
+    def metric(self, name: str) -> Declaration:
+        """Return how a metric is read; one that nobody has declared is shown as it is."""
+        return self.declared.get(name) or Declaration(name, title=name.replace("_", " "))
+
+    def shown(self, place: Place) -> list[Declaration]:
+        """Return the metrics that this task has at a place of the report, whether or not a row has them."""
+        return [each for each in self.declared.values() if place in each.show and self.task in each.tasks]

@@ -59,7 +59,9 @@ def verdict(run: RunFiles, looks: Looks) -> Markup:
     found = findings(run.scores)
     best = best_finding(run.scores)
     quality = run.scores.quality
-    plots = [gap_plot(run.scores, metric, looks, name=f"gap-{metric}") for metric in quality.plotted]
+    plots = [
+        gap_plot(run.scores, metric, looks, name=f"gap-{metric.name}") for metric in run.scores.shown("plot")
+    ]
     return tag(
         "section",
         tag("p", _ended(headline(run.scores)), class_=f"verdict {best.level if best else 'unknown'}"),

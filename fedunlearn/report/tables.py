@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.metrics.attacks import mia_svc
 from fedunlearn.report import centralised
-from fedunlearn.report.quality import QUALITIES
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.selection import Case
 from fedunlearn.report.stat import Stat
@@ -21,7 +21,7 @@ from fedunlearn.report.words import (
     NOTHING,
     forgotten,
     magnitude,
-    metric_title,
+    measured,
     number,
     spread,
 )
@@ -51,8 +51,9 @@ _LAYOUT: dict[str, Any] = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "pad_edg
 def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     """Return the scorecard's aggregates as a rich table that fits 100 columns."""
     scores = Scores(scorecard)
-    quality = scores.quality
-    widths = {metric: _widths(scores, metric) for _, metric in quality.columns}
+    quality, forget = scores.quality, scores.quality.of("forget")
+    columns = scores.shown("terminal")
+    widths = {metric.name: _widths(scores, metric) for metric in columns}
     caption = _CAPTION.format(word=quality.word) + _DISTANCE * ("HD95" in quality.bare)
     counts = [scores.counted(line) for line in scores.lines()]
     caption += _PARTLY * any("/" in count for count in counts) + _APART * any(
@@ -61,12 +62,13 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
     title = "\n".join(filter(None, (scores.experiment, scores.caveat)))
     table = Table(title=title, caption=caption, **_LAYOUT)
     table.add_column("\nmethod, at", min_width=13, max_width=16, overflow="fold")
-    for heading, metric in quality.columns:
-        if heading in quality.bare:
-            table.add_column(f"{heading}\n{MEASURES[metric].unit}", justify="right")
+    for metric in columns:
+        if metric.heading in quality.bare:
+            table.add_column(f"{metric.heading}\n{metric.unit}", justify="right")
             continue
-        table.add_column(f"{heading}\n{_fields('%', '|gap|', widths[metric])}", overflow="fold")
-        if heading == "forget":
+        fields = _fields(metric.unit, "|gap|", widths[metric.name])
+        table.add_column(f"{metric.heading}\n{fields}", overflow="fold")
+        if metric.name == forget:
             table.add_column("\nfloor", justify="right")
     table.add_column("\nrecovery", justify="right")
     table.add_column("\nn", justify="right")
@@ -79,36 +81,37 @@ def scorecard_table(scorecard: Mapping[str, Any]) -> Table:
             table.add_row(Text(label, style="bold"))
             previous = label
         cells = [Text(f"  for {at}" if line.again else f"  {at}")]
-        for heading, metric in quality.columns:
-            if heading in quality.bare:
-                cells.append(Text(number(scores.stat(label, at, "metrics", metric).mean)))
+        for metric in columns:
+            if metric.heading in quality.bare:
+                cells.append(Text(measured(metric, scores.stat(label, at, "metrics", metric.name).mean)))
                 continue
-            cells.append(_cell(scores, label, at, metric, widths[metric]))
-            if heading == "forget":
-                cells.append(Text(number(scores.stat(label, at, "floor", metric).mean), style="dim"))
+            cells.append(_cell(scores, label, at, metric, widths[metric.name]))
+            if metric.name == forget:
+                cells.append(Text(number(scores.stat(label, at, "floor", forget).mean), style="dim"))
         counted, _, of = scores.counted(line).partition("/")  # the terminal is narrow
         table.add_row(*cells, recovery_cell(scores, label, at), counted + "*" * bool(of))
     return table
 
 
-def _cell(scores: Scores, label: str, at: str, metric: str, widths: tuple[int, int]) -> Text:
-    value = scores.stat(label, at, "metrics", metric).mean
-    text = Text(_fields(number(value), _gap(scores, label, at, metric), widths))
-    if scores.mark(label, at, metric) == "within":
+def _cell(scores: Scores, label: str, at: str, metric: Declaration, widths: tuple[int, int]) -> Text:
+    value = scores.stat(label, at, "metrics", metric.name).mean
+    text = Text(_fields(measured(metric, value), _gap(scores, label, at, metric), widths))
+    if scores.mark(label, at, metric.name) == "within":
         text.stylize("green", widths[0] + 1)
     return text
 
 
-def _gap(scores: Scores, label: str, at: str, metric: str) -> str:
+def _gap(scores: Scores, label: str, at: str, metric: Declaration) -> str:
     """Return ``|gap|±std``; nothing for the retrained model, which is the reference."""
-    gap = scores.stat(label, at, "abs_gap", metric)
-    return "" if label == "retrain" or gap.mean is None else compact(gap)
+    gap = scores.stat(label, at, "abs_gap", metric.name)
+    return "" if label == "retrain" or gap.mean is None else compact(gap, metric)
 
 
-def _widths(scores: Scores, metric: str) -> tuple[int, int]:
+def _widths(scores: Scores, metric: Declaration) -> tuple[int, int]:
     """Return how wide the values and the gaps of one column are."""
     groups = [(line.label, line.at) for line in scores.lines()]
-    values = [len(number(scores.stat(label, at, "metrics", metric).mean)) for label, at in groups]
+    means = [scores.stat(label, at, "metrics", metric.name).mean for label, at in groups]
+    values = [len(measured(metric, mean)) for mean in means]
     return max([1, *values]), max([5, *(len(_gap(scores, label, at, metric)) for label, at in groups)])
 
 
@@ -117,9 +120,9 @@ def _fields(value: str, gap: str, widths: tuple[int, int]) -> str:
     return f"{value:>{widths[0]}} {gap:<{widths[1]}}"
 
 
-def compact(stat: Stat) -> str:
+def compact(stat: Stat, metric: Declaration) -> str:
     """Return ``mean±std`` without spaces."""
-    return spread(number(stat.mean), number(stat.std)).replace(" ", "")
+    return spread(measured(metric, stat.mean), measured(metric, stat.std)).replace(" ", "")
 
 
 def recovery_cell(scores: Scores, label: str, at: str) -> str:
@@ -146,7 +149,7 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
     classification says so, too.
     """
     every = over_common_cases([Scores(scorecard) for scorecard in scorecards])
-    spoken = any(scores.quality != QUALITIES["classification"] for scores in every)
+    spoken = any(scores.task != centralised.TASK for scores in every)
     caption = (
         "|gap| to retraining ± std at the moment named; floor: median |gap| between retrainings; "
         "MIA: MIA-SVC, a membership attack; recovery: rounds (how many recovered); epochs: client-epochs; "
@@ -169,17 +172,16 @@ def comparison_table(scorecards: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(_run(scores, spoken, told_apart))
         for line in _compared(scores):
             label, at = line.label, line.at
-            gaps = {
-                heading: scores.stat(label, at, "abs_gap", metric)
-                for heading, metric in scores.quality.columns
-            }
+            gaps = [
+                compact(scores.stat(label, at, "abs_gap", name), scores.metric(name))
+                for name in (forget, scores.quality.of("test"), mia_svc.name)
+            ]
             table.add_row(
                 Text(f"  {label}"),
                 Text("request" if line.again else at),
-                compact(gaps["forget"]),
+                gaps[0],
                 number(scores.stat(label, at, "floor", forget).mean),
-                compact(gaps["test"]),
-                compact(gaps["MIA"]),
+                *gaps[1:],
                 recovery_cell(scores, label, at),
                 magnitude(scores.cost(label, at, "client_epochs"), ""),
                 scores.counted(line),
@@ -235,7 +237,7 @@ def centralised_tables(scorecards: Sequence[Mapping[str, Any]]) -> Group:
     """
     every = over_common_cases([Scores(scorecard) for scorecard in scorecards])
     for scores in every:
-        if scores.quality != QUALITIES["classification"]:
+        if scores.task != centralised.TASK:
             raise UserError(
                 f"{scores.run or scores.experiment}: models are judged by {scores.quality.word}, not by accuracy; "
                 "leave out --centralised"
@@ -276,22 +278,26 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
     if scores.run:
         lines += [f"Run `{scores.run}`.", ""]
     quality, present = scores.quality, scores.metrics()
-    told = [metric for _, metric in quality.columns] + list(quality.told)
-    metrics = [metric for metric in told if metric in present]
+    columns = scores.shown("terminal")
+    told = columns + [metric for metric in scores.shown("markdown") if metric not in columns]
+    metrics = [metric for metric in told if metric.name in present]
     head = ["method", "at", "n"]
     for metric in metrics:
-        head += [metric_title(metric), "\\|gap\\|", "floor"]
+        head += [_plain(metric.title), "\\|gap\\|", "floor"]
     aggregates = []
     for line in scores.lines():
         label, at = line.label, line.at
         cells = [_plain(label), f"for {at}" if line.again else at, scores.counted(line)]
         for metric in metrics:
-            value, gap = scores.stat(label, at, "metrics", metric), scores.stat(label, at, "abs_gap", metric)
+            value, gap, floor = (
+                scores.stat(label, at, kind, metric.name) for kind in ("metrics", "abs_gap", "floor")
+            )
+            mark = MARKS[scores.mark(label, at, metric.name)]
             cells += [
-                spread(number(value.mean), number(value.std)),
-                MARKS[scores.mark(label, at, metric)] + spread(number(gap.mean), number(gap.std)),
+                spread(measured(metric, value.mean), measured(metric, value.std)),
+                mark + spread(measured(metric, gap.mean), measured(metric, gap.std)),
+                measured(metric, floor.mean),
             ]
-            cells.append(number(scores.stat(label, at, "floor", metric).mean))
         aggregates.append([*cells, recovery_cell(scores, label, at)])
     lines += [*_grid([*head, "recovery rounds"], aggregates), ""]
     lines += [
@@ -314,16 +320,16 @@ def markdown(scorecard: Mapping[str, Any]) -> str:
         "seed",
         "forgets",
         "round",
-        *(metric_title(metric) for metric in metrics),
+        *(_plain(metric.title) for metric in metrics),
         "note",
     ]
     return "\n".join([*lines, *_grid(head, rows), ""])
 
 
-def _valued(row: Mapping[str, Any], metric: str) -> str:
-    value, gap = (row.get("metrics") or {}).get(metric), (row.get("gap") or {}).get(metric)
-    return number(value) + (
-        f" ({number(gap, sign=True)})" if gap is not None and row["label"] != "retrain" else ""
+def _valued(row: Mapping[str, Any], metric: Declaration) -> str:
+    value, gap = ((row.get(kind) or {}).get(metric.name) for kind in ("metrics", "gap"))
+    return measured(metric, value) + (
+        f" ({measured(metric, gap, sign=True)})" if gap is not None and row["label"] != "retrain" else ""
     )
 
 

@@ -4,15 +4,14 @@ Every sentence is arithmetic on the scorecard's rows, over the same seeds and fo
 compares; the rules are in ``report.judgement``.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.evaluation.metrics.masks import test_hausdorff, test_missed
 from fedunlearn.report.judgement import NOTHING_TO_TELL, TELLING, Evidence, Level, judge
 from fedunlearn.report.scores import Json, Scores
 from fedunlearn.report.selection import Case, case_of, cases_with, value_of
 from fedunlearn.report.stat import stat_of
-from fedunlearn.report.words import metric_title, moment, number
+from fedunlearn.report.words import moment, number
 
 NAMED_OUTLIERS = 6
 """So many odd retrainings are named."""
@@ -98,10 +97,10 @@ def _finding(scores: Scores, label: str) -> Finding:
         own=not scores.are_common(at),
         test_gap=scores.stat(label, at, "abs_gap", test).mean,
         test_floor=scores.stat(label, at, "floor", test).mean,
-        hausdorff_gap=scores.stat(label, at, "abs_gap", "test_hausdorff").mean,
-        hausdorff_floor=scores.stat(label, at, "floor", "test_hausdorff").mean,
-        missed=scores.stat(label, at, "metrics", "test_missed").mean,
-        retrain_missed=scores.stat("retrain", at, "metrics", "test_missed").mean,
+        hausdorff_gap=scores.stat(label, at, "abs_gap", test_hausdorff.name).mean,
+        hausdorff_floor=scores.stat(label, at, "floor", test_hausdorff.name).mean,
+        missed=scores.stat(label, at, "metrics", test_missed.name).mean,
+        retrain_missed=scores.stat("retrain", at, "metrics", test_missed.name).mean,
         recovered=recovery(scores, label),
         client_epochs=scores.cost(label, at, "client_epochs"),
         retraining_epochs=scores.cost_beside(label, at, "retrain", at, "client_epochs"),
@@ -227,7 +226,7 @@ def cautions(scores: Scores) -> list[str]:
         found.append("One case: how much the numbers vary from case to case is unknown.")
     if best is not None and best.own:
         found.append("No case has numbers of all methods: they cannot be compared with each other.")
-    return found + outliers(scores.rows)
+    return found + outliers(scores)
 
 
 def _little(best: Finding | None) -> str | None:
@@ -242,13 +241,13 @@ def _little(best: Finding | None) -> str | None:
     )
 
 
-def outliers(rows: Sequence[Json]) -> list[str]:
+def outliers(scores: Scores) -> list[str]:
     """Return a warning that names the retrainings that are far from all others of their kind, or nothing."""
     found: dict[tuple[str, int], list[str]] = {}
-    for row in rows:
+    for row in scores.rows:
         for odd in row.get("outliers") or ():
-            unit = MEASURES[odd["measure"]].unit if odd["measure"] in MEASURES else ""
-            words = f"{metric_title(odd['measure'])} {number(odd['value'])} {unit}"
+            metric = scores.metric(odd["measure"])
+            words = f"{metric.title} {number(odd['value'])} {metric.unit}"
             words += f", the others {number(odd['median'])}"
             told = found.setdefault((odd["retraining"], row["round"]), [])
             told += [words] * (words not in told)

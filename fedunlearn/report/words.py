@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.evaluation.metric import Declaration
 from fedunlearn.parts import Part
 
 NOTHING = "–"  # what a null is shown as, everywhere
@@ -19,39 +19,6 @@ MOMENTS: dict[str, tuple[str, str]] = {
     "final": ("at the end", "the last round of the federation"),
 }
 """The ``at`` of a scorecard row → (short words, explanation), in the order in which they happen."""
-
-METRICS: dict[str, str] = {
-    "forget_accuracy": "forget accuracy",
-    "retain_accuracy": "retain accuracy",
-    "test_accuracy": "test accuracy",
-    "retain_test_accuracy": "test accuracy, remaining classes",
-    "forget_test_accuracy": "test accuracy, forgotten classes",
-    "validation_accuracy": "validation accuracy",
-    "forget_dice": "forget Dice",
-    "forget_test_dice": "forget Dice, test slices",
-    "retain_dice": "retain Dice",
-    "test_dice": "test Dice",
-    "validation_dice": "validation Dice",
-    "forget_hausdorff": "forget Hausdorff, mm",
-    "test_hausdorff": "test Hausdorff, mm",
-    "test_missed": "missed test slices, %",
-    "mia_svc": "MIA-SVC",
-    "mia_svc_matched": "MIA-SVC, label-matched",
-    "mia_yeom": "MIA-Yeom",
-    "mia_yeom_matched": "MIA-Yeom, label-matched",
-    "mia_auc": "MIA AUC",
-    "mia_tpr_at_1_fpr": "MIA TPR at 1 % FPR",
-    "forget_loss": "forget loss",
-    "retain_loss": "retain loss",
-    "test_loss": "test loss",
-    "average_gap": "Average Gap",
-    "tug_of_war": "ToW",
-    "l2_to_retrain": "L2 to retrain",
-    "cosine_to_retrain": "cosine distance to retrain",
-    "kl_to_retrain": "KL(retrain ‖ model)",
-}
-"""Metric name → title, in the order of display. Unknown names are shown as they are."""
-
 
 MARKS = {"within": "✓ ", "blind": "≈ ", "": ""}
 """What stands before a gap, see ``fedunlearn.report.stat.mark_of``."""
@@ -80,17 +47,6 @@ def moment(at: str) -> str:
     return MOMENTS.get(at, (at, ""))[0]
 
 
-def metric_title(name: str) -> str:
-    """Return the reader's name of a metric."""
-    return METRICS.get(name, name.replace("_", " "))
-
-
-def metric_order(names: Sequence[str]) -> list[str]:
-    """Return the names, the known ones first and in the order of display, each once."""
-    known = [name for name in METRICS if name in names]
-    return known + sorted(set(names) - set(known))
-
-
 def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     """Return ``value`` with so many decimals, ``–`` for null; never ``-0.0``.
 
@@ -105,27 +61,16 @@ def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
     return f"{rounded:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def is_percentage(name: str) -> bool:
-    """Return whether a metric is given in percent, so that its gap is in points."""
-    return name in MEASURES and MEASURES[name].unit == "%"
+def metric_help(metric: Declaration) -> str | None:
+    """Return what a metric measures and where it should be, None where nobody has declared it."""
+    if not metric.description:
+        return None
+    return f"{metric.description} ({metric.unit}); better: {metric.better_words}"
 
 
-def gap_unit(name: str) -> str:
-    """Return what a metric's gap is counted in: ``points``, ``mm``, or nothing."""
-    if is_percentage(name):
-        return "points"
-    return "mm" if name in MEASURES and MEASURES[name].unit == "mm" else ""
-
-
-def metric_help(name: str) -> str | None:
-    """Return what a metric measures and where it should be, None for an unknown one."""
-    found = MEASURES.get(name)
-    return f"{found.description} ({found.unit}); better: {found.better}" if found else None
-
-
-def measured(name: str, value: float | None, *, sign: bool = False) -> str:
+def measured(metric: Declaration, value: float | None, *, sign: bool = False) -> str:
     """Return a metric's value in its own precision: percentages and millimetres one decimal, all else three."""
-    return number(value, DIGITS.get(MEASURES[name].unit, 3) if name in MEASURES else 3, sign=sign)
+    return number(value, DIGITS.get(metric.unit, 3), sign=sign)
 
 
 def spread(mean: str, std: str) -> str:

@@ -9,9 +9,8 @@ from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData, Indices
 from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
-from fedunlearn.evaluation.catalogue import QUALITY, Unmeasurable
 from fedunlearn.evaluation.outputs import collect
-from fedunlearn.evaluation.scored import Scored
+from fedunlearn.evaluation.scored import QUALITY, Scored, Unmeasurable
 from fedunlearn.federation.payload import unpack
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.server.branch import Branch

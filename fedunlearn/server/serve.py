@@ -13,7 +13,7 @@ from fedunlearn import plugins, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.errors import DivergedError
-from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.robust import Aggregation
 from fedunlearn.requests import Ledger

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fedunlearn import models, terminal, workspace
 from fedunlearn.config import Experiment
+from fedunlearn.evaluation.metrics import computed
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
@@ -100,6 +101,7 @@ def forecast(experiment: Experiment) -> Forecast:
     check_rounds(experiment)
     experiment, retrainings = choose_retrainings(experiment)
     found, copies, evaluated = [], Copies(experiment), 0
+    computed(experiment.data.task, experiment.measures.metrics)
     for seed in experiment.seeds:
         data = workspace.data_of(experiment, seed)
         of_seed = forecast_branches(experiment, seed, data)

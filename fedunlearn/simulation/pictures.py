@@ -18,9 +18,9 @@ from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
 from fedunlearn.durable import write_durably
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.forward import batches
 from fedunlearn.evaluation.rows import Row
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.evaluation.segmentation import of_logits
 from fedunlearn.report.overlay import overlay
 from fedunlearn.report.picture_index import FOLDER, INDEX

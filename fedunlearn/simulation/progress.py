@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from fedunlearn import terminal
-from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.server.branch import Branch
 
 NAMED = 12

@@ -16,8 +16,9 @@ from fedunlearn.data.holdings import holdings
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import OutOfMemoryError, UserError
 from fedunlearn.evaluation import scorecard
-from fedunlearn.evaluation.catalogue import QUALITY
+from fedunlearn.evaluation.metrics import computed
 from fedunlearn.evaluation.rows import Row
+from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.home import path_in
 from fedunlearn.out_of_memory import naming_shortage
@@ -81,6 +82,7 @@ def simulate(
     """
     check_routines(experiment)
     check_rounds(experiment)
+    computed(experiment.data.task, experiment.measures.metrics)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.
         data = workspace.data_of(experiment, seed)
@@ -139,7 +141,9 @@ class _Simulation:
             self._engine = None
         rows = self._measure()
         draw_pictures(self.experiment, self.run, rows)
-        card = scorecard.scorecard(self.experiment.name, self.run.name, rows, task=self.experiment.data.task)
+        task, named = self.experiment.data.task, self.experiment.measures.metrics
+        foreign = [metric for metric in computed(task, named).values() if metric.foreign]
+        card = scorecard.scorecard(self.experiment.name, self.run.name, rows, task=task, declared=foreign)
         write_durably(self.run.path / SCORECARD, scorecard.dumps(card).encode())
         self.progress.end()
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.accuracy import per_class, per_client
+from fedunlearn.evaluation.evidence import Evidence, Retrained
 from fedunlearn.evaluation.floors import floor_of, gaps, outliers
-from fedunlearn.evaluation.measures import Measures, measure, to_retrain
+from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.metrics import computed
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
 from fedunlearn.evaluation.rows import Cost, Forget, Row, Scale
 from fedunlearn.evaluation.scored import Integers
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
-from fedunlearn.evaluation.summary import summaries
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.parts import Parts
 from fedunlearn.report import words
@@ -31,6 +32,7 @@ from fedunlearn.simulation.branches import Moment, retrained_round
 from fedunlearn.simulation.cache import Cache, digest_of, numerics, source_hash
 from fedunlearn.simulation.local_work import LocalWork, whole
 from fedunlearn.simulation.schedule import Schedule, never_forgot
+from fedunlearn.simulation.source_hash import module_source
 
 Values = dict[str, float | None]
 
@@ -57,6 +59,7 @@ class SeedScoring:
 
     def __init__(self, experiment: Experiment, run: RunDirectory, seed: int, cache: Cache | None) -> None:
         self._experiment = experiment
+        self._metrics = computed(experiment.data.task, experiment.measures.metrics)
         self._run = run
         self._seed = seed
         self._cache = cache
@@ -102,10 +105,7 @@ class SeedScoring:
             mine, reasons = dict.fromkeys(oracle), self._why_failed(branch, request)
         else:
             mine, reasons = self._measured(branch, retrain, round, clients, moment.forgotten)
-        task = self._data.task
-        others = {name: other | summaries(other, oracle, task=task) for name, other in others.items()}
-        mine, oracle = (each | summaries(each, oracle, task=task) for each in (mine, oracle))
-        noise = floor_of(oracle, list(others.values()))
+        noise = floor_of(oracle, list(others.values()), self._metrics)
         row = {
             "method": branch.method.name if branch.method else branch.kind,
             "label": branch.label,
@@ -116,10 +116,10 @@ class SeedScoring:
             "at": at,
             "round": round,
             "metrics": mine,
-            "gap": gaps(mine, oracle),
+            "gap": gaps(mine, oracle, self._metrics),
             "floor": noise.median,
             "floors": noise.distances,
-            "outliers": outliers({retrain.name: oracle, **others}),
+            "outliers": outliers({retrain.name: oracle, **others}, self._metrics),
             "cost": self._cost(branch, moment, at, round),
             "reason": reasons,
             "diverged": diverged,
@@ -239,31 +239,30 @@ class SeedScoring:
                 "numerics": numerics(self._experiment),
                 "scikit-learn": version("scikit-learn"),
                 "source": source_hash(("fedunlearn/evaluation",)),
+                "metrics": {m.name: m.foreign and module_source(m.module) for m in self._metrics.values()},
             }
         )
         if self._cache is not None and (stored := self._cache.measures(key)) is not None:
             return stored["values"], stored["reason"]
         vector, outputs = self._outputs(branch.name, round)
         retrain_vector, retrain_outputs = self._outputs(retrain.name, beside)
-        found: list[Measures] = [
-            measure(
-                outputs,
+        itself = (branch.name, round) == (retrain.name, beside)
+        reference = None if itself else self._measured(retrain, retrain, beside, clients, forgotten)[0]
+        found = measure(
+            Evidence(
+                outputs=outputs,
                 forget=self._data.indices_of(clients),
                 retain=self._data.all_but(forgotten),
                 seed=self._seed,
                 mia_samples=self._experiment.measures.mia_samples,
                 forget_test=self._test_rows_from(clients),
-            ),
-            to_retrain(
-                outputs,
-                retrain_outputs,
-                vector,
-                retrain_vector,
+                weights=vector,
+                retrained=Retrained(retrain_outputs, retrain_vector, reference),
                 pixel_kl=partial(self._pixel_kl, branch.name, round, retrain.name, beside),
             ),
-        ]
-        values: Values = {**found[0], **found[1]}
-        reason = "; ".join(m.reason for m in found if m.reason) or None
+            self._metrics.values(),
+        )
+        values, reason = dict(found), found.reason
         if self._cache is not None:
             self._cache.store_measures(key, {"values": values, "reason": reason})
         return values, reason

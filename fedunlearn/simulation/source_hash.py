@@ -34,6 +34,11 @@ def foreign_source(routine: str) -> str | None:
     return _hash(tuple(outside)) or f"{UNKNOWN}{uuid4().hex}"
 
 
+def module_source(module: str) -> str:
+    """Return the SHA-256 of the source of a module and of its package; beginning with ``UNKNOWN`` as above."""
+    return _hash((module,)) or f"{UNKNOWN}{uuid4().hex}"
+
+
 def _module_of(part: Any) -> str:
     """Return the name of the module in which a function, class or callable object is written; "" if unknown."""
     while isinstance(part, partial):

@@ -18,6 +18,8 @@ from fedunlearn.config.source import parse, read_text, with_overrides
 from fedunlearn.config.targets import TargetConfig, Targets
 from fedunlearn.config.toml_text import dumps
 from fedunlearn.config.toml_tree import Origin, plain, read
+from fedunlearn.evaluation.metric import Metric
+from fedunlearn.evaluation.metrics import computed
 from fedunlearn.home import expanded
 from fedunlearn.sweep.space import Choice, Dimensions, check_space, drawn, grid, read_space
 
@@ -41,8 +43,9 @@ class SweepConfig:
     draw
         The seed that trials are drawn by.
     by
-        The number by which a method's trials are compared, the mean over seeds and targets: the smallest Average Gap,
-        or the largest tug of war. Both are of the validation split.
+        The metric by which a method's trials are compared, the mean over seeds and targets: one that compares with
+        the retrained model by itself, such as Average Gap, of which the smallest is best. It is of the validation
+        split.
     at
         The round it is taken after.
     space
@@ -57,7 +60,7 @@ class SweepConfig:
     search: Literal["random", "grid"] = "random"
     trials: Count = 16
     draw: Annotated[int, at_least(0)] = 0
-    by: Literal["average_gap", "tug_of_war"] = "average_gap"
+    by: str = "average_gap"
     at: Literal["unlearned", "recovered", "cap"] = "unlearned"
     space: dict[str, Any] = field(default_factory=dict)
     smoke: dict[str, Any] = field(default_factory=dict)
@@ -92,6 +95,11 @@ class Sweep:
         self.settings = settings
         self.experiment = experiment
         self._space = space
+
+    @property
+    def goal(self) -> Metric:
+        """The metric by which trials are compared."""
+        return goals(self.experiment)[self.settings.by]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -202,8 +210,20 @@ def load(path: Path, *, overrides: tuple[str, ...] = (), smoke: bool = False) ->
     return sweep
 
 
+def goals(experiment: Experiment) -> dict[str, Metric]:
+    """Return the metrics of an experiment by which trials can be compared: which value is best is known of them."""
+    metrics = computed(experiment.data.task, experiment.measures.metrics)
+    return {
+        name: metric
+        for name, metric in metrics.items()
+        if metric.retrained_value is not None and metric.better != "retrain"
+    }
+
+
 def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> None:
     settings, experiment = sweep.settings, sweep.experiment
+    if settings.by not in (known := goals(experiment)):
+        raise origin.error("by", settings.by, "must be one of " + ", ".join(f'"{name}"' for name in known))
     if not space:
         raise origin.error(
             "space", None, "is missing; say what to try, such as [space.salun.settings] lr = [0.01, 0.1]"

@@ -8,9 +8,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from fedunlearn.evaluation.aggregates import summary
+from fedunlearn.evaluation.metric import Metric
 from fedunlearn.sweep.file import Trial
-
-SMALLER_IS_BETTER = {"average_gap": True, "tug_of_war": False}
 
 
 @dataclass(frozen=True)
@@ -103,23 +102,23 @@ class References(NamedTuple):
     floor: float | None
 
 
-def read_references(scorecard: Mapping[str, Any], *, by: str, at: str) -> References:
+def read_references(scorecard: Mapping[str, Any], *, by: Metric, at: str) -> References:
     """Return the means over seeds and target sets, the floor in the round of the scores; None where there is none."""
     original, floor = [], {}
     for row in scorecard["rows"]:
         if row["label"] == "original":
-            original.append(row["metrics"].get(by))
-        elif row["at"] == at and (away := row["floor"].get(by)) is not None:
+            original.append(row["metrics"].get(by.name))
+        elif row["at"] == at and (away := row["floor"].get(by.name)) is not None:
             # Every trial of a seed and target set stands beside the same two retrained models.
-            floor[row["seed"], row["target"]] = away if SMALLER_IS_BETTER[by] else 1 - away
+            floor[row["seed"], row["target"]] = (by.retrained_value or 0.0) - _sign(by) * away
     return References(summary(original)["mean"], summary(floor.values())["mean"])
 
 
-def _sign(by: str) -> int:
-    return -1 if SMALLER_IS_BETTER[by] else 1
+def _sign(by: Metric) -> int:
+    return -1 if by.better == "lower" else 1
 
 
-def best(tried: Iterable[Tried], by: str) -> Tried | None:
+def best(tried: Iterable[Tried], by: Metric) -> Tried | None:
     """Return the trial with the best score, of equal ones the first; None where none has a score."""
     scored = [(each, each.score) for each in tried]
     known = [(each, score) for each, score in scored if score is not None]

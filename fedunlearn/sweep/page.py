@@ -8,6 +8,7 @@ from pathlib import Path
 from fedunlearn import __version__
 from fedunlearn.config.toml_text import inline as toml
 from fedunlearn.durable import write_durably
+from fedunlearn.evaluation.metric import Metric
 from fedunlearn.html.markup import Markup, join, tag
 from fedunlearn.html.markup import table as html_table
 from fedunlearn.html.palette import STAND_INS
@@ -15,9 +16,8 @@ from fedunlearn.html.style import stylesheet
 from fedunlearn.html.svg import drawing, inline
 from fedunlearn.report.words import NOTHING, SMOKE, number
 from fedunlearn.sweep.file import Sweep
-from fedunlearn.sweep.outcome import SMALLER_IS_BETTER, References, Tried
+from fedunlearn.sweep.outcome import References, Tried
 
-WORDS = {"average_gap": ("Average Gap", "points"), "tug_of_war": ("tug of war", "1 is retraining")}
 LEAST = 0.01
 """Gaps smaller than this are drawn here: the axis is logarithmic."""
 LISTED = 8
@@ -30,6 +30,11 @@ def settings_words(settings: Mapping[str, object]) -> str:
     return ", ".join(pairs) or "as in the experiment"
 
 
+def unit_of(by: Metric) -> str:
+    """Return what the axis of a metric counts, and which value a retrained model has where that is not 0."""
+    return f"{by.retrained_value:g} is retraining" if by.retrained_value else by.gap_unit or by.unit
+
+
 def write_page(
     sweep: Sweep,
     found: Mapping[str, Sequence[Tried]],
@@ -38,13 +43,12 @@ def write_page(
     path: Path,
 ) -> None:
     """Write the page of what was found so far, one file without anything beside it."""
-    by = sweep.settings.by
-    name, unit = WORDS[by]
-    better = "smaller" if SMALLER_IS_BETTER[by] else "larger"
+    by = sweep.goal
+    better = "smaller" if by.better == "lower" else "larger"
     seeds = ", ".join(map(str, sweep.settings.seeds))
     lead = (
-        f"{name} ({unit}, {better} is better) against a model retrained without the forgotten data, on the "
-        f"validation split of seeds {seeds}; the test split was not read, and {sweep.experiment.name} has other "
+        f"{by.title} ({unit_of(by)}, {better} is better) against a model retrained without the forgotten data, on "
+        f"the validation split of seeds {seeds}; the test split was not read, and {sweep.experiment.name} has other "
         "seeds. Every dot is a trial, the diamond the experiment's own settings, the ring what was chosen."
     )
     body = tag(
@@ -77,12 +81,11 @@ def write_page(
 
 
 def strips(
-    by: str, found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tried], references: References
+    by: Metric, found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tried], references: References
 ) -> Markup:
     """Return a line per method with its trials on it."""
-    name, unit = WORDS[by]
-    logarithmic = SMALLER_IS_BETTER[by]
-    with drawing("trials", f"{name} of every trial", width=7.6, height=0.9 + 0.28 * len(found)) as drawn:
+    logarithmic = by.better == "lower"
+    with drawing("trials", f"{by.title} of every trial", width=7.6, height=0.9 + 0.28 * len(found)) as drawn:
         axes = drawn.axes
         if logarithmic:
             axes.set_xscale("log")
@@ -121,7 +124,7 @@ def strips(
         axes.set_yticks([-height for height in range(len(found))], list(found))
         axes.set_ylim(-len(found) + 0.4, 0.6)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(f"{name}, {unit} (dashed: floor between two retrainings, and original)")
+        axes.set_xlabel(f"{by.title}, {unit_of(by)} (dashed: floor between two retrainings, and original)")
         return inline(drawn)
 
 
@@ -142,8 +145,8 @@ def _chosen_table(found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tri
     return html_table(head, rows)
 
 
-def _trials(label: str, tried: Sequence[Tried], by: str) -> Markup:
-    sign = 1 if SMALLER_IS_BETTER[by] else -1
+def _trials(label: str, tried: Sequence[Tried], by: Metric) -> Markup:
+    sign = 1 if by.better == "lower" else -1
     ranked = sorted(tried, key=lambda each: (each.score is None, sign * (each.score or 0.0)))
     rows = []
     for each in ranked[:LISTED]:

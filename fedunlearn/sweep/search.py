@@ -99,13 +99,13 @@ def run_sweep(
         sets = sum(len(experiment.target_sets(seed)) for seed in experiment.seeds)
         card, by, at = read_scorecard(run), sweep.settings.by, sweep.settings.at
         found[label] = read_trials(trials, card, by=by, at=at, expected=sets)
-        _write(sweep, folder, found, read_references(card, by=by, at=at))
+        _write(sweep, folder, found, read_references(card, by=sweep.goal, at=at))
     return folder, found
 
 
 def chosen(sweep: Sweep, found: Found) -> dict[str, Tried]:
     """Return the best trial of every method; of one whose trials all failed the experiment's own settings."""
-    return {label: best(tried, sweep.settings.by) or tried[0] for label, tried in found.items()}
+    return {label: best(tried, sweep.goal) or tried[0] for label, tried in found.items()}
 
 
 def _write(sweep: Sweep, folder: Path, found: Found, references: References) -> None:

@@ -4,6 +4,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from fedunlearn.evaluation import measures
+from fedunlearn.evaluation.evidence import Evidence, Retrained
+from fedunlearn.evaluation.metrics import BUILT_IN, computed
 from fedunlearn.evaluation.outputs import SplitOutputs
 
 
@@ -33,3 +36,21 @@ def splits(draw, num_classes=3, least=1, most=12, labels=None):
 def lists(outputs):
     """The logits and labels back as lists, for an oracle."""
     return outputs.logits.tolist(), outputs.labels.tolist()
+
+
+OF_TWO_MODELS = tuple(name for name, metric in BUILT_IN.items() if "retrained" in metric.needs)
+DISTANCES = tuple(name for name in OF_TWO_MODELS if name.endswith("_to_retrain"))
+
+
+def measure(outputs, **given):
+    """Every metric of one model alone."""
+    metrics = computed(outputs.task).values()
+    return measures.measure(Evidence(outputs, **given), [m for m in metrics if m.name not in OF_TWO_MODELS])
+
+
+def to_retrain(outputs, retrained, vector, retrained_vector, pixel_kl=None):
+    """The distances between two models."""
+    nothing = np.arange(0)
+    reference = Retrained(retrained, retrained_vector)
+    evidence = Evidence(outputs, nothing, nothing, 1, weights=vector, retrained=reference, pixel_kl=pixel_kl)
+    return measures.measure(evidence, [BUILT_IN[name] for name in DISTANCES])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.evaluation.accuracy import accuracy, mean_loss, per_class, per_client
-from fedunlearn.evaluation.catalogue import Unmeasurable
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation.builders import lists, split, splits
 from tests.oracles import membership as oracle
 

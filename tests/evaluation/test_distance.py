@@ -7,9 +7,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.distance import cosine, l2, mean_kl
 from fedunlearn.evaluation.outputs import SplitOutputs
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation.builders import split, splits
 from tests.oracles import divergence as oracle
 

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.hausdorff import distances
 from fedunlearn.evaluation.mask_measures import mean_distance, missed
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation.masks import certain, outputs
 from tests.oracles import segmentation as oracle
 from tests.profiles import some

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from fedunlearn.evaluation import roc
 from fedunlearn.evaluation.accuracy import mean_loss, quality
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.histograms import (
     BINS,
     FEWEST,
@@ -23,6 +22,7 @@ from fedunlearn.evaluation.histograms import (
     tally_of,
     total,
 )
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation import masks
 from tests.evaluation.builders import lists, split, splits, two_class
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.matching import draw, draw_by_label, label_quotas
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.randomness import numpy_generator
 
 counts = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=6)

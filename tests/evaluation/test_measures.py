@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from fedunlearn.evaluation.accuracy import accuracy
-from fedunlearn.evaluation.catalogue import DISTANCES, MEASURES, Unmeasurable
-from fedunlearn.evaluation.measures import Measures, measure, to_retrain
+from fedunlearn.evaluation.measures import Measures
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.evaluation.outputs import ModelOutputs, SplitOutputs, collect
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.randomness import torch_generator
-from tests.evaluation.builders import two_class
+from tests.evaluation.builders import DISTANCES, measure, to_retrain, two_class
 from tests.evaluation.test_outputs import Data
 
 FORGET, RETAIN = np.arange(40), np.arange(40, 200)
@@ -59,15 +60,15 @@ def measured(models, name, **changes):
     return measure(models[name][0], **{"forget": FORGET, "retain": RETAIN, "seed": 1, **changes})
 
 
-def test_the_names_are_the_catalogues(models):
+def test_the_names_are_those_of_the_built_in_metrics(models):
     outputs, vector = models["original"]
     names = [*measured(models, "original"), *to_retrain(outputs, outputs, vector, vector)]
-    assert names == [name for name in MEASURES if name in names]
+    assert names == [name for name in BUILT_IN if name in names]
     by_class = {"retain_test_accuracy", "forget_test_accuracy"}
-    assert {name for name in MEASURES if "accuracy" in name} - by_class < set(names)
+    assert {name for name in BUILT_IN if "accuracy" in name} - by_class < set(names)
     assert by_class.isdisjoint(names), "both classes are retained"
     assert not [name for name in names if "dice" in name]
-    assert set(DISTANCES) < set(MEASURES)
+    assert set(DISTANCES) < set(BUILT_IN)
 
 
 def test_every_number_is_in_its_range(models):
@@ -75,7 +76,7 @@ def test_every_number_is_in_its_range(models):
         assert values.reasons == {}
         assert values.reason is None
         for name, value in values.items():
-            low, high = {"%": (0, 100), "nats": (0, 20)}[MEASURES[name].unit]
+            low, high = {"%": (0, 100), "nats": (0, 20)}[BUILT_IN[name].unit]
             assert low <= value <= high, name
 
 
@@ -176,9 +177,9 @@ def test_values_are_plain_json(models):
     assert json.loads(json.dumps(values)) == values
 
 
-def test_the_catalogue_and_the_scorecard_load_neither_torch_nor_scikit_learn():
+def test_the_metrics_and_the_scorecard_load_neither_torch_nor_scikit_learn():
     code = (
-        "import sys, fedunlearn.evaluation.measures, fedunlearn.evaluation.scorecard\n"
+        "import sys, fedunlearn.evaluation.metrics, fedunlearn.evaluation.scorecard\n"
         "print(sorted({'torch', 'sklearn', 'flwr', 'ray'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

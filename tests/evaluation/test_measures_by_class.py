@@ -5,11 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import MEASURES
-from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.evaluation.outputs import ModelOutputs
-from fedunlearn.evaluation.summary import average_gap, summaries, tug_of_war
-from tests.evaluation.builders import lists, split, splits
+from tests.evaluation.builders import lists, measure, split, splits
 
 NAMES = ["retain_test_accuracy", "forget_test_accuracy"]
 TRAIN = split([[9.0, 0, 0], [0, 9, 0], [0, 0, 9], [9, 0, 0], [0, 9, 0], [0, 0, 9]], [0, 1, 2, 0, 1, 2])
@@ -69,29 +67,6 @@ def test_nobody_knows_without_the_training_labels():
     assert by_classes(TEST, [0, 3], [1, 2, 4, 5], train=None)[0] == {}
 
 
-def test_they_stand_where_the_catalogue_has_them():
+def test_they_stand_where_the_built_in_metrics_have_them():
     _, every = by_classes(TEST, [0, 3], [1, 2, 4, 5])
-    assert list(every) == [name for name in MEASURES if name in every]
-
-
-# -- Average Gap and ToW --------------------------------------------------------------------------------------
-
-RETRAIN = {"forget_accuracy": 0.0, "retain_accuracy": 99.0, "test_accuracy": 82.0, "mia_svc": 1.0}
-RETRAIN |= {"retain_test_accuracy": 91.0, "forget_test_accuracy": 0.0}
-MINE = {"forget_accuracy": 4.0, "retain_accuracy": 98.0, "test_accuracy": 87.0, "mia_svc": 7.0}
-MINE |= {"retain_test_accuracy": 90.0, "forget_test_accuracy": 60.0}
-
-
-def test_what_is_left_of_the_class_is_no_merit_on_test_data():
-    assert average_gap(MINE, RETRAIN) == (4 + 1 + 1 + 6) / 4
-    assert tug_of_war(MINE, RETRAIN) == pytest.approx(0.96 * 0.99 * 0.99)
-
-
-@pytest.mark.parametrize("name", ["test_accuracy", "forget_test_accuracy"])
-def test_nothing_else_on_test_data_counts(name):
-    assert summaries(MINE | {name: 33.0}, RETRAIN) == summaries(MINE, RETRAIN)
-
-
-def test_null_where_the_remaining_classes_have_no_test_data():
-    unknown = MINE | {"retain_test_accuracy": None}
-    assert summaries(unknown, RETRAIN) == {"average_gap": None, "tug_of_war": None}
+    assert list(every) == [name for name in BUILT_IN if name in every]

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from fedunlearn.evaluation.accuracy import quality
-from fedunlearn.evaluation.catalogue import DISTANCES, MEASURES, QUALITY
-from fedunlearn.evaluation.measures import measure, to_retrain
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.evaluation.outputs import ModelOutputs, collect
+from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.evaluation.segmentation import mean_pixel_kl
 from fedunlearn.training import dice_cross_entropy
+from tests.evaluation.builders import DISTANCES, measure, to_retrain
 from tests.evaluation.masks import Scans, index, small_net
 
 SITES = (12, 16, 12)
@@ -67,13 +68,13 @@ def measured(outputs, **changes):
     return measure(outputs, **{**given, **changes})
 
 
-def test_the_names_are_the_catalogue_s_and_between_them_the_tasks_have_them_all(kept, models):
+def test_the_names_are_those_of_the_built_in_metrics_and_between_them_the_tasks_have_them_all(kept, models):
     found = measured(kept["original"])
     vector = models["original"][1]
     names = [*found, *to_retrain(kept["original"], kept["original"], vector, vector)]
-    assert names == [name for name in MEASURES if name in names]
+    assert names == [name for name in BUILT_IN if name in names]
     of_gaps = {"average_gap", "tug_of_war"}  # summaries of two models' measures
-    assert set(MEASURES) - set(names) - of_gaps == {name for name in MEASURES if "accuracy" in name}
+    assert set(BUILT_IN) - set(names) - of_gaps == {name for name in BUILT_IN if "accuracy" in name}
     assert QUALITY == {"classification": "accuracy", "segmentation": "dice"}
 
 
@@ -83,7 +84,7 @@ def test_every_number_is_in_its_range_but_there_is_no_label_mix(kept):
         assert found.reason == "mia_svc_matched, mia_yeom_matched: masks have no label mix"
         for name, value in found.items():
             if name not in found.reasons:
-                assert 0 <= value <= {"%": 100, "nats": 20, "mm": 1.2 * SIZE * 2**0.5}[MEASURES[name].unit], (
+                assert 0 <= value <= {"%": 100, "nats": 20, "mm": 1.2 * SIZE * 2**0.5}[BUILT_IN[name].unit], (
                     name
                 )
 

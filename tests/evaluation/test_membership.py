@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.membership import (
     matched_scores,
     mia_svc,
@@ -14,6 +13,7 @@ from fedunlearn.evaluation.membership import (
     mia_yeom_matched,
 )
 from fedunlearn.evaluation.roc import auc
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation.builders import lists, split, splits, two_class
 from tests.oracles import membership as oracle
 from tests.profiles import few

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from torch import nn
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import SplitOutputs, collect, predict
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.evaluation.builders import lists, splits
 from tests.oracles import membership as oracle
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.roc import auc, tpr_at_fpr
+from fedunlearn.evaluation.scored import Unmeasurable
 from tests.oracles import membership as oracle
 
 # A few coarse values, so that ties are common.

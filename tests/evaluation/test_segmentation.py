@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedunlearn.evaluation.accuracy import mean_loss, per_class, per_client, quality
-from fedunlearn.evaluation.catalogue import Unmeasurable
 from fedunlearn.evaluation.outputs import collect
+from fedunlearn.evaluation.scored import Unmeasurable
 from fedunlearn.evaluation.segmentation import SegmentationOutputs, mean_pixel_kl, segment
 from fedunlearn.training import dice_cross_entropy
 from tests.evaluation.masks import SAYS_ITS_IMAGE, blobs, certain, outputs, scans, slices, small_net

@@ -10,10 +10,10 @@ from fedunlearn.errors import UserError
 from fedunlearn.evaluation.floors import floor_of, gaps
 from fedunlearn.evaluation.rows import Cost, Forget, Row
 from fedunlearn.evaluation.scorecard import scorecard
-from fedunlearn.evaluation.summary import summaries
 from fedunlearn.report import centralised
 from fedunlearn.report.scores import Scores
 from fedunlearn.report.tables import centralised_tables, markdown
+from tests.oracles.summaries import summaries
 
 RETRAIN = {"forget_accuracy": 90.0, "retain_accuracy": 99.0, "test_accuracy": 94.0, "mia_svc": 88.0}
 SECOND = {"forget_accuracy": 91.0, "retain_accuracy": 99.0, "test_accuracy": 94.0, "mia_svc": 87.0}

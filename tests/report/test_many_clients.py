@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.report import listings, plots, sections
 from fedunlearn.report.heat_map import SOME, WHOLE, rows_to_draw
 from fedunlearn.report.page import write_report
@@ -112,7 +113,10 @@ def test_of_many_sets_some_are_drawn_and_some_rows_listed(tmp_path, monkeypatch)
     assert f"{len(run.rows) - 4} more are in scorecard.json." in page.all("section", id="scorecard")[0].text
     assert "12 more are in requests.sqlite." in page.all("section", id="requests")[0].text
     (svg,) = page.all("svg", data_plot="gap-forget_accuracy")
-    gaps = [gap for gap, *_ in plots._gaps(read_run(tmp_path / "run").scores, PUF, "cap", "forget_accuracy")]
+    gaps = [
+        gap
+        for gap, *_ in plots._gaps(read_run(tmp_path / "run").scores, PUF, "cap", BUILT_IN["forget_accuracy"])
+    ]
     dots = svg.starting("data-mark", f"gap {PUF} cap")
     places = [float(dot.all("use")[0].attributes["x"]) for dot in dots]
     assert len(gaps) == 8 and len(places) == 3

@@ -8,19 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.html import markup
 from fedunlearn.html.markup import join, tag
 from fedunlearn.report import words
 from fedunlearn.report.words import (
-    METRICS,
     PartName,
     clients,
-    gap_unit,
     magnitude,
     measured,
-    metric_order,
-    metric_title,
+    metric_help,
     number,
     origin_words,
 )
@@ -45,7 +43,7 @@ def test_a_number_reads_back_within_its_last_digit(value, digits, sign):
 
 @pytest.mark.parametrize("nothing", [None, math.nan, math.inf])
 def test_what_is_no_number_is_a_dash(nothing):
-    assert number(nothing) == magnitude(nothing, "B") == measured("test_loss", nothing) == "–"
+    assert number(nothing) == magnitude(nothing, "B") == measured(BUILT_IN["test_loss"], nothing) == "–"
 
 
 @given(st.floats(1e-3, 1e15), st.sampled_from(["B", "s", ""]))
@@ -67,25 +65,27 @@ def test_a_magnitude_reads_back_to_three_figures(value, unit):
     assert math.isclose(float(match[1]) * scale[match[2]], value, rel_tol=0.0051)
 
 
-def test_every_measure_has_a_title_and_its_unit_decides_its_digits():
-    assert set(METRICS) == set(MEASURES)
-    for name, measure in MEASURES.items():
-        assert measured(name, 12.3456) == ("12.3" if measure.unit in ("%", "mm") else "12.346")
-        assert gap_unit(name) == {"%": "points", "mm": "mm"}.get(measure.unit, "")
+def test_the_unit_of_a_metric_decides_its_digits_and_the_unit_of_its_gap():
+    units = {"%": "points", "mm": "mm", "nats": "nats", "weights": "weights", "0 to 1": "", "0 to 2": ""}
+    for metric in BUILT_IN.values():
+        assert measured(metric, 12.3456) == ("12.3" if metric.unit in ("%", "mm") else "12.346")
+        assert metric.gap_unit == units[metric.unit]
 
 
 def test_a_distance_is_called_one_wherever_it_is_read():
     """0.002 is 1 minus the cosine."""
-    assert metric_title("cosine_to_retrain") == "cosine distance to retrain"
-    assert MEASURES["cosine_to_retrain"].description.startswith("cosine distance to retrain")
+    metric = BUILT_IN["cosine_to_retrain"]
+    assert metric.title == "cosine distance to retrain"
+    assert metric.description.startswith("Cosine distance to retrain")
 
 
-@given(st.lists(st.sampled_from([*METRICS, "something_new", "another"])))
-def test_metric_order_keeps_every_name_once(names):
-    ordered = metric_order(names)
-    assert sorted(ordered) == sorted(set(names))
-    known = [name for name in ordered if name in METRICS]
-    assert ordered[: len(known)] == known == sorted(known, key=list(METRICS).index)
+def test_the_help_of_a_metric_says_what_it_is_in_what_and_which_way_is_better():
+    assert metric_help(BUILT_IN["forget_accuracy"]) == (
+        "Accuracy on the training data to forget (%); better: nearer to retrain's"
+    )
+    assert metric_help(BUILT_IN["average_gap"]).endswith("(%); better: lower, down to the floor")
+    assert metric_help(BUILT_IN["tug_of_war"]).endswith("(0 to 1); better: higher, up to 1")
+    assert metric_help(Declaration("something_new", title="something new")) is None
 
 
 def test_clients_in_words():

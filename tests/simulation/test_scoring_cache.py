@@ -38,9 +38,12 @@ def test_measures_are_kept_by_all_that_they_depend_on(timeline_run, tmp_path):
 def test_what_was_measured_once_is_not_measured_again_and_cached_seconds_are_flagged(tmp_path, monkeypatch):
     measured = []
     measure = scoring.measure
-    monkeypatch.setattr(
-        scoring, "measure", lambda *a, **k: measured.append(k["mia_samples"]) or measure(*a, **k)
-    )
+
+    def counted(evidence, metrics):
+        measured.append(evidence.mia_samples)
+        return measure(evidence, metrics)
+
+    monkeypatch.setattr(scoring, "measure", counted)
     first = read_scorecard(simulate(tiny("cache=true"), out=tmp_path))["rows"]
     assert not any(row["cost"]["cached"] for row in first)
     models = len(measured)

@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord
 from fedunlearn import config, workspace
 from fedunlearn.data.slice_index import SliceIndex
 from fedunlearn.errors import DivergedError
-from fedunlearn.evaluation.catalogue import MEASURES
+from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.directory import RunDirectory
@@ -120,7 +120,7 @@ def test_the_scorecard_says_that_it_is_about_masks_and_has_their_measures(finish
         ("original", "request"), ("retrain", "request"), (PUF, "unlearned"), (PUF, "cap")
     }  # fmt: skip
     for row in card["rows"]:
-        assert list(row["metrics"]) == sorted(name for name in MEASURES if "accuracy" not in name)
+        assert list(row["metrics"]) == sorted(name for name in BUILT_IN if "accuracy" not in name)
         null = {name for name, value in row["metrics"].items() if value is None}
         assert null <= {"mia_svc_matched", "mia_yeom_matched", "forget_hausdorff", "test_hausdorff"}
         assert "masks have no label mix" in row["reason"]

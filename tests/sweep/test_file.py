@@ -198,5 +198,6 @@ def test_the_command_says_what_it_would_run_and_what_is_wrong(tmp_path, capsys, 
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    error = capsys.readouterr().err
-    assert error == 'error: by = "luck" (--set by=luck): must be one of "average_gap", "tug_of_war"\n'
+    goals = "average_gap", "tug_of_war", "l2_to_retrain", "cosine_to_retrain", "kl_to_retrain"
+    expected = ", ".join(f'"{goal}"' for goal in goals)
+    assert capsys.readouterr().err == f'error: by = "luck" (--set by=luck): must be one of {expected}\n'

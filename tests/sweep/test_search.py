@@ -9,13 +9,14 @@ import torch
 
 from fedunlearn import config, workspace
 from fedunlearn.cli.main import main
-from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.metrics.gaps import average_gap, tug_of_war
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.sweep import search
 from fedunlearn.sweep.file import Trial, load
 from fedunlearn.sweep.outcome import References, Tried, best, read_references, read_trials
+from tests.evaluation.builders import measure
 from tests.report.parsed_page import parse
 from tests.sweep.small import SWEEP, write
 
@@ -158,7 +159,7 @@ def test_a_trial_that_diverges_has_no_score_and_is_not_chosen(tmp_path):
     own, diverged = found["fine-tune"]
     assert diverged.trial.settings["settings.lr"] == 1e30 and own.score is not None
     assert diverged.score is None and diverged.reason.startswith("diverged in round 4")
-    assert best(found["fine-tune"], "average_gap") is own
+    assert best(found["fine-tune"], average_gap) is own
 
 
 def tried(number, *scores, reason=None):
@@ -167,9 +168,9 @@ def tried(number, *scores, reason=None):
 
 def test_the_best_is_the_first_of_the_smallest_and_one_that_failed_once_is_out():
     found = [tried(0, 3.0, 5.0), tried(1, 0.1, None), tried(2, 2.0, 4.0), tried(3, 4.0, 2.0)]
-    assert best(found, "average_gap").trial.number == 2
-    assert best(found, "tug_of_war").trial.number == 0
-    assert best([tried(0, None), tried(1)], "average_gap") is None
+    assert best(found, average_gap).trial.number == 2
+    assert best(found, tug_of_war).trial.number == 0
+    assert best([tried(0, None), tried(1)], average_gap) is None
 
 
 def test_the_references_are_of_the_scores_round():
@@ -185,10 +186,10 @@ def test_the_references_are_of_the_scores_round():
         row("x-0", "unlearned", 3.0, 2.0, seed=2),
         row("x-0", "cap", 3.0, 8.0, seed=2),
     ]
-    found = read_references({"rows": rows}, by="average_gap", at="unlearned")
+    found = read_references({"rows": rows}, by=average_gap, at="unlearned")
     assert found == References(6.0, 1.5)
-    assert read_references({"rows": rows}, by="average_gap", at="cap").floor == 8.5
-    found = read_references({"rows": rows}, by="tug_of_war", at="unlearned")
+    assert read_references({"rows": rows}, by=average_gap, at="cap").floor == 8.5
+    found = read_references({"rows": rows}, by=tug_of_war, at="unlearned")
     assert found == pytest.approx((0.6, 1 - 0.15))
 
 
