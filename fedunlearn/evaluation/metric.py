@@ -13,6 +13,7 @@ the metrics that there are, and for how another package brings its own.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -104,13 +105,22 @@ class Declaration:
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Declaration:
-        """Return what ``as_dict`` describes."""
+        """Return what ``as_dict`` describes, if it could be declared like this.
+
+        Raises
+        ------
+        ConfigError
+            With one line that names what is wrong.
+        """
         known: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in entry.items()
             if name in _DECLARED
         }
-        return cls(**known)
+        name = known.setdefault("name", None)
+        found = cls(**{"title": None, **known})
+        _check(found, f"metric {name!r}")
+        return found
 
 
 _DECLARED = frozenset(each.name for each in fields(Declaration))
@@ -230,15 +240,15 @@ def metric(
             compute=function,
             applies=applies,
         )
-        _check(declared)
+        _check(declared, f"metric {declared.place}")
         _claim(declared)
         return declared
 
     return declare
 
 
-def _check(declared: Metric) -> None:
-    where = f"metric {declared.place}"
+def _check(declared: Declaration, where: str) -> None:
+    """Refuse what could not be shown or computed; ``where`` is how the line begins."""
     if not isinstance(declared.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", declared.name):
         raise ConfigError(
             f"{where}: the name must be lower-case letters, digits and _, such as 'forget_accuracy'"
@@ -256,8 +266,11 @@ def _check(declared: Metric) -> None:
         value = getattr(declared, key)
         if not isinstance(value, tuple) or not set(value) <= set(allowed) or (key == "tasks" and not value):
             raise ConfigError(f"{where}: {key} = {value!r}: must be a tuple of {_listed(allowed)}")
-    if "terminal" in declared.show and not declared.heading:
-        raise ConfigError(f"{where}: heading = '': must be a word for the terminal's table")
+    value = declared.retrained_value
+    if value is not None and (not isinstance(value, int | float) or not math.isfinite(value)):
+        raise ConfigError(f"{where}: retrained_value = {value!r}: must be a number, or None")
+    if not isinstance(declared.heading, str) or ("terminal" in declared.show and not declared.heading):
+        raise ConfigError(f"{where}: heading = {declared.heading!r}: must be a word for the terminal's table")
 
 
 def _listed(allowed: tuple[str, ...]) -> str:

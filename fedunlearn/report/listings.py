@@ -24,6 +24,8 @@ from fedunlearn.report.words import (
     spread,
 )
 
+ARROWS = {"retrain": "→ retrain", "higher": "↑", "lower": "↓"}
+"""Which values of a metric are better."""
 MOST_ROWS = 400
 """So many rows of a table are on the page: a run that forgets a thousand clients in turn has ten thousand."""
 
@@ -83,7 +85,8 @@ def _group(label: str, columns: int) -> Markup:
 
 
 def _heading(metric: Declaration) -> Markup:
-    return tag("th", metric.title, title=metric_help(metric))
+    arrow = tag("small", ARROWS[metric.better]) if metric.description else None
+    return tag("th", metric.title, arrow, title=metric_help(metric))
 
 
 def _aggregate(scores: Scores, label: str, at: str, name: str) -> Markup:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedunlearn.errors import RunError
+from fedunlearn.errors import ConfigError, RunError
 from fedunlearn.evaluation.metric import Declaration, Place
 from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.report.quality import QUALITIES, Quality
@@ -81,8 +81,7 @@ class Scores:
                 f"scorecard.json: task = {task!r}: must be one of {list(QUALITIES)}; update fedunlearn"
             )
         self.task = task
-        foreign = map(Declaration.from_dict, scorecard.get("declared") or ())
-        self.declared: Mapping[str, Declaration] = {**BUILT_IN, **{metric.name: metric for metric in foreign}}
+        self.declared = _declared(scorecard.get("declared") or [])
         self.quality: Quality = QUALITIES[task]
         self.origin = str(scorecard.get("origin") or "")
         self.smoke = bool(scorecard.get("smoke"))
@@ -331,3 +330,17 @@ class Scores:
     def shown(self, place: Place) -> list[Declaration]:
         """Return the metrics that this task has at a place of the report, whether or not a row has them."""
         return [each for each in self.declared.values() if place in each.show and self.task in each.tasks]
+
+
+def _declared(foreign: Any) -> dict[str, Declaration]:
+    """Return ours, then those that a scorecard declares."""
+    found: dict[str, Declaration] = dict(BUILT_IN)
+    if not isinstance(foreign, list) or not all(isinstance(entry, Mapping) for entry in foreign):
+        raise RunError("scorecard.json: declared: must be a list of metrics; run the experiment again")
+    for entry in foreign:
+        try:
+            metric = Declaration.from_dict(entry)
+        except ConfigError as error:
+            raise RunError(f"scorecard.json: declared: {error}; run the experiment again") from error
+        found.setdefault(metric.name, metric)
+    return found

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedunlearn.evaluation import metric
+from fedunlearn.evaluation.evidence import Evidence
 from fedunlearn.evaluation.floors import Outlier
+from fedunlearn.evaluation.measures import measure
+from fedunlearn.evaluation.metrics import BUILT_IN
+from fedunlearn.evaluation.outputs import ModelOutputs
 from fedunlearn.evaluation.rows import AT, Row, Scale
 from fedunlearn.evaluation.scorecard import SCHEMA, dumps, scorecard, without_seconds
+from tests.evaluation.builders import two_class
 from tests.evaluation.test_aggregates import row
 
 ROW_KEYS = {
@@ -120,3 +127,24 @@ def test_the_page_in_the_docs_names_every_key():
     assert not [key for key in keys if f"`{key}`" not in page]
     assert not [at for at in AT if f"`{at}`" not in page]
     assert f"`{SCHEMA}`" in page
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_the_page_in_the_docs_has_every_metric_as_it_is_declared(name):
+    page = (Path(__file__).parents[2] / "docs" / "scorecard.md").read_text()
+    own = BUILT_IN[name]
+    task = "both" if len(own.tasks) > 1 else own.tasks[0]
+    cells = (f"`{name}`", own.title, own.unit, own.better_words, task, ", ".join(own.needs))
+    line = f"| {' | '.join((*cells, own.description.replace('|', chr(92) + '|')))} |"
+    assert line in page.splitlines()
+
+
+def test_the_metric_in_the_docs_works_as_it_stands(monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "scorecard.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    monkeypatch.setattr(metric, "_defined", dict(metric._defined))
+    found: dict = {"__name__": "my_package.my_module"}
+    exec(source, found)
+    outputs = ModelOutputs(two_class([1.0, -1.0, -2.0, 0.5], [0, 1, 0, 1]), None, None)
+    evidence = Evidence(outputs, forget=np.array([0, 1, 2]), retain=np.array([3]), seed=1)
+    assert measure(evidence, [found["forget_doubt"]]) == {"forget_doubt": pytest.approx(200 / 3)}
