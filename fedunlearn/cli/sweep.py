@@ -56,9 +56,8 @@ def sweep(
 
     from flwr.common.logger import update_console_handler
 
-    from fedunlearn.report.words import number
     from fedunlearn.simulation.progress import Progress, progress_for
-    from fedunlearn.sweep.page import settings_words
+    from fedunlearn.sweep.page import score_words, settings_words
 
     update_console_handler(colored=sys.stderr.isatty())
 
@@ -80,7 +79,7 @@ def sweep(
         raise typer.Exit(1) from None
     console.print()
     for label, best in chosen(searched, found).items():
-        before, after = (number(each.score, 2) for each in (found[label][0], best))
+        before, after = (score_words(searched.goal, each.score) for each in (found[label][0], best))
         settings = settings_words(best.trial.settings)
         terminal.say(console, f"{label}: {searched.settings.by} {before} → {after}, {settings}")
     terminal.say(console, f"report: {terminal.shown(folder / 'report.html')}")

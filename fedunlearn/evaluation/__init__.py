@@ -9,7 +9,7 @@ Nothing here knows that a federation exists: a model's outputs and index arrays 
 ``hausdorff``   how far outlines of masks are apart, in millimetres
 ``membership``  do the forgotten data still look like training data? (with ``matching`` and ``roc``)
 ``distance``    how far a model is from the retrained one, in weights and in outputs
-``metric``      how a metric is declared, and ``evidence``, what it may look at
+``metric``      how a metric is defined, with its ``declaration``, and ``evidence``, what it may look at
 ``metrics``     all of the above as metrics by name; ``measures`` takes them of one model
 ``scorecard``   rows, gaps to retrain and noise floors (with ``aggregates``); no torch needed
 

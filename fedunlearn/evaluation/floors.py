@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.evaluation.metrics import BUILT_IN
 
 Values = dict[str, float | None]

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from fedunlearn.evaluation.aggregates import aggregate
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.evaluation.rows import Row
 
 SCHEMA = 2

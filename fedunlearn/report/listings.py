@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.html.markup import Markup, join, null, table, tag
 from fedunlearn.plurals import counted
 from fedunlearn.report import centralised

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.ticker import MaxNLocator
 
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.html.markup import Markup
 from fedunlearn.html.palette import STAND_INS, Look
 from fedunlearn.html.svg import Drawing, drawing, inline

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from fedunlearn.errors import ConfigError, RunError
-from fedunlearn.evaluation.metric import Declaration, Place
+from fedunlearn.evaluation.declaration import Declaration, Place
 from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.report.quality import QUALITIES, Quality
 from fedunlearn.report.selection import Case, case_of, cases_with, common_cases, value_of

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.evaluation.metrics.attacks import mia_svc
 from fedunlearn.report import centralised
 from fedunlearn.report.scores import Scores, TableLine

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.parts import Part
 
 NOTHING = "–"  # what a null is shown as, everywhere

@@ -19,7 +19,7 @@ from fedunlearn.sweep.file import Sweep
 from fedunlearn.sweep.outcome import References, Tried
 
 LEAST = 0.01
-"""Gaps smaller than this are drawn here: the axis is logarithmic."""
+"""In points: smaller gaps are drawn here, as the axis is logarithmic. Of other units the smallest score is."""
 LISTED = 8
 """So many trials of a method are listed, the best ones."""
 
@@ -33,6 +33,13 @@ def settings_words(settings: Mapping[str, object]) -> str:
 def unit_of(by: Metric) -> str:
     """Return what the axis of a metric counts, and which value a retrained model has where that is not 0."""
     return f"{by.retrained_value:g} is retraining" if by.retrained_value else by.gap_unit or by.unit
+
+
+def score_words(by: Metric, value: float | None) -> str:
+    """Return a score: of points and shares two decimals, of other units three significant figures."""
+    if value is None or by.unit in ("%", "0 to 1"):
+        return number(value, 2)
+    return f"{value:.3g}"
 
 
 def write_page(
@@ -63,7 +70,7 @@ def write_page(
             tag(
                 "section", tag("p", lead, class_="lead"), tag("figure", strips(by, found, chosen, references))
             ),
-            tag("section", tag("h2", "Chosen"), _chosen_table(found, chosen), id="chosen"),
+            tag("section", tag("h2", "Chosen"), _chosen_table(by, found, chosen), id="chosen"),
             tag(
                 "section", tag("h2", "Trials"), *(_trials(label, tried, by) for label, tried in found.items())
             ),
@@ -84,7 +91,10 @@ def strips(
     by: Metric, found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tried], references: References
 ) -> Markup:
     """Return a line per method with its trials on it."""
-    logarithmic = by.better == "lower"
+    logarithmic = by.better == "lower" and by.retrained_value == 0
+    scores = (each.score for tried in found.values() for each in tried)
+    known = [score for score in scores if score is not None and score > 0]
+    least = LEAST if by.unit == "%" else min(known, default=LEAST)
     with drawing("trials", f"{by.title} of every trial", width=7.6, height=0.9 + 0.28 * len(found)) as drawn:
         axes = drawn.axes
         if logarithmic:
@@ -95,14 +105,14 @@ def strips(
             if value is not None:
                 colour = STAND_INS["retrain" if word == "floor" else "original"]
                 line = axes.axvline(
-                    max(value, LEAST) if logarithmic else value, color=colour, linestyle="--", zorder=1
+                    max(value, least) if logarithmic else value, color=colour, linestyle="--", zorder=1
                 )
-                drawn.note(line, word, f"{word}: {number(value, 2)}")
+                drawn.note(line, word, f"{word}: {score_words(by, value)}")
         for height, (label, tried) in enumerate(found.items()):
             for each in tried:
                 if each.score is None:
                     continue
-                x = max(each.score, LEAST) if logarithmic else each.score
+                x = max(each.score, least) if logarithmic else each.score
                 own = each.trial.number == 0
                 (dot,) = axes.plot(
                     x,
@@ -114,7 +124,8 @@ def strips(
                     markeredgewidth=0,
                     zorder=4 if own else 3,
                 )
-                words = f"{label} {each.trial.number}: {number(each.score, 2)}; {settings_words(each.trial.settings)}"
+                score, settings = score_words(by, each.score), settings_words(each.trial.settings)
+                words = f"{label} {each.trial.number}: {score}; {settings}"
                 drawn.note(dot, f"trial {label} {each.trial.number}", words)
                 if each is chosen[label]:
                     axes.plot(
@@ -128,11 +139,16 @@ def strips(
         return inline(drawn)
 
 
-def _chosen_table(found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tried]) -> Markup:
+def _chosen_table(by: Metric, found: Mapping[str, Sequence[Tried]], chosen: Mapping[str, Tried]) -> Markup:
     rows = []
     for label, tried in found.items():
         best, failed = chosen[label], sum(each.score is None for each in tried)
-        numbers = [number(tried[0].score, 2), number(best.score, 2), f"{best.seconds:.1f}", str(failed)]
+        numbers = [
+            score_words(by, tried[0].score),
+            score_words(by, best.score),
+            f"{best.seconds:.1f}",
+            str(failed),
+        ]
         rows.append([_text(label), *numbers, _text(settings_words(best.trial.settings))])
     head = [
         _text("method", "th"),
@@ -150,7 +166,7 @@ def _trials(label: str, tried: Sequence[Tried], by: Metric) -> Markup:
     ranked = sorted(tried, key=lambda each: (each.score is None, sign * (each.score or 0.0)))
     rows = []
     for each in ranked[:LISTED]:
-        score = number(each.score, 2) if each.score is not None else each.reason or NOTHING
+        score = score_words(by, each.score) if each.score is not None else each.reason or NOTHING
         row = [str(each.trial.number), score, f"{each.seconds:.1f}"]
         rows.append([*row, _text(settings_words(each.trial.settings))])
     left_out = len(tried) - len(rows)

@@ -12,10 +12,11 @@ import torch
 from fedunlearn import plugins
 from fedunlearn.cli.listing import catalogue
 from fedunlearn.errors import ConfigError
-from fedunlearn.evaluation import metric as declaration
+from fedunlearn.evaluation import metric as registry
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.evaluation.evidence import Evidence, Retrained
 from fedunlearn.evaluation.measures import measure
-from fedunlearn.evaluation.metric import Declaration, Metric, metric
+from fedunlearn.evaluation.metric import Metric, metric
 from fedunlearn.evaluation.metrics import BUILT_IN, computed
 from fedunlearn.evaluation.outputs import ModelOutputs
 from fedunlearn.evaluation.scored import Unmeasurable
@@ -28,7 +29,7 @@ TRAIN = two_class([1.0, -2.0, 3.0, 1.0], [0, 1, 0, 1])
 @pytest.fixture(autouse=True)
 def names(monkeypatch):
     """What a test defines is gone after it."""
-    monkeypatch.setattr(declaration, "_defined", dict(declaration._defined))
+    monkeypatch.setattr(registry, "_defined", dict(registry._defined))
 
 
 def evidence(**changes):
@@ -238,7 +239,7 @@ def test_what_cannot_be_named_is_refused_by_its_place(package, reference, words)
 
 
 def test_one_with_the_name_of_ours_is_refused_even_if_it_came_first(package, monkeypatch):
-    monkeypatch.setattr(declaration, "_defined", {})
+    monkeypatch.setattr(registry, "_defined", {})
     package.theirs = defined("mia_svc", package.theirs.compute)
     with pytest.raises(ConfigError, match="there is a 'mia_svc' already; take another name"):
         computed("classification", ["their_metrics:theirs"])

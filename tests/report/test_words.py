@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.evaluation.metric import Declaration
+from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.html import markup
 from fedunlearn.html.markup import join, tag

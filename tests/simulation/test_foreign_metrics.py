@@ -7,7 +7,7 @@ import pytest
 
 from fedunlearn import config, plugins
 from fedunlearn.errors import ConfigError
-from fedunlearn.evaluation import metric as declaration
+from fedunlearn.evaluation import metric as registry
 from fedunlearn.report.page import write_report
 from fedunlearn.report.tables import markdown, scorecard_table
 from fedunlearn.simulation import forecast, scoring, source_hash
@@ -50,7 +50,7 @@ def package(tmp_path, monkeypatch):
     (folder / "doubt.py").write_text(SOURCE)
     monkeypatch.syspath_prepend(folder.parent)
     monkeypatch.setattr(plugins, "LOADED", {})
-    monkeypatch.setattr(declaration, "_defined", dict(declaration._defined))
+    monkeypatch.setattr(registry, "_defined", dict(registry._defined))
     yield folder
     forget_everything()
 

@@ -9,11 +9,12 @@ import torch
 
 from fedunlearn import config, workspace
 from fedunlearn.cli.main import main
+from fedunlearn.evaluation.metrics.distances import kl_to_retrain
 from fedunlearn.evaluation.metrics.gaps import average_gap, tug_of_war
 from fedunlearn.evaluation.outputs import collect
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.runner import simulate
-from fedunlearn.sweep import search
+from fedunlearn.sweep import page, search
 from fedunlearn.sweep.file import Trial, load
 from fedunlearn.sweep.outcome import References, Tried, best, read_references, read_trials
 from tests.evaluation.builders import measure
@@ -191,6 +192,18 @@ def test_the_references_are_of_the_scores_round():
     assert read_references({"rows": rows}, by=average_gap, at="cap").floor == 8.5
     found = read_references({"rows": rows}, by=tug_of_war, at="unlearned")
     assert found == pytest.approx((0.6, 1 - 0.15))
+
+
+def test_a_score_of_other_units_has_its_own_decimals_and_its_own_end_of_the_axis():
+    assert [page.score_words(average_gap, value) for value in (0.004, 3.14159, None)] == ["0.00", "3.14", "–"]
+    assert page.score_words(kl_to_retrain, 0.000123456) == "0.000123"
+    assert page.unit_of(average_gap) == "points" and page.unit_of(tug_of_war) == "1 is retraining"
+    assert page.unit_of(kl_to_retrain) == "nats"
+    found = {"x": [tried(0, 0.0), tried(1, 0.0002), tried(2, 0.002)]}
+    svg = page.strips(kl_to_retrain, found, {"x": found["x"][1]}, References(0.01, None))
+    dots = parse(str(svg)).starting("data-mark", "trial x")
+    places = {dot.attributes["data-mark"][-1]: float(dot.all("use")[0].attributes["x"]) for dot in dots}
+    assert places["0"] == places["1"] < places["2"], "0 has no place of its own, and two thousandths have"
 
 
 def test_a_trial_without_a_row_has_no_score_and_says_so(tmp_path):

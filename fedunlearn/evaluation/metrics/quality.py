@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from fedunlearn.evaluation import accuracy
-from fedunlearn.evaluation.metric import Better, Metric, Place, metric
+from fedunlearn.evaluation.declaration import Better, Place
+from fedunlearn.evaluation.metric import Metric, metric
 from fedunlearn.evaluation.scored import QUALITY, Integers, Scored, Unmeasurable
 
 if TYPE_CHECKING:
