@@ -94,8 +94,7 @@ def mark_of(rows: Sequence[Json], original: Sequence[Json], metric: str) -> Mark
     ``blind``: the original is, too, or nobody knows: the measure shows nothing.
     """
     gap, floor = (stat_of(rows, kind, metric) for kind in ("abs_gap", "floor"))
-    # Methods share retrain's initial weights, other retrainings do not and are far from all of them.
-    if metric.endswith("_to_retrain") or gap.mean is None or floor.mean is None or gap.mean > floor.mean:
+    if gap.mean is None or floor.mean is None or gap.mean > floor.mean:
         return ""
     return "within" if tells(original, metric, gap=gap, floor=floor) else "blind"
 

@@ -3,8 +3,10 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
+from fedunlearn.errors import RunError
 from fedunlearn.report.scores import Scores, TableLine
 from fedunlearn.report.selection import case_of, common_cases
 from fedunlearn.report.tables import centralised_tables, comparison_table, markdown, scorecard_table
@@ -102,6 +104,41 @@ def test_runs_of_one_setting_are_compared_over_the_cases_of_both():
     apart = run("apart", {3: 4.0})
     assert of(apart, long) == [("4.0", "1"), ("11.0±7.1", "2")]
     assert "share no case: not comparable" in " ".join(shown(comparison_table([apart, long])).split())
+
+
+@pytest.mark.parametrize(("metric", "mark"), [("mia_auc", "within"), ("theirs", ""), ("l2_to_retrain", "")])
+def test_a_metric_whose_floor_is_no_match_has_no_mark(metric, mark):
+    theirs = {"name": "theirs", "title": "theirs", "unit": "%", "description": "Theirs", "marked": False}
+    rows = [
+        *seeds("original", "request", {1: 20.0}, metric=metric),
+        *seeds("puf", "cap", {1: 1.0}, metric=metric),
+    ]
+    assert Scores(card(rows, declared=[theirs])).mark("puf", "cap", metric) == mark
+
+
+@pytest.mark.parametrize(
+    ("declared", "words"),
+    [
+        ({"name": "x"}, "declared: must be a list of metrics; run the experiment again"),
+        (["x"], "declared: must be a list of metrics; run the experiment again"),
+        ([{"title": "x"}], "declared: metric None: the name must be lower-case letters"),
+        (
+            [{"name": "x", "title": "x", "unit": ["%"], "description": "x"}],
+            "metric 'x': unit = ('%',): must say something",
+        ),
+        (
+            [{"name": "x", "title": "x", "unit": "%", "description": "x", "retrained_value": "0"}],
+            "must be a number",
+        ),
+        (
+            [{"name": "x", "title": "x", "unit": "%", "description": "x", "heading": 3}],
+            "heading = 3: must be a word",
+        ),
+    ],
+)
+def test_a_spoilt_declaration_is_one_line(declared, words):
+    with pytest.raises(RunError, match=re.escape(words)):
+        Scores(card([], declared=declared))
 
 
 def test_a_mark_is_of_the_cases_that_the_number_is_of_and_none_where_the_original_has_one():
