@@ -126,6 +126,7 @@ KINDS: dict[str, Kind] = {
             "mit-b0": "fedunlearn.models.mit:mit_b0",
             "unet": "fedunlearn.models.unet:unet",
         },
+        settings="fedunlearn.config.settings:ModelSettings",
     ),
     "tasks": Kind(
         "task",
@@ -147,6 +148,7 @@ KINDS: dict[str, Kind] = {
             "prostate-mri": "fedunlearn.data.prostate:prostate_mri",
             "prostate-phantom": "fedunlearn.data.phantom.source:prostate_phantom",
         },
+        settings="fedunlearn.config.settings:SourceSettings",
     ),
     "partitions": Kind(
         "partition",
@@ -158,6 +160,7 @@ KINDS: dict[str, Kind] = {
             "file": "fedunlearn.data.partition_file:from_file",
             "site": "fedunlearn.data.partitioners:by_site",
         },
+        settings="fedunlearn.config.settings:PartitionSettings",
     ),
     "augmentations": Kind(
         "augmentation",
@@ -177,6 +180,7 @@ KINDS: dict[str, Kind] = {
                 "trivialaugment",
             )
         },
+        settings="fedunlearn.config.settings:AugmentationSettings",
     ),
     "metrics": Kind("metric", {}, base="fedunlearn.evaluation.metric:Metric"),
 }
@@ -260,22 +264,23 @@ def broken(kind: str) -> dict[str, str]:
     return found
 
 
-def call(
-    registry: Mapping[str, Callable[..., Any]], name: str, *, key: str, config: object, **given: object
-) -> Any:
-    """Call the entry `name` of a registry with the settings its signature names."""
-    if name not in registry:
-        raise ConfigError(f"{key} = {name!r}: must be one of {', '.join(registry)}")
-    function = registry[name]
-    arguments: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters:
-        arguments[parameter] = given[parameter] if parameter in given else getattr(config, parameter)
+def call(kind: str, name: str, **offered: Any) -> Any:
+    """Call a component with those of the arguments offered that its signature names.
+
+    Raises
+    ------
+    ConfigError
+        As of :func:`find`, or it needs something that is not offered.
+    """
+    function = find(kind, name)
+    arguments = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.name in offered:
+            arguments[parameter.name] = offered[parameter.name]
+        elif parameter.default is parameter.empty:
+            known = ", ".join(offered)
+            raise ConfigError(f"{KINDS[kind].one} {name!r}: asks for {parameter.name!r}; there is {known}")
     return function(**arguments)
-
-
-def describe(registry: Mapping[str, Callable[..., object]]) -> dict[str, str]:
-    """Return the first docstring line of every entry, by name, for ``fedunlearn list``."""
-    return {name: summary(function) for name, function in registry.items()}
 
 
 def load_object(reference: str) -> Any:
@@ -319,8 +324,7 @@ def _wrong_with(kind: Kind, found: Any, settings: Any) -> str:
         return f"is no {kind.one}: it cannot be called"
     if not (isinstance(settings, type) and is_dataclass(settings)):
         return "has settings that are no dataclass"
-    least = load_object(kind.settings)
-    if least.__name__ != "NoSettings" and not issubclass(settings, least):
+    if kind.settings != Kind.settings and not issubclass(settings, load_object(kind.settings)):
         return f"has settings that must derive from {kind.settings.replace(':', '.')}"
     return ""
 

@@ -145,7 +145,10 @@ def model_of(experiment: Experiment, data: FederatedData) -> FlatModel:
 
 def _from_nothing(experiment: Experiment) -> Experiment:
     """Return the experiment without a file of initial weights: a client, which is sent weights, need not have it."""
-    return replace(experiment, model=replace(experiment.model, weights=None))
+    settings = experiment.model.settings
+    if getattr(settings, "weights", None) is None:
+        return experiment
+    return replace(experiment, model=replace(experiment.model, settings=replace(settings, weights=None)))
 
 
 def workplace(path: str, seed: int) -> Workplace:

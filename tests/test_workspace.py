@@ -159,7 +159,7 @@ def test_a_workplace_is_whole_and_stays_until_another_is_asked_for(path, tmp_pat
     wider = tmp_path / "wider.toml"
     wider.write_text(config.to_toml(tiny("model.hidden=[9]")))
     third = workspace.workplace(str(wider), 2)
-    assert third.experiment.model.hidden == (9,)
+    assert third.experiment.model.settings.hidden == (9,)
     assert third.model.num_parameters > first.model.num_parameters
     assert workspace.workplace(path, 1).experiment == EXPERIMENT
 

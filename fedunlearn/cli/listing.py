@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
-Kind = Literal["models", "data", "strategies", "routines", "metrics"]
+Kind = Literal["models", "data", "strategies", "routines", "tasks", "metrics"]
 
 
 def catalogue(what: Kind) -> Iterator[tuple[str, str]]:
@@ -26,34 +26,43 @@ def plain(text: str) -> str:
 
 
 def _entries(what: Kind) -> Iterator[tuple[str, str]]:
-    from fedunlearn import data, models, plugins
-    from fedunlearn.data.augmentation import AUGMENTATIONS
+    from fedunlearn import plugins
 
-    if what == "models":
-        yield from plugins.describe(models.MODELS).items()
-    elif what == "data":
-        kinds: dict[str, Mapping[str, Callable[..., object]]] = {
-            "source": data.SOURCES,
-            "partition": data.PARTITIONERS,
-            "augmentation": AUGMENTATIONS,
-        }
-        for kind, entries in kinds.items():
-            for name, text in plugins.describe(entries).items():
-                yield f"{kind} {name}", text
-    elif what == "metrics":
+    if what == "metrics":
         from fedunlearn.evaluation.metrics import BUILT_IN, discover
 
         for name, metric in {**BUILT_IN, **discover().metrics}.items():
             yield name, f"{metric.description} ({metric.unit}; {metric.better_words})"
         for name, why in discover().broken.items():
             yield name, f"broken: {why}"
-    elif what == "routines":
-        from fedunlearn import unlearning
+        return
+    for kind, before in OF[what].items():
+        broken = plugins.broken(kind)
+        for name in plugins.names(kind):
+            if name not in broken or name in plugins.KINDS[kind].built_in:
+                yield before + name, _line(kind, name)
+        for name, why in broken.items():
+            yield before + name, f"broken: {why}"
 
-        for name, method in unlearning.methods().items():
-            yield name, f"{method.summary}; {method.source}"
-        for name, why in plugins.broken("routines").items():
-            yield name, f"broken: {why}"
-    else:
-        for name in plugins.names("strategies"):
-            yield name, plugins.summary(plugins.find("strategies", name))
+
+OF: dict[str, dict[str, str]] = {
+    "models": {"models": ""},
+    "data": {"data": "source ", "partitions": "partition ", "augmentations": "augmentation "},
+    "strategies": {"strategies": ""},
+    "routines": {"routines": ""},
+    "tasks": {"tasks": ""},
+}
+"""What can be asked for → kinds of components, and what their names begin with."""
+
+
+def _line(kind: str, name: str) -> str:
+    """Return what a component is, and its keys in the file."""
+    from fedunlearn import plugins
+    from fedunlearn.config.components import keys_of
+
+    found = plugins.find(kind, name)
+    if kind == "routines":
+        return f"{found.summary}; {found.source}"
+    keys = ", ".join(keys_of(plugins.settings_type(kind, name)))
+    text = plugins.summary(found)
+    return f"{text.rstrip('.')} ({keys})." if keys else text

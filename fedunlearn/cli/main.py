@@ -187,10 +187,11 @@ def compare(
 @app.command("list")
 def list_(
     what: Annotated[
-        Literal["models", "data", "strategies", "routines", "metrics"], typer.Argument(help="What to list.")
+        Literal["models", "data", "strategies", "routines", "tasks", "metrics"],
+        typer.Argument(help="What to list."),
     ],
 ) -> None:
-    """List the models, data sources and partitions, strategies, local routines, or metrics there are."""
+    """List the models, data sources and partitions, strategies, local routines, tasks or metrics there are."""
     from fedunlearn.cli.listing import catalogue
 
     console = terminal.console()

@@ -2,7 +2,8 @@
 
 Keys are the field names with ``-`` for ``_``. A field's annotation is its check; what two settings can only
 get wrong together is in ``checks.py``. Nothing here imports torch or Flower, so that the command line
-stays quick. An experiment put together in Python is checked by ``loads(to_toml(experiment))``.
+stays quick; reading a file imports the components that it names. An experiment put together in Python is checked
+by ``loads(to_toml(experiment))``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from fedunlearn.config.engine import EngineConfig as EngineConfig
 from fedunlearn.config.engine import Precision
 from fedunlearn.config.engine import RayConfig as RayConfig
 from fedunlearn.config.experiment import ALWAYS as ALWAYS
-from fedunlearn.config.experiment import SEGMENTED as SEGMENTED
 from fedunlearn.config.experiment import DataConfig as DataConfig
 from fedunlearn.config.experiment import Experiment as Experiment
 from fedunlearn.config.experiment import ForgetConfig as ForgetConfig

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
+
+from fedunlearn import plugins
+from fedunlearn.config.components import type_of
+from fedunlearn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedunlearn.config.experiment import DataConfig, ModelConfig
+    from fedunlearn.config.experiment import Experiment
+    from fedunlearn.config.settings import Contradiction
 
-Step = Literal[
-    "none",
-    "rotate-crop-flip",
-    "enlarge-crop-flip",
-    "rot90-flip",
-    "crop",
-    "crop-flip",
-    "randaugment",
-    "autoaugment",
-    "random-erasing",
-    "augmix",
-    "trivialaugment",
-]
-STEPS: tuple[str, ...] = get_args(Step)
-OF_COLOURS = ("randaugment", "autoaugment", "augmix", "trivialaugment")
-"""Those that are defined for grey and for RGB images alone."""
+KIND = "augmentations"
 
 
 def steps_of(augmentation: str) -> tuple[str, ...]:
@@ -31,28 +21,39 @@ def steps_of(augmentation: str) -> tuple[str, ...]:
     return () if augmentation == "none" else tuple(augmentation.split("+"))
 
 
-def contradictions_of(data: DataConfig, model: ModelConfig) -> Iterator[tuple[str, str | int, str]]:
+def contradictions_of(experiment: Experiment) -> Iterator[Contradiction]:
     """Yield what is wrong with ``data.augmentation``: path, value, what would be right."""
-    path, augmentation = "data.augmentation", data.augmentation
+    path, augmentation = "data.augmentation", experiment.data.augmentation
     steps = steps_of(augmentation)
-    unknown = next((step for step in steps if step not in STEPS), None)
-    if unknown is not None:
-        names = ", ".join(f'"{step}"' for step in STEPS)
+    try:
+        types = {step: type_of(KIND, step) for step in steps}
+    except ConfigError as error:
+        unknown = next(step for step in steps if not _is_known(step))
         which = "" if unknown == augmentation else f'"{unknown}" '
-        yield path, augmentation, f"{which}must be one of {names}; or several, joined by +"
+        yield path, augmentation, f"{which}{error}; or several, joined by +"
         return
     if "none" in steps:
         yield path, augmentation, '"none" stands alone; leave it out'
-    if len(set(steps)) < len(steps):
+    if len(types) < len(steps):
         yield path, augmentation, "must not repeat a name"
-    segments = data.task == "segmentation"
-    if segments and steps not in ((), ("rot90-flip",)):
-        yield path, augmentation, 'must be "none" or "rot90-flip" where masks follow the image'
-    if not segments and "rot90-flip" in steps:
-        yield path, augmentation, f'belongs to prostate MRI, not "{data.source}"'
-    if "enlarge-crop-flip" in steps and model.name != "mit-b0":
-        right = 'belongs to model.name = "mit-b0", which enlarges whatever it is shown to its input-size'
-        yield path, augmentation, right
-    coloured = [step for step in steps if step in OF_COLOURS]
-    if coloured and data.source == "synthetic-images" and data.channels not in (1, 3):
-        yield "data.channels", data.channels, f'must be 1 or 3 with data.augmentation = "{augmentation}"'
+    task = experiment.data.task
+    for step, kind in types.items():
+        if task not in getattr(kind, "tasks", ()):
+            fitting = [f'"{name}"' for name in plugins.KINDS[KIND].built_in if task in _tasks(name)]
+            right = f'"{step}" is not for {task}, as data.source = "{experiment.data.source}" is; that takes '
+            yield path, augmentation, f"{right}{', '.join(fitting)}"
+        else:
+            yield from kind().contradictions(experiment, "data")
+
+
+def _is_known(step: str) -> bool:
+    try:
+        type_of(KIND, step)
+    except ConfigError:
+        return False
+    return True
+
+
+def _tasks(name: str) -> tuple[str, ...]:
+    tasks: tuple[str, ...] = getattr(type_of(KIND, name), "tasks", ())
+    return tasks

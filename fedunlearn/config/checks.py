@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedunlearn import plugins
 from fedunlearn.config.augmentation import contradictions_of
+from fedunlearn.config.components import type_of
+from fedunlearn.config.settings import Contradiction
 from fedunlearn.config.targets import MOST_IN_TURN, MOST_PARTS, DrawnTargets, Wanted
 
 if TYPE_CHECKING:
-    from fedunlearn.config.experiment import DataConfig, Experiment
-
-Contradiction = tuple[str, Any, str]
-"""Path of the value, the value (None: absent, or too long to show), what would be right."""
-
-IN_A_DIRECTORY = ("cifar10", "cifar100", "prostate-mri")
-"""Sources that are read from ``data.directory``."""
-
-CLASSES = {"mnist5k": 10, "digits": 10, "cifar10": 10, "cifar100": 100}
-"""Classes of the sources that always have as many."""
+    from fedunlearn.config.experiment import Experiment
 
 _NOBODY_LEFT = "nobody would be left to learn from; leave at least one client"
 
@@ -37,11 +31,6 @@ def contradictions(experiment: Experiment) -> Iterator[Contradiction]:
     yield from _recovery(experiment)
     yield from _engine(experiment)
     yield from _measures(experiment)
-
-
-def num_classes(data: DataConfig) -> int | None:
-    """Return how many classes the data have, where their settings tell; masks have none that could be forgotten."""
-    return data.num_classes if data.source == "synthetic-images" else CLASSES.get(data.source)
 
 
 def _what_to_forget(experiment: Experiment) -> Iterator[Contradiction]:
@@ -150,7 +139,7 @@ def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contr
         yield f"{path}.clients", wanted.clients, message
     if not whole and experiment.data.task == "segmentation" and wanted.classes is not None:
         yield f"{path}.classes", wanted.classes, "has no meaning for masks, which have every class in them"
-    known = num_classes(experiment.data)
+    known = experiment.data.classes
     if wanted.classes is not None and known is not None and max(wanted.classes) >= known:
         message = (
             f'there is no class {max(wanted.classes)}; data.source = "{experiment.data.source}" has {known} classes, '
@@ -223,37 +212,27 @@ def _aggregation(experiment: Experiment) -> Iterator[Contradiction]:
 
 
 def _data(experiment: Experiment) -> Iterator[Contradiction]:
-    data = experiment.data
-    if data.source in IN_A_DIRECTORY and data.directory is None:
-        yield "data.directory", None, f'is required by source = "{data.source}": the folder it lies in'
-    elif data.directory is not None and data.source not in IN_A_DIRECTORY and not experiment.smoke_run:
-        # A smoke run may leave the directory of the data that it stands in for.
-        yield "data.directory", data.directory, f'is not read by source = "{data.source}"; leave it out'
-    yield from _made_up(data)
-    segments = data.task == "segmentation"
-    if segments != (data.partition == "site"):
-        foreign = f'belongs to prostate MRI, not "{data.source}"'
-        yield "data.partition", data.partition, 'must be "site": a site is a client' if segments else foreign
-    yield from contradictions_of(data, experiment.model)
-    if segments != (experiment.model.name == "unet"):
-        right = 'must be "unet"' if segments else "must be a classifier"
-        yield "model.name", experiment.model.name, f'{right} with data.source = "{data.source}"'
-    if data.partition == "file" and data.partition_file is None:
-        yield "data.partition-file", None, 'is required by partition = "file": a JSON file of index lists'
-    elif data.partition_file is not None and data.partition != "file" and not experiment.smoke_run:
-        right = f'is not read by partition = "{data.partition}"; leave it out, or write partition = "file"'
-        yield "data.partition-file", data.partition_file, right
+    data, model = experiment.data, experiment.model
+    for settings in (data.source_settings, data.partition_settings):
+        yield from settings.contradictions(experiment, "data")
+    if data.partition_settings.of_sites and not data.source_settings.sites:
+        right = f'deals out data that come from sites; those of source = "{data.source}" do not'
+        yield "data.partition", data.partition, right
+    elif data.source_settings.sites and not data.partition_settings.of_sites:
+        of_sites = _fitting("partitions", lambda settings: settings.of_sites)
+        yield "data.partition", data.partition, f"must be {of_sites}: a site is a client"
+    yield from contradictions_of(experiment)
+    if data.task not in model.settings.tasks:
+        fitting = _fitting("models", lambda settings: data.task in settings.tasks)
+        right = f'is not for {data.task}, as data.source = "{data.source}" is; must be {fitting}'
+        yield "model.name", model.name, right
+    else:
+        yield from model.settings.contradictions(experiment, "model")
 
 
-MOST_NUMBERS = 2**32
-"""Numbers in the images of a source that are made up; 16 GiB."""
-
-
-def _made_up(data: DataConfig) -> Iterator[Contradiction]:
-    numbers = (data.num_train + data.num_test + data.num_classes) * data.channels * data.image_size**2
-    if data.source == "synthetic-images" and numbers > MOST_NUMBERS:
-        message = f"makes {numbers:,} numbers with channels and image-size; at most {MOST_NUMBERS:,} fit"
-        yield "data.num-train", data.num_train, message
+def _fitting(kind: str, fits: Callable[[Any], bool]) -> str:
+    """Name the components of fedunlearn's own that would do."""
+    return " or ".join(f'"{name}"' for name in plugins.KINDS[kind].built_in if fits(type_of(kind, name)))
 
 
 def _training(experiment: Experiment) -> Iterator[Contradiction]:
@@ -316,7 +295,7 @@ def _engine(experiment: Experiment) -> Iterator[Contradiction]:
                 'must be false with numerics = "exact"; for images pixel by pixel write numerics = "fast"'
             )
             yield "engine.channels-last", engine.channels_last, message
-    if experiment.data.task == "segmentation" and engine.batch_clients > 1:
+    if experiment.data.task != "classification" and engine.batch_clients > 1:
         source = experiment.data.source
         message = f'must be 1 with data.source = "{source}"; only classifiers are trained in stacks'
         yield "engine.batch-clients", engine.batch_clients, message

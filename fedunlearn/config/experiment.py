@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 from fedunlearn.config.components import SettingsOf
 from fedunlearn.config.conditions import (
     Count,
-    PathText,
-    Pixels,
     Refused,
     above,
     at_least,
@@ -36,69 +34,48 @@ from fedunlearn.config.targets import TargetConfig as TargetConfig
 from fedunlearn.config.toml_tree import OfKeys, fill_settings
 from fedunlearn.parts import Part, Parts
 
-SEGMENTED = ("prostate-mri", "prostate-phantom")
-"""Sources whose targets are masks."""
 ALWAYS = "is always computed; leave this [[method]] out"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """``[data]``: where images come from and who holds which. Paths are relative to the working directory."""
+class DataConfig(OfKeys):
+    """``[data]``: where images come from and who holds which. Paths are relative to the working directory.
 
-    source: Literal[
-        "mnist5k",
-        "digits",
-        "cifar10",
-        "cifar100",
-        "synthetic-images",
-        "prostate-mri",
-        "prostate-phantom",
-    ]
-    directory: PathText | None = None  # where cifar10, cifar100 and prostate-mri lie
-    partition: Literal["iid", "dirichlet", "pathological", "shards", "file", "site"] = "iid"
-    alpha: Annotated[float, above(0)] = 0.3  # of "dirichlet"; smaller is more uneven
-    classes_per_client: Count = 2  # of "pathological"
-    shards_per_client: Count = 2  # of "shards"
-    partition_file: PathText | None = None  # of "file": JSON {"clients": [[index, …], …]}
+    The keys of the source and of the partition stand beside their names.
+    """
+
+    source: str
+    source_settings: Annotated[Any, SettingsOf("data", "source")] = None
+    partition: str = "iid"
+    partition_settings: Annotated[Any, SettingsOf("partitions", "partition")] = None
     validation: Annotated[float, at_least(0), below(1)] = 0.1  # share of the training data held out
     augmentation: str = "none"  # one name or several, joined by +: see ``config.augmentation``
-    # Of "prostate-mri" and "prostate-phantom":
-    resize: Annotated[Pixels, at_least(16)] = 384  # height and width of a slice in pixels
-    bad_cases: Literal["refuse", "skip"] = "refuse"  # what becomes of a case that cannot be used
-    cases: Annotated[int, at_least(3), at_most(10_000)] = 8  # of "prostate-phantom": patients of each site
-    # Of "synthetic-images":
-    num_classes: Annotated[int, at_least(2), at_most(1_000_000)] = 10
-    image_size: Annotated[Pixels, at_least(4)] = 8
-    channels: Count = 1
-    num_train: Count = 2000
-    num_test: Count = 500
-    difficulty: Annotated[float, at_least(0), at_most(1)] = 0.5
+
+    def __post_init__(self) -> None:
+        fill_settings(self)
 
     @property
-    def task(self) -> Literal["classification", "segmentation"]:
-        """What a model is to say of these images: a class of each, or of every pixel."""
-        return "segmentation" if self.source in SEGMENTED else "classification"
+    def task(self) -> str:
+        """What a model is to say of these images, such as "classification"."""
+        task: str = self.source_settings.task
+        return task
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are, where it is known before the data are; masks have none to forget."""
+        classes: int | None = self.source_settings.known_classes()
+        return classes
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """``[model]``: an architecture by name."""
+class ModelConfig(OfKeys):
+    """``[model]``: an architecture by name, with its keys beside it."""
 
-    name: Literal["mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet"]
-    hidden: tuple[Count, ...] = (64,)  # widths of the hidden layers of "mlp"
-    # Of "vit":
-    patch_size: Count = 4  # pixels; image height and width are a multiple
-    width: Count = 192  # numbers per token
-    depth: Annotated[int, at_least(1), at_most(1000)] = 6  # blocks
-    heads: Count = 3  # of attention; width is a multiple
-    # Of "mit-b0":
-    weights: PathText | None = None  # a safetensors file to start from; None: random
-    input_size: Pixels = 224  # pixels that images are enlarged to
-    # Of "unet":
-    base_features: Count = 32  # channels of the first level, doubled at each
-    levels: Annotated[int, at_least(2), at_most(16)] = 4
-    residual_units: Annotated[int, at_least(0), at_most(64)] = 2  # convolutions per level, a residual beside
-    norm: Literal["batch", "instance"] = "batch"
+    name: str
+    settings: Annotated[Any, SettingsOf("models", "name")] = None
+
+    def __post_init__(self) -> None:
+        fill_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)

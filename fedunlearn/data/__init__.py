@@ -1,40 +1,30 @@
 """Sources of images → tensors in memory; partitioners → which client holds which rows of them.
 
 `load_federated` is the way in. A new source or partitioner is a function in a file of its own and one line in
-`SOURCES` or `PARTITIONERS`; its parameters are named as the fields of ``DataConfig`` that it reads. A source hands
-over labelled images (`ImageSource`) or slices of volumes with masks (`SliceSource`).
+:mod:`fedunlearn.plugins`; its keys in the file are its `settings`. A source hands over labelled images
+(`ImageSource`) or slices of volumes with masks (`SliceSource`).
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from fedunlearn import plugins
-from fedunlearn.data.cifar import cifar10, cifar100
-from fedunlearn.data.digits import digits
 from fedunlearn.data.federated import FederatedData
-from fedunlearn.data.mnist5k import mnist5k
 from fedunlearn.data.partition import Partition
-from fedunlearn.data.partition_file import from_file
-from fedunlearn.data.partitioners import by_site, dirichlet, iid, pathological, shards
-from fedunlearn.data.phantom.source import prostate_phantom
-from fedunlearn.data.prostate import prostate_mri
 from fedunlearn.data.prostate.case_split import split_by_case
 from fedunlearn.data.slice_index import SliceIndex
 from fedunlearn.data.slice_source import SliceSource
 from fedunlearn.data.source import ImageSource, Indices
 from fedunlearn.data.split import validation_split
-from fedunlearn.data.synthetic import synthetic_images
+from fedunlearn.errors import ConfigError
 from fedunlearn.randomness import numpy_generator
 
 if TYPE_CHECKING:
     from fedunlearn.config import DataConfig
 
 __all__ = [
-    "PARTITIONERS",
-    "SOURCES",
     "FederatedData",
     "ImageSource",
     "Indices",
@@ -43,25 +33,6 @@ __all__ = [
     "SliceSource",
     "load_federated",
 ]
-
-SOURCES: dict[str, Callable[..., ImageSource | SliceSource]] = {
-    "mnist5k": mnist5k,
-    "digits": digits,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "synthetic-images": synthetic_images,
-    "prostate-mri": prostate_mri,
-    "prostate-phantom": prostate_phantom,
-}
-
-PARTITIONERS: dict[str, Callable[..., Partition]] = {
-    "iid": iid,
-    "dirichlet": dirichlet,
-    "pathological": pathological,
-    "shards": shards,
-    "file": from_file,
-    "site": by_site,
-}
 
 
 def load_federated(
@@ -93,10 +64,26 @@ def load_federated(
     ConfigError
         Files that are not there, settings the source cannot satisfy, or a client left without data.
     """
-    source = plugins.call(SOURCES, config.source, key="data.source", config=config)
+    source = plugins.call("data", config.source, settings=config.source_settings)
     if isinstance(source, SliceSource):
         return _federate_slices(source, config, num_clients, seed, torch.device(device), dtype)
+    if not isinstance(source, ImageSource):
+        given = type(source).__name__
+        raise ConfigError(
+            f'data.source = "{config.source}": returned a {given}, and must return an ImageSource or a SliceSource'
+        )
     return _federate_images(source, config, num_clients, seed, torch.device(device), dtype)
+
+
+def _dealt(config: "DataConfig", **offered: Any) -> Partition:
+    """Return who holds which rows, as ``data.partition`` says."""
+    found = plugins.call("partitions", config.partition, settings=config.partition_settings, **offered)
+    if not isinstance(found, Partition):
+        given = type(found).__name__
+        raise ConfigError(
+            f'data.partition = "{config.partition}": returned a {given}, and must return a Partition'
+        )
+    return found
 
 
 def _federate_images(
@@ -109,11 +96,8 @@ def _federate_images(
 ) -> FederatedData:
     num_rows = len(source.train_labels)
     train, validation = validation_split(num_rows, config.validation, numpy_generator(seed, "validation"))
-    dealt: Partition = plugins.call(
-        PARTITIONERS,
-        config.partition,
-        key="data.partition",
-        config=config,
+    dealt: Partition = _dealt(
+        config,
         labels=source.train_labels[train].numpy(),
         num_clients=num_clients,
         rng=numpy_generator(seed, "partition"),
@@ -150,11 +134,8 @@ def _federate_slices(
     dtype: torch.dtype,
 ) -> FederatedData:
     train, validation, test = split_by_case(source.index, source.site_names, config.validation, seed)
-    dealt: Partition = plugins.call(
-        PARTITIONERS,
-        config.partition,
-        key="data.partition",
-        config=config,
+    dealt: Partition = _dealt(
+        config,
         num_clients=num_clients,
         sites=source.index.site[train],
         site_names=source.site_names,

@@ -4,12 +4,15 @@ Nothing is downloaded: a run must not depend on a server. Channel means and devi
 code.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import PathText
+from fedunlearn.config.settings import SourceSettings
 from fedunlearn.data.source import ImageSource
 from fedunlearn.errors import ConfigError
 from fedunlearn.home import expanded
@@ -17,17 +20,33 @@ from fedunlearn.home import expanded
 ARCHIVES = {"CIFAR10": "cifar-10-python.tar.gz", "CIFAR100": "cifar-100-python.tar.gz"}
 
 
-def cifar10(directory: str | None) -> ImageSource:
+@dataclass(frozen=True)
+class CIFAR10Settings(SourceSettings):
+    """Where the files lie."""
+
+    classes: ClassVar[int | None] = 10
+    directory: PathText
+
+
+@dataclass(frozen=True)
+class CIFAR100Settings(SourceSettings):
+    """Where the files lie."""
+
+    classes: ClassVar[int | None] = 100
+    directory: PathText
+
+
+def cifar10(settings: CIFAR10Settings) -> ImageSource:
     """CIFAR-10 from data.directory, 32 × 32 × 3, 10 classes, 50 000 train / 10 000 test."""
-    return _read("CIFAR10", directory, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+    return _read("CIFAR10", settings.directory, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
 
 
-def cifar100(directory: str | None) -> ImageSource:
+def cifar100(settings: CIFAR100Settings) -> ImageSource:
     """CIFAR-100 from data.directory, 32 × 32 × 3, 100 classes, 50 000 train / 10 000 test."""
-    return _read("CIFAR100", directory, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
+    return _read("CIFAR100", settings.directory, mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762))
 
 
-def _read(name: str, directory: str | None, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageSource:
+def _read(name: str, directory: str, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageSource:
     import torchvision  # lazily: slow to import, and only needed here
 
     dataset = getattr(torchvision.datasets, name)
@@ -45,11 +64,9 @@ def _read(name: str, directory: str | None, mean: tuple[float, ...], std: tuple[
     )
 
 
-def _checked_root(dataset: Any, archive: str, directory: str | None) -> Path:
+def _checked_root(dataset: Any, archive: str, directory: str) -> Path:
     """Return the folder that torchvision reads from, or say which file is not in it as it should be."""
     remedy = f"unpack {archive} there"
-    if directory is None:
-        raise ConfigError(f"data.directory is missing: name the folder that holds {dataset.base_folder}")
     root = expanded(directory)
     folder = root / dataset.base_folder
     if not folder.is_dir():

@@ -1,10 +1,13 @@
 """The 1 797 real handwritten digits that ship inside scikit-learn: 8 × 8 pixels of 17 grey levels."""
 
+from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from fedunlearn.config.settings import SourceSettings
 from fedunlearn.data.source import ImageSource
 from fedunlearn.data.split import stratified_test_split
 
@@ -13,8 +16,18 @@ TEST_SHARE = 0.2
 MEAN, STD = 0.3054, 0.3761
 
 
+@dataclass(frozen=True)
+class DigitsSettings(SourceSettings):
+    """None."""
+
+    classes: ClassVar[int | None] = 10
+
+
+DEFAULTS = DigitsSettings()
+
+
 @cache
-def digits() -> ImageSource:
+def digits(settings: DigitsSettings = DEFAULTS) -> ImageSource:
     """1 797 real handwritten digits (scikit-learn), 8 × 8 × 1, 10 classes, 1 438 train / 359 test.
 
     A fifth of every class is test data, by a split that is the same in every experiment.

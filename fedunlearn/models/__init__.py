@@ -1,49 +1,29 @@
 """Architectures by name.
 
-An architecture is a function in a file of its own and one line in `MODELS`. It takes what the data dictate
-(`num_classes`, `in_channels`, `image_size`) and, by their names, the fields of ``ModelConfig`` that it reads.
+An architecture is a function in a file of its own and one line in :mod:`fedunlearn.plugins`. It takes what the data
+dictate (`num_classes`, `in_channels`, `image_size`) and its own `settings`.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from fedunlearn import plugins
-from fedunlearn.errors import ConfigError
 from fedunlearn.models.initialise import initialise
-from fedunlearn.models.mit import NAMING as MIT_NAMING
-from fedunlearn.models.mit import mit_b0
-from fedunlearn.models.mlp import mlp
-from fedunlearn.models.resnet import resnet18
-from fedunlearn.models.small_cnn import small_cnn
-from fedunlearn.models.unet import unet
-from fedunlearn.models.vit import vit
 from fedunlearn.models.weights_file import WeightsFile
 from fedunlearn.randomness import torch_generator
 
 if TYPE_CHECKING:
     from fedunlearn.config import ModelConfig
 
-__all__ = ["MODELS", "build", "origin_of"]
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "small-cnn": small_cnn,
-    "resnet18": resnet18,
-    "vit": vit,
-    "mit-b0": mit_b0,
-    "unet": unet,
-}
-NAMINGS = {"mit-b0": MIT_NAMING}
-"""Architectures that can start from a file of weights, and the names in it."""
+__all__ = ["build", "origin_of"]
 
 
 def build(
     config: "ModelConfig", *, num_classes: int, in_channels: int, image_size: int, seed: int
 ) -> nn.Module:
-    """Build a model whose initial weights depend on `seed` alone, and on the file in ``config.weights``.
+    """Build a model whose initial weights depend on `seed` alone, and on the file in its setting ``weights``.
 
     Parameters
     ----------
@@ -64,16 +44,15 @@ def build(
     Raises
     ------
     ConfigError
-        The architecture cannot be built for such images, what it needs is not installed, or ``config.weights`` is
+        The architecture cannot be built for such images, what it needs is not installed, or ``model.weights`` is
         no file for it.
     """
     file = _weights_file(config)
     with torch.device("meta"):
         model: nn.Module = plugins.call(
-            MODELS,
+            "models",
             config.name,
-            key="model.name",
-            config=config,
+            settings=config.settings,
             num_classes=num_classes,
             in_channels=in_channels,
             image_size=image_size,
@@ -93,15 +72,9 @@ def origin_of(config: "ModelConfig", num_classes: int) -> str:
     file = _weights_file(config)
     if file is not None:
         return f"{config.name}: {file.origin(num_classes)}"
-    return f"{config.name}: random weights" if config.name in NAMINGS else ""
+    return f"{config.name}: random weights" if config.settings.naming is not None else ""
 
 
 def _weights_file(config: "ModelConfig") -> WeightsFile | None:
-    if config.weights is None:
-        return None
-    if config.name not in NAMINGS:
-        raise ConfigError(
-            f'model.weights = "{config.weights}": must be left out with model.name = "{config.name}"; '
-            f"it belongs to {', '.join(NAMINGS)}"
-        )
-    return WeightsFile(config.weights, NAMINGS[config.name])
+    path = getattr(config.settings, "weights", None)
+    return None if path is None else WeightsFile(path, config.settings.naming)

@@ -1,8 +1,13 @@
 """MiT-B0, the encoder of SegFormer, as a classifier."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedunlearn.config.conditions import PathText, Pixels
+from fedunlearn.config.settings import ModelSettings
 from fedunlearn.errors import ConfigError
 from fedunlearn.models.weights_file import Naming
 
@@ -31,7 +36,16 @@ REDUCTION = 32
 """How many times smaller the last stage's side is than the image's."""
 
 
-def mit_b0(num_classes: int, in_channels: int, input_size: int) -> nn.Module:
+@dataclass(frozen=True)
+class MiTSettings(ModelSettings):
+    """What it starts from, and what size it is shown images in."""
+
+    naming: ClassVar[Naming] = NAMING
+    weights: PathText | None = None  # a safetensors file to start from; None: random
+    input_size: Pixels = 224  # pixels that images are enlarged to
+
+
+def mit_b0(num_classes: int, in_channels: int, settings: MiTSettings) -> nn.Module:
     """MiT-B0, a hierarchical vision transformer; images are enlarged to model.input-size pixels (extra `vit`).
 
     Input (n, in_channels, height, width), output logits (n, num_classes), linear in the mean over the last stage's
@@ -44,11 +58,11 @@ def mit_b0(num_classes: int, in_channels: int, input_size: int) -> nn.Module:
     Raises
     ------
     ConfigError
-        transformers is not installed, or `input_size` is no multiple of 32.
+        transformers is not installed, or the input size is no multiple of 32.
     """
-    if input_size % REDUCTION:
-        raise ConfigError(f"model.input-size = {input_size}: must be a multiple of {REDUCTION}")
-    return MixTransformer(num_classes, in_channels, input_size)
+    if settings.input_size % REDUCTION:
+        raise ConfigError(f"model.input-size = {settings.input_size}: must be a multiple of {REDUCTION}")
+    return MixTransformer(num_classes, in_channels, settings.input_size)
 
 
 class MixTransformer(nn.Module):

@@ -1,25 +1,33 @@
 """A U-Net that says of every pixel what it belongs to."""
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
 from torch import nn
 
+from fedunlearn.config.conditions import Count, at_least, at_most
+from fedunlearn.config.settings import ModelSettings
 from fedunlearn.errors import ConfigError
 
 NORMS = {"batch": ("batch", {}), "instance": ("instance", {"affine": True})}
 
 
-def unet(
-    num_classes: int,
-    in_channels: int,
-    image_size: int,
-    base_features: int,
-    levels: int,
-    residual_units: int,
-    norm: str,
-) -> nn.Module:
+@dataclass(frozen=True)
+class UNetSettings(ModelSettings):
+    """Width, depth and normalisation."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
+    base_features: Count = 32  # channels of the first level, doubled at each
+    levels: Annotated[int, at_least(2), at_most(16)] = 4
+    residual_units: Annotated[int, at_least(0), at_most(64)] = 2  # convolutions per level, a residual beside
+    norm: Literal["batch", "instance"] = "batch"
+
+
+def unet(num_classes: int, in_channels: int, image_size: int, settings: UNetSettings) -> nn.Module:
     """U-Net for masks: model.levels levels, twice the channels and half the resolution from one to the next.
 
     Input (n, in_channels, image_size, image_size), output logits (n, num_classes, image_size, image_size). A level
-    has `residual_units` convolutions with a residual connection around them on the way down, and one after the
+    has model.residual-units convolutions with a residual connection around them on the way down, and one after the
     transposed convolution on the way up; with 0, a single convolution each way.
 
     Source: Ronneberger et al. 2015 (arXiv 1505.04597) in the variant of Kerfoot et al. 2018
@@ -33,6 +41,7 @@ def unet(
     ConfigError
         The image cannot be halved from level to level down to 2 × 2 pixels.
     """
+    levels = settings.levels
     halvings = 2 ** (levels - 1)
     if image_size % halvings or image_size < 2 * halvings:
         raise ConfigError(
@@ -46,10 +55,10 @@ def unet(
         spatial_dims=2,
         in_channels=in_channels,
         out_channels=num_classes,
-        channels=[base_features * 2**level for level in range(levels)],
+        channels=[settings.base_features * 2**level for level in range(levels)],
         strides=[2] * (levels - 1),
-        num_res_units=residual_units,
-        norm=NORMS[norm],
+        num_res_units=settings.residual_units,
+        norm=NORMS[settings.norm],
         bias=False,
     )
     return model

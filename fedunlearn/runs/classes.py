@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedunlearn.config import Experiment
-from fedunlearn.config.checks import num_classes
 from fedunlearn.durable import write_durably
 from fedunlearn.json_text import loads
 
@@ -25,6 +24,6 @@ def classes_of_run(folder: Path, experiment: Experiment) -> int | None:
     try:
         return len(loads((folder / CLASSES).read_bytes(), folder / CLASSES))
     except FileNotFoundError:
-        return num_classes(experiment.data)
+        return experiment.data.classes
     except (OSError, ValueError, TypeError):
         return None  # nothing is refused on the word of a file that cannot be read

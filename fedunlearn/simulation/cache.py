@@ -176,7 +176,7 @@ def branch_key(
         | of_routine
         | {
             "data": data_hash,
-            "model": asdict(experiment.model),
+            "model": plain(experiment.model),
             "weights": weights_hash,
             "train": asdict(experiment.train),
             "federation": asdict(experiment.federation),

@@ -106,7 +106,7 @@ def test_threads_are_each_rows_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("case", [c for c in CASES.values() if c.model], ids=lambda c: c.name)
 def test_every_client_has_the_images_that_the_tables_say(case):
     experiment = config.loads(case.toml())
-    assert experiment.data.num_train == case.num_clients * case.images_per_client
+    assert experiment.data.source_settings.num_train == case.num_clients * case.images_per_client
     assert (experiment.data.partition, experiment.data.validation) == ("iid", 0.0)
     assert (experiment.train.batch_size, experiment.train.local_epochs) == (32, 1)
     assert (experiment.train.optimizer, experiment.train.momentum) == ("sgd", 0.0)

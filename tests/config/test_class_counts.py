@@ -2,10 +2,8 @@
 
 import pytest
 
-from fedunlearn import config
-from fedunlearn.config import SEGMENTED, DataConfig
-from fedunlearn.config.checks import num_classes
-from fedunlearn.data import SOURCES, digits, mnist5k, synthetic_images
+from fedunlearn import config, plugins
+from fedunlearn.config import DataConfig
 from fedunlearn.errors import ConfigError
 
 TEXT = """
@@ -42,14 +40,17 @@ def test_a_class_that_there_is_not_is_refused_with_key_value_and_range(source, e
 
 
 def test_of_every_source_the_number_is_known_or_it_has_masks():
-    assert set(OF_EACH) == set(SOURCES) - set(SEGMENTED)
-    assert all(num_classes(DataConfig(source=source)) is None for source in SEGMENTED)
+    masks = {"prostate-mri": {"directory": "d"}, "prostate-phantom": {}}
+    assert set(OF_EACH) == set(plugins.names("data")) - set(masks)
+    assert all(DataConfig.of(source=source, **keys).classes is None for source, keys in masks.items())
 
 
 def test_as_many_as_the_data_have():
-    synthetic = synthetic_images(
-        num_classes=7, image_size=4, channels=1, num_train=20, num_test=10, difficulty=0.5
-    )
-    assert num_classes(DataConfig(source="mnist5k")) == len(mnist5k().class_names)
-    assert num_classes(DataConfig(source="digits")) == len(digits().class_names)
-    assert num_classes(DataConfig(source="synthetic-images", num_classes=7)) == len(synthetic.class_names)
+    for keys in (
+        {"source": "mnist5k"},
+        {"source": "digits"},
+        {"source": "synthetic-images", "num_classes": 7, "image_size": 4, "num_train": 20, "num_test": 10},
+    ):
+        data = DataConfig.of(**keys)
+        loaded = plugins.call("data", data.source, settings=data.source_settings)
+        assert data.classes == len(loaded.class_names)

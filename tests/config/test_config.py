@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fedunlearn import config
 from fedunlearn.config import Experiment, digest, load, loads, to_toml
+from fedunlearn.config.components import settings_fields
 from fedunlearn.config.targets import DrawnTargets, Targets
 from fedunlearn.config.toml_tree import plain
 
@@ -93,6 +94,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     numerics: Literal["exact", "fast"] = draw(st.sampled_from(["exact", "fast"]))
     optimizer: Literal["sgd", "adam"] = draw(st.sampled_from(["sgd", "adam"]))
     source = draw(st.sampled_from(["mnist5k", "digits", "cifar10", "cifar100", "synthetic-images"]))
+    made_up = source == "synthetic-images"
     partition = draw(st.sampled_from(["iid", "dirichlet", "pathological", "shards", "file"]))
     return Experiment(
         name=draw(names),
@@ -102,21 +104,21 @@ def experiments(draw: st.DrawFn) -> Experiment:
         numerics=numerics,
         data=draw(
             st.builds(
-                config.DataConfig,
+                config.DataConfig.of,
                 source=st.just(source),
                 directory=paths if source.startswith("cifar") else st.none(),
                 partition=st.just(partition),
                 partition_file=paths if partition == "file" else st.none(),
-                alpha=positive,
+                alpha=positive if partition == "dirichlet" else st.none(),
                 validation=st.floats(0, 1, exclude_min=True, exclude_max=True),
-                difficulty=st.floats(0, 1),
-                num_train=st.integers(1, 10**6),
+                difficulty=st.floats(0, 1) if made_up else st.none(),
+                num_train=st.integers(1, 10**6) if made_up else st.none(),
             )
         ),
         federation=config.FederationConfig(
             num_clients=num_clients, participation=draw(shares), given_quorum=draw(shares)
         ),
-        model=config.ModelConfig(name="mlp", hidden=tuple(draw(st.lists(counts, max_size=3)))),
+        model=config.ModelConfig.of(name="mlp", hidden=tuple(draw(st.lists(counts, max_size=3)))),
         train=config.TrainConfig(
             rounds=rounds,
             optimizer=optimizer,
@@ -157,7 +159,7 @@ def test_every_shipped_experiment_reads_and_its_smoke_run_is_smaller(path: Path)
 def test_quickstart_and_timeline_are_what_they_promise() -> None:
     quickstart = load(EXPERIMENTS / "quickstart.toml")
     assert isinstance(quickstart.targets, DrawnTargets) and quickstart.targets.draw >= 3
-    assert quickstart.data.alpha >= 0.1
+    assert quickstart.data.partition_settings.alpha >= 0.1
     assert quickstart.recover.max_rounds <= 15
     assert {method.name for method in quickstart.methods} == {"puf", "natural"}
     requests = load(EXPERIMENTS / "timeline.toml").forget
@@ -210,7 +212,7 @@ def test_overrides_are_toml_values_or_words_and_the_last_one_wins() -> None:
     assert experiment.targets == ((1,), (2, 3))
     assert [method.label for method in experiment.methods] == ["puf-special-3", "left-out"]
     assert experiment.seeds == (7, 2)
-    assert experiment.data.directory == "/a/b c"
+    assert experiment.data.source_settings.directory == "/a/b c"
     assert experiment.engine.workers == 2
     assert loads(to_toml(experiment)) == experiment
 
@@ -233,10 +235,11 @@ def test_a_smoke_run_is_known_as_one_from_its_own_file() -> None:
     assert digest(smoke) == digest(loads(text, overrides=["train.rounds=1", "train.lr=0.5"]))
 
 
-def test_a_smoke_run_may_leave_the_directory_of_what_it_stands_in_for() -> None:
+def test_what_belongs_to_a_component_that_is_replaced_goes_with_it() -> None:
     cifar = SMALLEST.replace('"digits"', '"cifar10"').replace("model", 'data.directory = "data"\nmodel')
     smoke = loads(f'{cifar}[smoke]\ndata.source = "synthetic-images"\n', smoke=True)
-    assert loads(to_toml(smoke)).data.directory == "data"
+    assert loads(to_toml(smoke)) == smoke
+    assert "directory" not in plain(smoke.data)
 
 
 def test_an_overridden_experiment_reruns_although_its_smoke_table_no_longer_fits() -> None:
@@ -271,11 +274,18 @@ def other(value: Any) -> Any:
     return f"{value}-other"
 
 
+OTHERS = {"digits": "mnist5k", "iid": "dirichlet", "mlp": "resnet18"}
+"""Another component for each that is named."""
+
+
 def changed_once(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the path of every setting with a copy of the tree in which only that setting differs."""
     for field in fields(tree):
         value = getattr(tree, field.name)
-        if is_dataclass(value):
+        settings = {of.named_by: name for name, of in settings_fields(type(tree)).items()}
+        if field.name in settings:
+            yield path + field.name, replace(tree, **{field.name: OTHERS[value], settings[field.name]: None})
+        elif is_dataclass(value):
             for inner, changed in changed_once(value, f"{path}{field.name}."):
                 yield inner, replace(tree, **{field.name: changed})
         else:

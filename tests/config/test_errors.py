@@ -135,19 +135,20 @@ BROKEN = [
         'partition = "dirichlet"',
         'partition = "dirichelt"',
         'data.partition = "dirichelt" (x.toml): must be one of "iid", "dirichlet", "pathological", "shards", '
-        '"file", "site"; did you mean "dirichlet"?',
+        '"file", "site", or "package.module:object"; did you mean "dirichlet"?',
     ),
     (
         'name = "small-cnn"',
         'name = "vgg"',
-        'model.name = "vgg" (x.toml): must be one of "mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet"',
+        'model.name = "vgg" (x.toml): must be one of "mlp", "small-cnn", "resnet18", "vit", "mit-b0", "unet", '
+        'or "package.module:object"',
     ),
     (
         "validation = 0.1",
         'augmentation = "cutout"',
         'data.augmentation = "cutout" (x.toml): must be one of "none", "rotate-crop-flip", "enlarge-crop-flip", '
         '"rot90-flip", "crop", "crop-flip", "randaugment", "autoaugment", "random-erasing", "augmix", '
-        '"trivialaugment"; or several, joined by +',
+        '"trivialaugment", or "package.module:object"; or several, joined by +',
     ),
     (
         "validation = 0.1",
@@ -162,8 +163,8 @@ BROKEN = [
     (
         "validation = 0.1",
         'augmentation = "enlarge-crop-flip"',
-        'data.augmentation = "enlarge-crop-flip" (x.toml): belongs to model.name = "mit-b0", which enlarges '
-        "whatever it is shown to its input-size",
+        'data.augmentation = "enlarge-crop-flip" (x.toml): belongs to a model that enlarges what it is '
+        "shown to its input-size, such as mit-b0",
     ),
     # Not yet, and never
     (
@@ -283,18 +284,17 @@ BROKEN = [
     (
         'partition = "dirichlet"',
         'partition = "file"',
-        'data.partition-file (x.toml): is required by partition = "file": a JSON file of index lists',
+        'data.partition-file (x.toml): is required by partition = "file"',
     ),
     (
         'partition = "dirichlet"',
         'partition = "dirichlet"\npartition-file = "p.json"',
-        'data.partition-file = "p.json" (x.toml): is not read by partition = "dirichlet"; leave it out, or write '
-        'partition = "file"',
+        'data.partition-file = "p.json" (x.toml): belongs to partition = "file"; leave it out',
     ),
     (
         'source = "mnist5k"',
         'source = "cifar10"',
-        'data.directory (x.toml): is required by source = "cifar10": the folder it lies in',
+        'data.directory (x.toml): is required by source = "cifar10"',
     ),
     (
         "validation = 0.1",
@@ -335,7 +335,8 @@ BROKEN = [
     (
         'source = "mnist5k"',
         'source = "mnist5k"\ndirectory = "data"',
-        'data.directory = "data" (x.toml): is not read by source = "mnist5k"; leave it out',
+        'data.directory = "data" (x.toml): belongs to source = "cifar10", "cifar100" or '
+        '"prostate-mri"; leave it out',
     ),
     # Syntax
     (

@@ -163,9 +163,9 @@ TOO_MUCH = [
     ("targets", {"draw": 2**40}, "must be <= 1,000"),
     ("name", "n" * 101, "must be at most 100 characters, as it names files"),
     ("federation.round-timeout", 1e300, "must be <= 1e+09"),
-    ("model.depth", 2**30, "must be <= 1,000"),
-    ("data.directory", "a\0b", "must be a path, which holds no NUL"),
-    ("data.directory", "", "must not be empty"),
+    ("model", {"name": "vit", "depth": 2**30}, "must be <= 1,000"),
+    ("data", {"source": "cifar10", "directory": "a\0b"}, "must be a path, which holds no NUL"),
+    ("data", {"source": "cifar10", "directory": ""}, "must not be empty"),
 ]
 
 

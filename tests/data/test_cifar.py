@@ -55,7 +55,7 @@ def cifar10(tmp_path, monkeypatch):
 
 
 def config(directory, source="cifar10"):
-    return DataConfig(source=source, directory=str(directory), partition="iid", validation=0)
+    return DataConfig.of(source=source, directory=str(directory), partition="iid", validation=0)
 
 
 def test_cifar10_pixels_arrive_normalised_and_in_their_places(tmp_path, cifar10):
@@ -100,8 +100,8 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_a_missing_directory_setting_is_named():
     with pytest.raises(ConfigError) as caught:
-        load_federated(DataConfig(source="cifar10", partition="iid"), 2, seed=1)
-    assert str(caught.value) == "data.directory is missing: name the folder that holds cifar-10-batches-py"
+        DataConfig.of(source="cifar10")
+    assert str(caught.value) == 'directory (DataConfig): is required by source = "cifar10"'
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])

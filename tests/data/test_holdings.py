@@ -13,7 +13,7 @@ from fedunlearn.data import holdings as module
 from fedunlearn.data import load_federated
 from fedunlearn.data.holdings import LISTED, holdings, listed_clients
 
-SKEWED = DataConfig(source="digits", partition="pathological", classes_per_client=2, validation=0.1)
+SKEWED = DataConfig.of(source="digits", partition="pathological", classes_per_client=2, validation=0.1)
 
 
 def load(num_clients):

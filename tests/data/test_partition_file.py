@@ -8,7 +8,7 @@ import pytest
 from fedunlearn.config import DataConfig
 from fedunlearn.data import load_federated
 from fedunlearn.data.digits import digits
-from fedunlearn.data.partition_file import from_file
+from fedunlearn.data.partition_file import FileSettings, from_file
 from fedunlearn.errors import ConfigError, UserError
 from tests.oracles.partition_by_lists import from_file as from_lists
 
@@ -27,7 +27,7 @@ def write(tmp_path, monkeypatch):
 
 def deal(path, num_clients=2, rows=range(10), n=10):
     source_rows = np.array(list(rows), dtype=np.int64)
-    return from_file(num_clients, partition_file=path, source_rows=source_rows, num_source_rows=n)
+    return from_file(num_clients, settings=FileSettings(path), source_rows=source_rows, num_source_rows=n)
 
 
 def test_lists_become_sorted_parts(write):
@@ -45,7 +45,7 @@ def test_clients_see_the_images_their_file_names_whatever_the_seed(write):
     path = write({"clients": [list(range(0, 1400, 2)), list(range(1, 1400, 2))]})
     source = digits()
     for seed in (1, 2):
-        config = DataConfig(source="digits", partition="file", partition_file=path, validation=0.25)
+        config = DataConfig.of(source="digits", partition="file", partition_file=path, validation=0.25)
         data = load_federated(config, 2, seed)
         for client in (0, 1):
             images, _ = data.client(client)
@@ -123,10 +123,8 @@ def test_a_missing_file_and_a_missing_key(write):
         == "data.partition-file = 'nowhere.json': cannot be read (No such file or directory)"
     )
     with pytest.raises(ConfigError) as caught:
-        deal(None)
-    assert str(caught.value) == (
-        "data.partition-file is missing: data.partition = 'file' needs the path of a JSON file"
-    )
+        DataConfig.of(source="digits", partition="file")
+    assert str(caught.value) == 'partition-file (DataConfig): is required by partition = "file"'
 
 
 def test_a_byte_order_mark_is_no_content(write, tmp_path):
@@ -140,7 +138,7 @@ def test_a_byte_order_mark_is_no_content(write, tmp_path):
     [
         ("~nosuchuser/p.json", "there is no home folder for ~nosuchuser here"),
         (".", "cannot be read (Is a directory)"),
-        ("p\0.json", "is no path"),
+        ("p\0.json", "must be a path, which holds no NUL"),
     ],
 )
 def test_a_path_that_is_none_is_one_line(write, path, message):

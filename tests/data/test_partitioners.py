@@ -5,29 +5,32 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fedunlearn.data import PARTITIONERS, plugins
-from fedunlearn.data.partitioners import dirichlet, hand_out, iid, in_turn, pathological, shards
+from fedunlearn import plugins
+from fedunlearn.data.partitioners import (
+    DirichletSettings,
+    PathologicalSettings,
+    ShardsSettings,
+    dirichlet,
+    hand_out,
+    iid,
+    in_turn,
+    pathological,
+    shards,
+)
 from fedunlearn.errors import ConfigError
 from tests.oracles import partition_by_lists
 
 LABELS = np.repeat(np.arange(10), 40)
 
 
-class Settings:
-    alpha = 1.0
-    classes_per_client = 2
-    shards_per_client = 2
-
-
-def deal(name, labels, num_clients, seed):
+def deal(name, labels, num_clients, seed=0, rng=None, **keys):
     return plugins.call(
-        PARTITIONERS,
+        "partitions",
         name,
-        key="data.partition",
-        config=Settings,
+        settings=plugins.settings_type("partitions", name)(**keys),
         labels=labels,
         num_clients=num_clients,
-        rng=np.random.default_rng(seed),
+        rng=rng or np.random.default_rng(seed),
     )
 
 
@@ -74,7 +77,7 @@ def test_iid_mixes_the_classes():
 
 @given(st.integers(0, 2**32))
 def test_dirichlet_with_huge_alpha_is_even(seed):
-    parts = dirichlet(LABELS, 4, np.random.default_rng(seed), alpha=1e8)
+    parts = dirichlet(LABELS, 4, np.random.default_rng(seed), settings=DirichletSettings(alpha=1e8))
     # 10 of each class per client; a cut is rounded down, so it may fall one row early.
     assert np.abs(counts(parts, LABELS) - 10).max() <= 1
 
@@ -82,7 +85,7 @@ def test_dirichlet_with_huge_alpha_is_even(seed):
 @given(st.integers(0, 2**32))
 def test_dirichlet_with_tiny_alpha_gives_each_class_to_one_client(seed):
     try:
-        parts = dirichlet(LABELS, 2, np.random.default_rng(seed), alpha=1e-8)
+        parts = dirichlet(LABELS, 2, np.random.default_rng(seed), settings=DirichletSettings(alpha=1e-8))
     except ConfigError:  # one of the two got all ten classes
         assume(False)
     assert set(counts(parts, LABELS).ravel()) == {0, 40}
@@ -90,7 +93,10 @@ def test_dirichlet_with_tiny_alpha_gives_each_class_to_one_client(seed):
 
 def test_smaller_alpha_is_more_skewed():
     def largest_share(alpha):
-        draws = [dirichlet(LABELS, 4, np.random.default_rng(seed), alpha=alpha) for seed in range(20)]
+        draws = [
+            dirichlet(LABELS, 4, np.random.default_rng(seed), settings=DirichletSettings(alpha=alpha))
+            for seed in range(20)
+        ]
         return np.mean([counts(parts, LABELS).max(axis=0) / 40 for parts in draws])
 
     assert largest_share(0.3) > largest_share(1.0) + 0.1 > largest_share(10.0) + 0.2
@@ -98,14 +104,24 @@ def test_smaller_alpha_is_more_skewed():
 
 @given(st.integers(1, 10), st.integers(10, 20), st.integers(0, 2**32))
 def test_pathological_clients_hold_k_classes_and_classes_are_held_evenly(k, num_clients, seed):
-    parts = pathological(LABELS, num_clients, np.random.default_rng(seed), classes_per_client=k)
+    parts = pathological(
+        LABELS, num_clients, np.random.default_rng(seed), settings=PathologicalSettings(classes_per_client=k)
+    )
     held = counts(parts, LABELS) > 0
     assert (held.sum(axis=1) == k).all()
     assert held.sum(axis=0).max() - held.sum(axis=0).min() <= 1
 
 
 def test_pathological_pairs_of_classes_vary():
-    held = counts(pathological(LABELS, 20, np.random.default_rng(0), classes_per_client=2), LABELS) > 0
+    held = (
+        counts(
+            pathological(
+                LABELS, 20, np.random.default_rng(0), settings=PathologicalSettings(classes_per_client=2)
+            ),
+            LABELS,
+        )
+        > 0
+    )
     assert len({tuple(np.flatnonzero(row)) for row in held}) > 10
 
 
@@ -113,7 +129,9 @@ def test_pathological_pairs_of_classes_vary():
 def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_client, seed):
     # 20 clients, shards of 3 rows: the 6 · per_client rows of a class are whole shards.
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(10), 6 * per_client))
-    parts = shards(labels, 20, np.random.default_rng(seed), shards_per_client=per_client)
+    parts = shards(
+        labels, 20, np.random.default_rng(seed), settings=ShardsSettings(shards_per_client=per_client)
+    )
     table = counts(parts, labels)
     assert (table.sum(axis=1) == 3 * per_client).all()
     assert ((table > 0).sum(axis=1) <= per_client).all()
@@ -129,39 +147,43 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
             "fewer clients than that",
         ),
         (
-            lambda rng: dirichlet(LABELS, 100_000, rng, alpha=0.3),
+            lambda rng: dirichlet(LABELS, 100_000, rng, settings=DirichletSettings(alpha=0.3)),
             "federation.num-clients = 100000: leaves client 0 (of 100000) without data; there are only "
             f"{len(LABELS)} training rows: take fewer clients than that",
         ),
         (
-            lambda rng: dirichlet(LABELS, 50, rng, alpha=0.01),
+            lambda rng: dirichlet(LABELS, 50, rng, settings=DirichletSettings(alpha=0.01)),
             "data.alpha = 0.01: leaves client 0 (of 50) without data; "
             "raise it, lower federation.num-clients or take another seed",
         ),
         (
-            lambda rng: dirichlet(LABELS, 5, rng, alpha=1e308),
+            lambda rng: dirichlet(LABELS, 5, rng, settings=DirichletSettings(alpha=1e308)),
             "data.alpha = 1e+308: too large to draw from; 1e6 is as good as even",
         ),
         (
-            lambda rng: pathological(LABELS, 5, rng, classes_per_client=11),
+            lambda rng: pathological(LABELS, 5, rng, settings=PathologicalSettings(classes_per_client=11)),
             "data.classes-per-client = 11: the data have only 10 classes; lower it",
         ),
         (
-            lambda rng: pathological(LABELS, 3, rng, classes_per_client=2),
+            lambda rng: pathological(LABELS, 3, rng, settings=PathologicalSettings(classes_per_client=2)),
             "data.classes-per-client = 2: 3 clients cannot cover 10 classes; "
             "raise it or federation.num-clients",
         ),
         (
-            lambda rng: pathological(np.arange(4), 5, rng, classes_per_client=1),
+            lambda rng: pathological(
+                np.arange(4), 5, rng, settings=PathologicalSettings(classes_per_client=1)
+            ),
             "federation.num-clients = 5: leaves client 4 (of 5) without data; there are only 4 training rows: take "
             "fewer clients than that",
         ),
         (
-            lambda rng: pathological(np.array([0, 1, 2, 3, 3]), 5, rng, classes_per_client=1),
+            lambda rng: pathological(
+                np.array([0, 1, 2, 3, 3]), 5, rng, settings=PathologicalSettings(classes_per_client=1)
+            ),
             "data.classes-per-client = 1: leaves client 4 (of 5) without data; lower federation.num-clients",
         ),
         (
-            lambda rng: shards(np.arange(6), 4, rng, shards_per_client=4),
+            lambda rng: shards(np.arange(6), 4, rng, settings=ShardsSettings(shards_per_client=4)),
             "data.shards-per-client = 4: leaves client 2 (of 4) without data; "
             "lower it or federation.num-clients",
         ),
@@ -208,7 +230,7 @@ def test_every_rule_deals_the_rows_that_the_slow_one_deals(rule, labels, num_cli
     name, setting = rule
     mine, its = np.random.default_rng(seed), np.random.default_rng(seed)
     try:
-        dealt = PARTITIONERS[name](labels, num_clients, mine, **setting)
+        dealt = deal(name, labels, num_clients, rng=mine, **setting)
     except ConfigError as refused:
         if "without data" not in str(refused):  # too few classes to deal from
             return
@@ -229,6 +251,6 @@ def test_every_rule_deals_so_with_hundreds_of_clients_too():
         ("pathological", {"classes_per_client": 2}),
         ("shards", {"shards_per_client": 2}),
     ):
-        dealt = PARTITIONERS[name](labels, 300, np.random.default_rng(1), **setting)
+        dealt = deal(name, labels, 300, seed=1, **setting)
         expected = getattr(partition_by_lists, name)(labels, 300, np.random.default_rng(1), **setting)
         assert [rows.tolist() for rows in dealt] == expected, name

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from fedunlearn import workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.config import loads
-from fedunlearn.data import SOURCES
-from fedunlearn.data.augmentation import AUGMENTATIONS, Chain, Policy, augmentation_of
+from fedunlearn.data.augmentation import Chain, Policy, augmentation_of
 from fedunlearn.data.augmentation.policies import SEEDS, TRANSFORMS
 from fedunlearn.data.export import DataPart
 from fedunlearn.data.pixels import Pixels
@@ -42,7 +41,7 @@ def normalised(image, pixels, dtype):
 
 def test_there_is_an_oracle_for_every_policy():
     assert {*ORACLES, "random-erasing"} == set(TRANSFORMS)
-    assert set(TRANSFORMS) <= set(AUGMENTATIONS)
+    assert set(TRANSFORMS) <= set(plugins.names("augmentations"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -135,7 +134,8 @@ def test_pixels_come_back_as_they_were_in_the_file(source):
         "num_test": 5,
         "difficulty": 0.5,
     }
-    found = SOURCES[source](**settings) if source == "synthetic-images" else SOURCES[source]()
+    keys = settings if source == "synthetic-images" else {}
+    found = plugins.call("data", source, settings=plugins.settings_type("data", source)(**keys))
     for dtype in (torch.float32, torch.float64):
         images = found.normalise(found.train_images[:40], dtype)
         shown = found.pixels.levels(images)
@@ -163,14 +163,17 @@ def test_colours_are_refused_where_there_are_other_channels(name):
         augmentation_of(experiment, two)
     with pytest.raises(ConfigError, match=r"data.channels = 2 .*must be 1 or 3 with data.augmentation = "):
         tiny(f"data.augmentation=crop-flip+{name}", "data.channels=2")
-    assert tiny("data.augmentation=crop-flip+random-erasing", "data.channels=2").data.channels == 2
+    assert (
+        tiny("data.augmentation=crop-flip+random-erasing", "data.channels=2").data.source_settings.channels
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
     "name", ["crop", "crop-flip", "randaugment", "autoaugment", "augmix", "trivialaugment"]
 )
 def test_masks_refuse_them_by_name(name):
-    with pytest.raises(ConfigError, match='must be "none" or "rot90-flip" where masks follow the image'):
+    with pytest.raises(ConfigError, match=r'is not for segmentation, .*; that takes "none", "rot90-flip"'):
         tiny(
             f"data.augmentation={name}",
             *("data.source=prostate-phantom", "data.partition=site", "model.name=unet"),

@@ -7,7 +7,7 @@ import torch
 from fedunlearn.data.digits import digits
 from fedunlearn.data.mnist5k import mnist5k
 from fedunlearn.data.source import ImageSource
-from fedunlearn.data.synthetic import smooth_fields, synthetic_images
+from fedunlearn.data.synthetic import SyntheticSettings, smooth_fields, synthetic_images
 from fedunlearn.errors import ConfigError
 
 SHAPE = {"num_classes": 5, "image_size": 12, "channels": 3, "num_train": 203, "num_test": 61}
@@ -47,7 +47,7 @@ def test_digits_is_scikit_learns_a_fifth_of_each_class_for_test():
     )
 
 
-@pytest.mark.parametrize("source", [mnist5k, digits, lambda: synthetic_images(**SHAPE, difficulty=0.5)])
+@pytest.mark.parametrize("source", [mnist5k, digits, lambda: synthetic_images(SyntheticSettings(**SHAPE))])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_normalised_training_images_have_zero_mean_and_unit_variance(source, dtype):
     source = source()
@@ -68,7 +68,7 @@ def test_normalising_is_per_channel_and_leaves_the_pixels_alone():
 
 
 def test_synthetic_images_have_the_shape_asked_for_and_even_classes():
-    source = synthetic_images(**SHAPE, difficulty=0.5)
+    source = synthetic_images(SyntheticSettings(**SHAPE))
     assert source.train_images.shape == (203, 3, 12, 12)
     assert source.test_images.shape == (61, 3, 12, 12)
     assert source.train_images.dtype == torch.uint8
@@ -78,14 +78,14 @@ def test_synthetic_images_have_the_shape_asked_for_and_even_classes():
 
 
 def test_synthetic_training_images_repeat_and_do_not_depend_on_the_test_set():
-    first = synthetic_images(**SHAPE, difficulty=0.5)
-    other = synthetic_images(**{**SHAPE, "num_test": 200}, difficulty=0.5)
+    first = synthetic_images(SyntheticSettings(**SHAPE))
+    other = synthetic_images(SyntheticSettings(**{**SHAPE, "num_test": 200}))
     assert torch.equal(first.train_images, other.train_images)
     assert torch.equal(first.train_labels, other.train_labels)
 
 
 def nearest_mean_accuracy(difficulty):
-    source = synthetic_images(4, 8, 1, num_train=800, num_test=400, difficulty=difficulty)
+    source = synthetic_images(SyntheticSettings(4, 8, 1, num_train=800, num_test=400, difficulty=difficulty))
     train = source.train_images.flatten(1).double()
     means = torch.stack([train[source.train_labels == label].mean(0) for label in range(4)])
     guesses = torch.cdist(source.test_images.flatten(1).double(), means).argmin(1)
@@ -109,7 +109,7 @@ def test_smooth_fields_are_normalised_and_smooth():
 
 def test_too_few_rows_for_the_classes_are_refused():
     with pytest.raises(ConfigError) as caught:
-        synthetic_images(10, 8, 1, num_train=9, num_test=5, difficulty=0.5)
+        synthetic_images(SyntheticSettings(10, 8, 1, num_train=9, num_test=5))
     assert str(caught.value) == "data.num-train = 9: must be at least data.num-classes = 10"
 
 

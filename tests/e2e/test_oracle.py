@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedunlearn import config, models
+from fedunlearn import config, models, plugins
 from fedunlearn.config import Experiment
-from fedunlearn.data import SOURCES
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.runner import simulate
@@ -20,7 +19,7 @@ QUICKSTART = Path(__file__).parents[2] / "experiments" / "quickstart.toml"
 def _oracle(experiment: Experiment, forget: list[int], exclude: list[int], rounds: int) -> list[torch.Tensor]:
     """Run the one-file oracle for as many rounds on the same settings, data and initial weights."""
     dtype = {"float32": torch.float32, "float64": torch.float64}[experiment.engine.precision]
-    source = SOURCES[experiment.data.source]()
+    source = plugins.call("data", experiment.data.source, settings=experiment.data.source_settings)
     images = source.normalise(source.train_images, dtype)
     seed = experiment.seeds[0]
     model = models.build(
@@ -37,7 +36,7 @@ def _oracle(experiment: Experiment, forget: list[int], exclude: list[int], round
         model,
         seed=seed,
         num_clients=experiment.federation.num_clients,
-        alpha=experiment.data.alpha,
+        alpha=experiment.data.partition_settings.alpha,
         validation=experiment.data.validation,
         rounds=min(train.rounds, rounds),
         recovery_rounds=max(0, rounds - train.rounds),

@@ -5,8 +5,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from fedunlearn import plugins
 from fedunlearn.config import ModelConfig
-from fedunlearn.models import MODELS, build
+from fedunlearn.models import build
 
 SIZE = 16
 CLASSES = 5
@@ -23,13 +24,13 @@ needs_transformers = pytest.mark.skipif(
 )
 VARIANTS = [
     pytest.param(name, marks=needs_transformers if name == "mit-b0" else ())
-    for name in sorted({*MODELS, *SETTINGS})
+    for name in sorted({*plugins.names("models"), *SETTINGS})
 ]
 
 
 def make(variant, *, seed=1, num_classes=CLASSES, in_channels=3, image_size=SIZE, **settings):
     """Build a variant, with further settings of ``ModelConfig``."""
-    config = ModelConfig(name=variant.partition(",")[0], **SETTINGS.get(variant, {}) | settings)
+    config = ModelConfig.of(name=variant.partition(",")[0], **SETTINGS.get(variant, {}) | settings)
     return build(config, num_classes=num_classes, in_channels=in_channels, image_size=image_size, seed=seed)
 
 

@@ -62,7 +62,7 @@ def checkpoint(path, seed=0, prefix="segformer.", **shape):
 
 
 def start_from(path, num_classes=10, in_channels=3):
-    config = ModelConfig(name="mit-b0", weights=str(path), input_size=64)
+    config = ModelConfig.of(name="mit-b0", weights=str(path), input_size=64)
     return build(config, num_classes=num_classes, in_channels=in_channels, image_size=32, seed=1)
 
 
@@ -133,7 +133,7 @@ def test_the_published_names_mean_what_transformers_reads_from_them(tmp_path):
     assert model.keys() == expected.keys()
     assert all(torch.equal(values, expected[name]) for name, values in model.items())
     assert sum(values.numel() for values in stored.values()) == sum(v.numel() for v in model.values())
-    assert origin_of(ModelConfig(name="mit-b0", weights=str(path)), 10).endswith("…); head of the file")
+    assert origin_of(ModelConfig.of(name="mit-b0", weights=str(path)), 10).endswith("…); head of the file")
 
 
 @needs_transformers
@@ -146,7 +146,7 @@ def test_a_head_for_other_classes_stays_random(tmp_path, prefix):
     expected = by_transformers(tmp_path, num_labels=1000)
     for name, values in model.items():
         assert torch.equal(values, (random if name.startswith("classifier.") else expected)[name])
-    told = origin_of(ModelConfig(name="mit-b0", weights=str(path)), 10)
+    told = origin_of(ModelConfig.of(name="mit-b0", weights=str(path)), 10)
     assert told.startswith(f"mit-b0: weights of {path} (sha256 ")
     assert told.endswith("…); head random")
 
@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_size_is_refused_in_one_line(tmp_path, written, 
 
 
 def test_random_weights_are_said_to_be_random():
-    assert origin_of(ModelConfig(name="mit-b0"), 100) == "mit-b0: random weights"
+    assert origin_of(ModelConfig.of(name="mit-b0"), 100) == "mit-b0: random weights"
 
 
 @pytest.mark.parametrize("size", [16, 100])

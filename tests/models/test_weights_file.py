@@ -10,7 +10,7 @@ from torch import nn
 
 from fedunlearn.config import ModelConfig
 from fedunlearn.errors import ConfigError
-from fedunlearn.models import build, origin_of
+from fedunlearn.models import origin_of
 from fedunlearn.models.weights_file import Naming, WeightsFile
 
 NAMING = Naming(body="net.", head="head.")
@@ -161,16 +161,12 @@ def test_no_file_a_folder_and_another_format_are_refused_in_one_line(tmp_path, w
 
 
 def test_a_model_that_cannot_start_from_a_file_refuses_one():
-    config = ModelConfig(name="mlp", weights="w.safetensors")
-    told = 'model.weights = "w.safetensors": must be left out with model.name = "mlp"; it belongs to mit-b0'
     with pytest.raises(ConfigError) as error:
-        build(config, num_classes=2, in_channels=1, image_size=4, seed=1)
-    assert str(error.value) == told
-    with pytest.raises(ConfigError) as error:
-        origin_of(config, 2)
+        ModelConfig.of(name="mlp", weights="w.safetensors")
+    told = 'weights = "w.safetensors" (ModelConfig): belongs to name = "mit-b0"; leave it out'
     assert str(error.value) == told
 
 
 @pytest.mark.parametrize("name", ["mlp", "resnet18", "vit", "unet"])
 def test_where_weights_can_only_be_random_there_is_nothing_to_say(name):
-    assert origin_of(ModelConfig(name=name), 10) == ""
+    assert origin_of(ModelConfig.of(name=name), 10) == ""

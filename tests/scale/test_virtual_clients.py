@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedunlearn import data, workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.data import load_federated
 from fedunlearn.report.page import write_report
 from fedunlearn.requests import Ledger
@@ -98,7 +98,7 @@ def test_the_report_is_as_small_as_any(ran):
 
 @pytest.mark.parametrize("partition", ["iid", "pathological", "shards"])
 def test_every_rule_deals_to_a_hundred_thousand(partition, monkeypatch):
-    monkeypatch.setitem(data.SOURCES, "synthetic-images", noise)
+    monkeypatch.setitem(plugins.LOADED, ("data", "synthetic-images"), noise)
     experiment = experiment_of(MANY, partition=partition)
     federated = load_federated(experiment.data, MANY, seed=1)
     assert federated.clients.sizes.sum() == len(federated.train_labels)
@@ -107,7 +107,7 @@ def test_every_rule_deals_to_a_hundred_thousand(partition, monkeypatch):
 
 
 def test_a_forecast_counts_the_rounds_of_a_hundred_thousand(monkeypatch):
-    monkeypatch.setitem(data.SOURCES, "synthetic-images", noise)
+    monkeypatch.setitem(plugins.LOADED, ("data", "synthetic-images"), noise)
     monkeypatch.setattr(forecasting, "_probe", lambda experiment: 1e-3)
     experiment = experiment_of(MANY, rounds=30)
     plan = forecasting.forecast(experiment)

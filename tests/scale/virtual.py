@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedunlearn import config, data, workspace
+from fedunlearn import config, plugins, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import ImageSource
+from fedunlearn.data.synthetic import SyntheticSettings
 
 ROWS = 210_000  # two shards of a row for each of 100 000, once a hundredth is held out
 SAMPLED = 100
@@ -66,17 +67,19 @@ def experiment_of(clients: int, *, partition: str = "iid", rounds: int = 3) -> E
     return config.loads(text)
 
 
-def noise(
-    num_classes: int, image_size: int, channels: int, num_train: int, num_test: int, difficulty: float
-) -> ImageSource:
+def noise(settings: SyntheticSettings) -> ImageSource:
     """Return bytes at random in the place of images: making real ones would take more memory than all else."""
+    num_classes, image_size, channels = settings.num_classes, settings.image_size, settings.channels
     rng = np.random.default_rng(0)
 
     def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
         pixels = rng.integers(0, 256, (n, channels, image_size, image_size), dtype=np.uint8)
         return torch.from_numpy(pixels), torch.from_numpy(rng.integers(0, num_classes, n))
 
-    (train_images, train_labels), (test_images, test_labels) = draw(num_train), draw(num_test)
+    (train_images, train_labels), (test_images, test_labels) = (
+        draw(settings.num_train),
+        draw(settings.num_test),
+    )
     names = tuple(map(str, range(num_classes)))
     return ImageSource(
         train_images,
@@ -103,7 +106,7 @@ def main(clients: int, folder: str | None) -> None:
     from fedunlearn.simulation.runner import simulate
 
     torch.set_num_threads(1)
-    data.SOURCES["synthetic-images"] = noise
+    plugins.LOADED["data", "synthetic-images"] = noise
     experiment = experiment_of(clients)
     began = time.perf_counter()
     federated = workspace.data_of(experiment, seed=1)

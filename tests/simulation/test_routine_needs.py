@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pytest
 from torch import nn
 
-from fedunlearn import models, unlearning, workspace
+from fedunlearn import plugins, unlearning, workspace
 from fedunlearn.clients.tasks import routine_on
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE
 from fedunlearn.federation.hosted_routine import Chosen, alternatives, check_routines
+from fedunlearn.models.mlp import MLPSettings
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.branches import moments
 from fedunlearn.simulation.forecast import forecast
@@ -210,10 +211,10 @@ def test_a_model_that_a_routine_cannot_work_on_is_refused_by_check(name, monkeyp
     class Ending(nn.Sequential):
         pass
 
-    def ending(num_classes, in_channels, image_size, hidden):
+    def ending(num_classes, in_channels, image_size, settings: MLPSettings):
         return Ending(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes), nn.ReLU())
 
-    monkeypatch.setitem(models.MODELS, "mlp", ending)
+    monkeypatch.setitem(plugins.LOADED, ("models", "mlp"), ending)
     asked = "pooled, a class" if METHODS[name].forgets == ("class",) else "half of a client"
     said = verdict(experiment_of(CASES[asked], name, {}))
     needed = METHODS[name].needs(METHODS[name].settings()).last_layer != "any"

@@ -5,14 +5,17 @@ An MLP stands in for the architecture that can start from a file.
 
 import io
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from fedunlearn import models, workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.errors import ConfigError
+from fedunlearn.models.mlp import MLPSettings, mlp
 from fedunlearn.models.weights_file import Naming
 from fedunlearn.runs.directory import BRANCHES
 from fedunlearn.simulation.forecast import forecast, show
@@ -29,9 +32,19 @@ class Listener(Progress):
         self.notes.append(text)
 
 
+@dataclass(frozen=True)
+class StartingSettings(MLPSettings):
+    naming: ClassVar[Naming] = Naming(body="", head="3.")
+    weights: str | None = None
+
+
+def starting(num_classes, in_channels, image_size, settings: StartingSettings):
+    return mlp(num_classes, in_channels, image_size, settings)
+
+
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    monkeypatch.setitem(models.NAMINGS, "mlp", Naming(body="", head="3."))
+    monkeypatch.setitem(plugins.LOADED, ("models", "mlp"), starting)
     return tmp_path / "w.safetensors"
 
 

@@ -35,7 +35,7 @@ def generators(count):
 def network(name="small-cnn", *, seed=0, dtype=torch.float32, size=8, channels=1, classes=CLASSES, **shape):
     """Return a flat model; ``seed`` decides its weights."""
     module = models.build(
-        ModelConfig(name=name, **shape),
+        ModelConfig.of(name=name, **shape),
         num_classes=classes,
         in_channels=channels,
         image_size=size,

@@ -33,7 +33,7 @@ def data(n=30, dtype=torch.float32, seed=1):
 
 
 def network(name="small-cnn", **shape):
-    config = ModelConfig(name=name, **shape)
+    config = ModelConfig.of(name=name, **shape)
     return models.build(config, num_classes=CLASSES, in_channels=1, image_size=8, seed=0)
 
 

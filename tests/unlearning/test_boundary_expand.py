@@ -139,16 +139,16 @@ def test_models_without_one_are_refused_by_name_in_one_line(module):
 
 @pytest.mark.parametrize("name", ["mlp", "small-cnn", "resnet18", "vit"])
 def test_our_own_models_have_one(name):
-    from fedunlearn.models.mlp import mlp
+    from fedunlearn.models.mlp import MLPSettings, mlp
     from fedunlearn.models.resnet import resnet18
     from fedunlearn.models.small_cnn import small_cnn
-    from fedunlearn.models.vit import vit
+    from fedunlearn.models.vit import ViTSettings, vit
 
     module = {
-        "mlp": lambda: mlp(4, 1, 8, ()),
+        "mlp": lambda: mlp(4, 1, 8, MLPSettings(())),
         "small-cnn": lambda: small_cnn(4, 1, 8),
         "resnet18": lambda: resnet18(4, 1, 8),
-        "vit": lambda: vit(4, 1, 8, 4, 8, 1, 2),
+        "vit": lambda: vit(4, 1, 8, ViTSettings(4, 8, 1, 2)),
     }[name]()
     images = torch.zeros(1, 1, 8, 8)
     head = head_of(FlatModel(module), images, "x")

@@ -4,17 +4,20 @@ A torchvision v2 transform called on a batch draws one set of parameters for the
 the global generator. Here drawing is one step and applying another: the numbers that a sample is changed by are a
 row of a table, so that the same draws give the same images wherever, and in whatever company, they are computed.
 
-A new augmentation is an :class:`Augmentation` in a file of its own and one line in `AUGMENTATIONS`; the parameters
-of its function there are named as the fields of ``ModelConfig`` that it needs to know, or ``pixels``.
+A new augmentation is an :class:`Augmentation` in a file of its own, a function here that makes it, and one line in
+:mod:`fedunlearn.plugins`. The function takes, of what it needs to know, ``pixels`` (what the images were normalised
+by) and ``model`` (the model's settings).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedunlearn import plugins
 from fedunlearn.config.augmentation import steps_of
+from fedunlearn.config.settings import AugmentationSettings, Contradiction
 from fedunlearn.data.augmentation.chain import Chain
 from fedunlearn.data.augmentation.policies import Policy
 from fedunlearn.data.augmentation.protocol import Augmentation
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from fedunlearn.config import Experiment
 
 __all__ = [
-    "AUGMENTATIONS",
     "Augmentation",
     "Chain",
     "EnlargeCropFlip",
@@ -39,7 +41,47 @@ __all__ = [
 ]
 
 
-def none() -> None:
+@dataclass(frozen=True)
+class Anything(AugmentationSettings):
+    """Of what can be done to images of any task."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "segmentation")
+
+
+@dataclass(frozen=True)
+class WithMasks(AugmentationSettings):
+    """Of what is done to image and mask together."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("segmentation",)
+
+
+@dataclass(frozen=True)
+class Enlarging(AugmentationSettings):
+    """Of what makes images as large as the model has them."""
+
+    def contradictions(self, experiment: Experiment, path: str) -> Iterator[Contradiction]:
+        """Refuse a model that takes images of the size that they have."""
+        if not hasattr(experiment.model.settings, "input_size"):
+            right = "belongs to a model that enlarges what it is shown to its input-size, such as mit-b0"
+            yield f"{path}.augmentation", experiment.data.augmentation, right
+
+
+@dataclass(frozen=True)
+class OfColours(AugmentationSettings):
+    """Of what is defined for grey and for RGB images alone."""
+
+    def contradictions(self, experiment: Experiment, path: str) -> Iterator[Contradiction]:
+        """Refuse made-up images of other channels, where the settings say how many there are."""
+        channels = getattr(experiment.data.source_settings, "channels", 1)
+        if channels not in (1, 3):
+            right = f'must be 1 or 3 with data.augmentation = "{experiment.data.augmentation}"'
+            yield f"{path}.channels", channels, right
+
+
+ANYTHING, WITH_MASKS, ENLARGING, OF_COLOURS = Anything(), WithMasks(), Enlarging(), OfColours()
+
+
+def none(settings: Anything = ANYTHING) -> None:
     """Training images as they are."""
 
 
@@ -48,12 +90,12 @@ def rotate_crop_flip() -> RotateCropFlip:
     return RotateCropFlip()
 
 
-def enlarge_crop_flip(input_size: int) -> EnlargeCropFlip:
+def enlarge_crop_flip(model: Any, settings: Enlarging = ENLARGING) -> EnlargeCropFlip:
     """Enlarged beyond model.input-size, cropped to it, mirrored: PUF's MiT-B0."""
-    return EnlargeCropFlip(input_size)
+    return EnlargeCropFlip(model.input_size)
 
 
-def rot90_flip() -> Rot90Flip:
+def rot90_flip(settings: WithMasks = WITH_MASKS) -> Rot90Flip:
     """Right angles and mirrors, image and mask together: PUF on prostate MRI."""
     return Rot90Flip()
 
@@ -68,12 +110,12 @@ def crop_flip(pixels: Pixels | None) -> PadCropFlip:
     return PadCropFlip(_known("crop-flip", pixels))
 
 
-def randaugment(pixels: Pixels | None) -> Policy:
+def randaugment(pixels: Pixels | None, settings: OfColours = OF_COLOURS) -> Policy:
     """Two random changes of moderate strength: RandAugment, arXiv 1909.13719."""
     return _of_colours("randaugment", pixels)
 
 
-def autoaugment(pixels: Pixels | None) -> Policy:
+def autoaugment(pixels: Pixels | None, settings: OfColours = OF_COLOURS) -> Policy:
     """One of 25 pairs of changes that were searched for on CIFAR-10: AutoAugment, arXiv 1805.09501."""
     return _of_colours("autoaugment", pixels)
 
@@ -83,29 +125,14 @@ def random_erasing() -> Policy:
     return Policy("random-erasing", None)
 
 
-def augmix(pixels: Pixels | None) -> Policy:
+def augmix(pixels: Pixels | None, settings: OfColours = OF_COLOURS) -> Policy:
     """Chains of small changes, mixed with one another and with the image: AugMix, arXiv 1912.02781."""
     return _of_colours("augmix", pixels)
 
 
-def trivialaugment(pixels: Pixels | None) -> Policy:
+def trivialaugment(pixels: Pixels | None, settings: OfColours = OF_COLOURS) -> Policy:
     """One random change of random strength: TrivialAugment (wide), arXiv 2103.10158."""
     return _of_colours("trivialaugment", pixels)
-
-
-AUGMENTATIONS: dict[str, Callable[..., Augmentation | None]] = {
-    "none": none,
-    "rotate-crop-flip": rotate_crop_flip,
-    "enlarge-crop-flip": enlarge_crop_flip,
-    "rot90-flip": rot90_flip,
-    "crop": crop,
-    "crop-flip": crop_flip,
-    "randaugment": randaugment,
-    "autoaugment": autoaugment,
-    "random-erasing": random_erasing,
-    "augmix": augmix,
-    "trivialaugment": trivialaugment,
-}
 
 
 def augmentation_of(experiment: Experiment, pixels: Pixels | None) -> Augmentation | None:
@@ -124,10 +151,10 @@ def augmentation_of(experiment: Experiment, pixels: Pixels | None) -> Augmentati
         If an augmentation cannot do with these images.
     """
     steps = [
-        plugins.call(AUGMENTATIONS, name, key="data.augmentation", config=experiment.model, pixels=pixels)
+        plugins.call("augmentations", name, pixels=pixels, model=experiment.model.settings)
         for name in steps_of(experiment.data.augmentation)
     ]
-    known = tuple(step for step in steps if step is not None)
+    known: tuple[Augmentation, ...] = tuple(step for step in steps if step is not None)
     return known[0] if len(known) == 1 else Chain(known) if known else None
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
 
+from fedunlearn.config.conditions import Pixels, at_least, at_most
+from fedunlearn.config.settings import SourceSettings
 from fedunlearn.data.array_cache import arrays_folder
-from fedunlearn.data.prostate import prostate_mri
+from fedunlearn.data.prostate import ProstateSettings, prostate_mri
 from fedunlearn.data.prostate.layout import SITES, read_layout
 from fedunlearn.data.slice_source import SliceSource
 from fedunlearn.errors import ConfigError
@@ -17,18 +21,29 @@ COARSEST = 64
 """Pixels of the largest site's matrix, however small the slices are that a model sees."""
 
 
-def prostate_phantom(cases: int, resize: int) -> SliceSource:
+@dataclass(frozen=True)
+class PhantomSettings(SourceSettings):
+    """Number and size.
+
+    Attributes
+    ----------
+    cases : int
+        Patients of each site.
+    resize : int
+        Height and width of a slice in pixels; the matrix of the largest site is as large, or 64.
+    """
+
+    task: ClassVar[str] = "segmentation"
+    sites: ClassVar[bool] = True
+    cases: Annotated[int, at_least(3), at_most(10_000)] = 8
+    resize: Annotated[Pixels, at_least(16)] = 384
+
+
+def prostate_phantom(settings: PhantomSettings) -> SliceSource:
     """Made-up prostate MRI of six sites, data.cases each: phantoms that need no directory.
 
     They are those of ``fedunlearn data phantom --seed 0``, kept in the folder of cached arrays, and go through
     the reader of ``prostate-mri``.
-
-    Parameters
-    ----------
-    cases : int
-        Of each site.
-    resize : int
-        Height and width of a slice in pixels; the matrix of the largest site is as large, or 64.
 
     Raises
     ------
@@ -37,6 +52,7 @@ def prostate_phantom(cases: int, resize: int) -> SliceSource:
     """
     from fedunlearn.data.phantom.writer import VERSION  # lazily: slow to import, and only needed here
 
+    cases, resize = settings.cases, settings.resize
     size = max(COARSEST, resize)
     folder = arrays_folder().parent / "phantoms" / f"v{VERSION}-{cases}-cases-{size}-pixels"
     if (found := _read(folder, cases, resize)) is not None:
@@ -53,7 +69,7 @@ def prostate_phantom(cases: int, resize: int) -> SliceSource:
     finally:
         for damaged in folder.parent.glob(".damaged-*"):
             shutil.rmtree(damaged, ignore_errors=True)
-    return prostate_mri(str(folder), resize, "refuse")
+    return prostate_mri(ProstateSettings(str(folder), resize))
 
 
 def _read(folder: Path, cases: int, resize: int) -> SliceSource | None:
@@ -61,7 +77,11 @@ def _read(folder: Path, cases: int, resize: int) -> SliceSource | None:
     try:
         layout = read_layout(str(folder))
         whole = [len(found) for found in layout.cases.values()] == [cases] * len(SITES)
-        return prostate_mri(str(folder), resize, "refuse") if whole and layout.origin == "phantom" else None
+        return (
+            prostate_mri(ProstateSettings(str(folder), resize))
+            if whole and layout.origin == "phantom"
+            else None
+        )
     except (ConfigError, OSError):
         return None
 

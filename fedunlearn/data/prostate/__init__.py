@@ -7,9 +7,14 @@ cases train, validate and test.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
 import numpy as np
 import torch
 
+from fedunlearn.config.conditions import PathText, Pixels, at_least
+from fedunlearn.config.settings import SourceSettings
 from fedunlearn.data.array_cache import why_not_kept
 from fedunlearn.data.prostate.bad_case import BadCaseError
 from fedunlearn.data.prostate.grey_levels import identity, padding
@@ -26,10 +31,11 @@ NAMED = 5
 """So many bad cases are named beside the first."""
 
 
-def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSource:
-    """Prostate MRI of up to six sites from data.directory (NIfTI), slices of data.resize pixels with masks.
+@dataclass(frozen=True)
+class ProstateSettings(SourceSettings):
+    """Where the files lie, and what becomes of them.
 
-    Parameters
+    Attributes
     ----------
     directory : str
         Holds a folder per site, under either public naming scheme.
@@ -37,14 +43,25 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
         Height and width of a slice in pixels.
     bad_cases : str
         "refuse" or "skip" a case that cannot be used; either way it is named.
+    """
+
+    task: ClassVar[str] = "segmentation"
+    sites: ClassVar[bool] = True
+    directory: PathText
+    resize: Annotated[Pixels, at_least(16)] = 384
+    bad_cases: Literal["refuse", "skip"] = "refuse"
+
+
+def prostate_mri(settings: ProstateSettings) -> SliceSource:
+    """Prostate MRI of up to six sites from data.directory (NIfTI), slices of data.resize pixels with masks.
 
     Raises
     ------
     ConfigError
         No site, one twice, or no case that can be used; with "refuse", a case that cannot.
     """
-    layout = read_layout(directory)
-    prepared = Prepared(resize)
+    layout = read_layout(settings.directory)
+    prepared = Prepared(settings.resize)
     slices: list[CaseSlices] = []
     owners: list[tuple[int, int]] = []
     bad: list[BadCaseError] = []
@@ -65,11 +82,11 @@ def prostate_mri(directory: str | None, resize: int, bad_cases: str) -> SliceSou
                     told.append(f"{case.scan}: {note}")
             except BadCaseError as error:
                 bad.append(error)
-    if bad and (bad_cases == "refuse" or not slices):
+    if bad and (settings.bad_cases == "refuse" or not slices):
         raise ConfigError(_refusal(bad, may_skip=bool(slices)))
     if not slices:
         raise ConfigError(
-            f"data.directory = {directory!r}: no site's folder holds a NIfTI file; unpack them there"
+            f"data.directory = {settings.directory!r}: no site's folder holds a NIfTI file; unpack them there"
         )
     left_out = [f"left out {case.path}: {case.what}" for case in bad]
     notes = [*layout.notes, *left_out, *told, *prepared.notes, *why_not_kept()]

@@ -14,7 +14,7 @@ CASES = 5
 
 def config(directory, **changes):
     settings = {"partition": "site", "validation": 0.2, "resize": SIZE, **changes}
-    return DataConfig(source="prostate-mri", directory=str(directory), **settings)
+    return DataConfig.of(source="prostate-mri", directory=str(directory), **settings)
 
 
 def load(directory, seed=1, num_clients=6, **changes):

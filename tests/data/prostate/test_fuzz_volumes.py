@@ -10,7 +10,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fedunlearn.data.prostate import prostate_mri
+from fedunlearn.data.prostate import ProstateSettings, prostate_mri
 from fedunlearn.data.prostate.labels import MOST_LABELS, MOST_SHARE, WHOLE
 from fedunlearn.data.prostate.nifti import LARGEST, SMALLEST
 from fedunlearn.data.prostate.volumes import read_volume
@@ -66,7 +66,7 @@ def tried(number, seed, cases, folder):
         path.write_bytes(written)
     began = time.process_time()
     try:
-        prostate_mri(str(folder), 16, "refuse")
+        prostate_mri(ProstateSettings(str(folder), 16))
     except ConfigError as error:
         text = str(error)
         assert "\n" not in text and len(text) < 700

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedunlearn import plugins
 from fedunlearn.config import DataConfig
-from fedunlearn.data import PARTITIONERS, load_federated, prostate
+from fedunlearn.data import load_federated, prostate
 from fedunlearn.data.holdings import holdings
 from fedunlearn.errors import ConfigError
 from tests.data.prostate.loading import CASES, SIZE, error, load
@@ -133,7 +134,7 @@ def test_the_number_of_clients_must_be_that_of_the_sites(own):
 
 def test_sites_belong_to_data_that_have_some():
     with pytest.raises(ConfigError, match=r"data\.partition = 'site': belongs to"):
-        load_federated(DataConfig(source="digits", partition="site"), 6, seed=1)
+        load_federated(DataConfig.of(source="digits", partition="site"), 6, seed=1)
 
 
 def test_double_precision_never_went_through_single(sites):
@@ -197,4 +198,4 @@ def test_loading_leaves_the_global_generators_alone(sites):
 
 def test_the_source_is_registered():
     assert prostate.prostate_mri.__doc__.startswith("Prostate MRI of up to six sites")
-    assert "site" in PARTITIONERS
+    assert "site" in plugins.names("partitions")
