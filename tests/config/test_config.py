@@ -268,7 +268,7 @@ def other(value: Any) -> Any:
     if isinstance(value, int | float):
         return value + 1
     if isinstance(value, tuple):
-        return (*value, "more")
+        return (*value, value[-1] if value and type(value[-1]) is int else "more")
     if isinstance(value, dict):
         return {**value, "more": 1}
     return f"{value}-other"
