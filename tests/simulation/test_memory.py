@@ -241,12 +241,10 @@ def measured(experiment_text, what, folder):
 def phantoms(folder):
     """Return an experiment on a few slices of prostate phantoms."""
     write_phantoms(folder / "phantoms", cases=3, size=48)
-    text = TINY.replace('partition = "dirichlet"', 'partition = "site"').replace(
-        "num-clients = 4", "num-clients = 6"
-    )
     return config.loads(
-        text,
+        TINY.replace("num-clients = 4", "num-clients = 6"),
         overrides=[
+            "data.partition=site",
             "data.source=prostate-mri",
             f"data.directory={folder / 'phantoms'}",
             "data.resize=96",

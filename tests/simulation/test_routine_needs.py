@@ -33,7 +33,8 @@ MASKS = (
     + '[federation]\nnum-clients = 6\n[model]\nname = "unet"\nbase-features = 2\nlevels = 2\nnorm = "instance"\n'
     + "[train]\nrounds = 2\nbatch-size = 8\nlr = 0.01\n"
 )
-ONE_CLASS_EACH = HEAD.replace('"dirichlet"', '"pathological"\nclasses-per-client = 1')
+IID = HEAD.replace('"dirichlet"\nalpha = 1.0', '"iid"')
+ONE_CLASS_EACH = IID.replace('"iid"', '"pathological"\nclasses-per-client = 1')
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,7 @@ CASES = {
     "a whole client": Case("[[target]]\nclients = [1]\n"),
     "whole clients by number": Case("", "targets = [[1, 2]]\n" + HEAD),
     "half of a client": Case("[[target]]\nclients = [1]\nsamples = 0.5\n"),
-    "all rows of a client one by one": Case(
-        f"[[target]]\nclients = [1]\nsamples = {list(range(32))}\n", HEAD.replace('"dirichlet"', '"iid"')
-    ),
+    "all rows of a client one by one": Case(f"[[target]]\nclients = [1]\nsamples = {list(range(32))}\n", IID),
     "a class of everyone": Case("[[target]]\nclasses = [2]\n"),
     "a class of one": Case("[[target]]\nclients = [3]\nclasses = [1]\n"),
     "a class of those who have no other": Case("[[target]]\nclasses = [2]\n", ONE_CLASS_EACH),
