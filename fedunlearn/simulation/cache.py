@@ -2,8 +2,8 @@
 
 The key of a branch covers everything that its bits depend on: the data and their partition, the initial weights,
 training settings, what is forgotten and when, the method, what it forks from, the recovery rule, numerics
-(threads, dtype, device class, torch version, processor type) and the source of the modules that compute it, also of
-a routine that another package provides. What changes no bit (workers, engine, output folder) is not in it.
+(threads, dtype, device class, torch version, processor type) and the source that computes it, the engine's and each
+component's, whatever package it is in. What changes no bit (workers, engine, output folder) is not in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,73 +24,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedunlearn import plugins, workspace
+from fedunlearn import workspace
 from fedunlearn.config import Experiment
+from fedunlearn.config.augmentation import steps_of
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.runs.sealed import are_as_noted, discard, hash_of, read_sealed, write_sealed
 from fedunlearn.server.branch import Branch
 from fedunlearn.simulation.schedule import never_forgot
-from fedunlearn.simulation.source_hash import UNKNOWN, foreign_source
+from fedunlearn.simulation.source_hash import UNKNOWN, component_source, source_of
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMON_SOURCES = (
-    "clients",
-    "fedunlearn/simulation/branches.py",
-    "fedunlearn/data",
-    "fedunlearn/evaluation/accuracy.py",
-    "fedunlearn/evaluation/forward.py",
-    "fedunlearn/evaluation/outputs.py",
-    "fedunlearn/evaluation/segmentation.py",
-    "fedunlearn/federation/answers.py",
-    "fedunlearn/federation/array_bytes.py",
-    "fedunlearn/federation/payload.py",
-    "fedunlearn/federation/replies.py",
-    "fedunlearn/federation/robust.py",
-    "fedunlearn/federation/sums.py",
-    "fedunlearn/federation/worker.py",
-    "fedunlearn/models",
-    "fedunlearn/randomness.py",
-    "fedunlearn/requests",
-    "fedunlearn/workspace.py",
-    "fedunlearn/runs/checkpoints.py",
-    "fedunlearn/runs/metrics_log.py",
-    "fedunlearn/runs/round_metrics.py",
-    "fedunlearn/simulation/runner.py",
-    "fedunlearn/training",
-    "fedunlearn/strategies/base.py",
-    "fedunlearn/server/hooks.py",
-    "fedunlearn/server/request_queue.py",
-    "fedunlearn/server/messages.py",
-    "fedunlearn/server/plan.py",
-    "fedunlearn/server/recovery.py",
-    "fedunlearn/strategies/retrain.py",
-    "fedunlearn/server/rounds.py",
-    "fedunlearn/server/branch.py",
-    "fedunlearn/server/loop.py",
-    "fedunlearn/server/serve.py",
-    "fedunlearn/server/evaluation.py",
-    "fedunlearn/server/settings.py",
+ENGINE = (
+    "fedunlearn.server.serve",
+    "fedunlearn.clients.app",
+    "fedunlearn.federation.worker",
+    "fedunlearn.simulation.branches",
+    "fedunlearn.runs.metrics_log",
+    "fedunlearn.runs.round_metrics",
 )
-
-
-@cache
-def source_hash(paths: tuple[str, ...]) -> str:
-    """Return the SHA-256 of the Python source under these paths, given relative to the distribution's root."""
-    digest = hashlib.sha256()
-    for relative in paths:
-        path = ROOT / relative
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(f"{file.relative_to(ROOT)}\n".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def strategy_source(name: str) -> str:
-    """Return the file in which a method's strategy is written, relative to the distribution's root."""
-    module: str = plugins.find("strategies", name).__module__
-    return f"{module.replace('.', '/')}.py"
+"""What computes any branch, with all that it imports; components are found by name, and are no part of it."""
+CONDUCTOR = "fedunlearn.simulation.runner"
+"""What gives a branch its fork and its references; what else it imports only shows or measures."""
 
 
 def digest_of(content: Any) -> str:
@@ -146,11 +100,7 @@ def branch_key(
     weights_hash
         Hash of the initial weights.
     """
-    method_source: tuple[str, ...] = (strategy_source(branch.method.name),) if branch.method else ()
-    foreign: str | None = None
-    if branch.method and branch.method.routine is not None:
-        method_source += ("fedunlearn/unlearning", "fedunlearn/federation/hosted_routine.py")
-        foreign = foreign_source(branch.method.routine)
+    sources = sources_of(experiment, branch)
     # The label is a name for the reader; two labels of the same settings are one computation.
     method = replace(branch.method, given_label=None) if branch.method else None
     named = {
@@ -164,16 +114,12 @@ def branch_key(
     of_parts: dict[str, Any] = {"parts": [branch.seed, parts]} if parts else {}
     if workspace.has_filter_slot(experiment):
         of_parts["filtered"] = True  # its checkpoints have a buffer more
-        method_source += ("fedunlearn/unlearning/output_filter.py",)
     # The stored data are the same, whatever becomes of them in training; without any, a key is what it was.
     augmented = experiment.data.augmentation
     of_augmentation = {} if augmented == "none" else {"augmentation": augmented}
-    # Of our own routines the source is there already, and a key is what it was.
-    of_routine = {} if foreign is None else {"routine": foreign}
     key = digest_of(
         of_parts
         | of_augmentation
-        | of_routine
         | {
             "data": data_hash,
             "model": plain(experiment.model),
@@ -192,10 +138,26 @@ def branch_key(
             "last_round": branch.last_round,
             "keep": [branch.keep_from, sorted(branch.keep)],
             "numerics": numerics(experiment),
-            "source": source_hash(COMMON_SOURCES + method_source),
+            "source": sources,
         }
     )
-    return f"{NEVER}{key}" if (foreign or "").startswith(UNKNOWN) else key
+    return f"{NEVER}{key}" if any(source.startswith(UNKNOWN) for source in sources.values()) else key
+
+
+def sources_of(experiment: Experiment, branch: Branch) -> dict[str, str]:
+    """Return the hashes of the source that computes a branch: the engine's, and each of its components'."""
+    data = experiment.data
+    used = [
+        ("strategies", branch.method.name if branch.method else "retrain"),
+        ("models", experiment.model.name),
+        ("data", data.source),
+        ("partitions", data.partition),
+        *(("augmentations", step) for step in steps_of(data.augmentation)),
+    ]
+    if branch.method and branch.method.routine is not None:
+        used.append(("routines", branch.method.routine))
+    found = {f"{kind}: {name}": component_source(kind, name) for kind, name in used}
+    return found | {"engine": source_of(*ENGINE, alone=(CONDUCTOR,))}
 
 
 class Cache:

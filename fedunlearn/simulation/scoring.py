@@ -29,10 +29,10 @@ from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.server.branch import Branch, ForgetRequest
 from fedunlearn.simulation.branches import Moment, retrained_round
-from fedunlearn.simulation.cache import Cache, digest_of, numerics, source_hash
+from fedunlearn.simulation.cache import Cache, digest_of, numerics
 from fedunlearn.simulation.local_work import LocalWork, whole
 from fedunlearn.simulation.schedule import Schedule, never_forgot
-from fedunlearn.simulation.source_hash import module_source
+from fedunlearn.simulation.source_hash import source_of
 
 Values = dict[str, float | None]
 
@@ -238,8 +238,8 @@ class SeedScoring:
                 "samples": self._experiment.measures.mia_samples,
                 "numerics": numerics(self._experiment),
                 "scikit-learn": version("scikit-learn"),
-                "source": source_hash(("fedunlearn/evaluation",)),
-                "metrics": {m.name: m.foreign and module_source(m.module) for m in self._metrics.values()},
+                "source": source_of("fedunlearn.evaluation.metrics", "fedunlearn.evaluation.outputs"),
+                "metrics": {m.name: m.foreign and source_of(m.module) for m in self._metrics.values()},
             }
         )
         if self._cache is not None and (stored := self._cache.measures(key)) is not None:

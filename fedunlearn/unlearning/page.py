@@ -137,9 +137,8 @@ cannot do without (`fedunlearn.unlearning.Needs`; default: retained examples). D
 
 """
 MEASURES = """After `pip install -e .` it is found by its name, `routine = "noise-repair"`; `fedunlearn list routines`
-shows it, or why it cannot be loaded. The cache of branches knows its source, the module's file and all Python files
-of its package, and computes its branches anew when any of these has changed, but not when something else has that
-they import.
+shows it, or why it cannot be loaded. The cache of branches knows its source, its module with all that it imports of
+its own package and of fedunlearn, and computes its branches anew when any of that has changed.
 
 ## What is measured
 

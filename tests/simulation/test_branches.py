@@ -208,9 +208,9 @@ METHODS = [
     MethodConfig.of(name="puf"),
     MethodConfig.of(name="puf", mode="regular"),
     MethodConfig.of(name="natural"),
-    MethodConfig.of(name="natural", given_label="floor-0"),
-    MethodConfig.of(name="natural", given_label="floor-0-s1-2"),
-    MethodConfig.of(name="puf", given_label="original-s1"),
+    MethodConfig.of(name="natural", label="floor-0"),
+    MethodConfig.of(name="natural", label="floor-0-s1-2"),
+    MethodConfig.of(name="puf", label="original-s1"),
 ]
 
 

@@ -1,9 +1,8 @@
 """The key of a branch: what is in it and what is not."""
 
-import ast
 import shutil
+import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,10 @@ import torch
 
 from fedunlearn.config import MethodConfig
 from fedunlearn.simulation import cache as module
+from fedunlearn.simulation import source_hash
 from fedunlearn.simulation.branches import branches
-from fedunlearn.simulation.cache import COMMON_SOURCES, branch_key, digest_of, source_hash
+from fedunlearn.simulation.cache import CONDUCTOR, ENGINE, branch_key, digest_of
+from fedunlearn.simulation.source_hash import closure
 from tests.clients import sites
 from tests.e2e.tiny import TIMELINE, TINY, tiny
 
@@ -237,207 +238,122 @@ def test_monai_is_in_the_keys_of_segmentation_alone(monkeypatch):
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """A copy of the distribution's source that a test may edit; returns its root."""
-    for package in ("fedunlearn", "strategies", "clients"):
-        shutil.copytree(
-            module.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    source_hash.cache_clear()
+    shutil.copytree(
+        source_hash.ROOT / "fedunlearn", tmp_path / "fedunlearn", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    monkeypatch.setattr(source_hash, "ROOT", tmp_path)
+    source_hash._hash.cache_clear()
     yield tmp_path
-    source_hash.cache_clear()
+    source_hash._hash.cache_clear()
 
 
 def edited(path):
     path.write_text(path.read_text() + "\n# edited\n")
-    source_hash.cache_clear()
+    source_hash._hash.cache_clear()
 
 
-def test_the_source_of_a_method_is_in_the_keys_of_that_method_alone(sources):
-    experiment = tiny(text=TINY + REGULAR)
-    before = keys(experiment)
-    edited(sources / "strategies" / "puf.py")
-    after = keys(experiment)
-    assert {name for name in before if before[name] != after[name]} == {
-        "puf-special-2-0-s1",
-        "puf-regular-20-0-s1",
-    }
+PUF = {"puf-special-2-0-s1", "puf-regular-20-0-s1"}
+EVERY = ALL | PUF | {"random-label-0-s1"}
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("file", "changed"),
     [
-        "fedunlearn/strategies/base.py",
-        "fedunlearn/clients/classification.py",
-        "fedunlearn/clients/segmentation.py",
-        "fedunlearn/data/augmentation/geometry.py",
-        "fedunlearn/evaluation/segmentation.py",
-        "fedunlearn/training/local.py",
-        "fedunlearn/training/losses.py",
-        "fedunlearn/models/mlp.py",
+        ("strategies/puf.py", PUF),
+        ("strategies/natural.py", {"natural-0-s1"}),
+        ("strategies/retrain.py", {"original-s1"} | ORACLES),
+        ("strategies/local_routine.py", {"random-label-0-s1"}),
+        ("unlearning/random_label.py", {"random-label-0-s1"}),
+        ("models/mlp.py", EVERY),
+        ("data/synthetic.py", EVERY),
+        ("data/partitioners.py", EVERY),
+        ("unlearning/ssd.py", set()),
+        ("models/vit.py", set()),
+        ("data/digits.py", set()),
+        ("data/prostate/__init__.py", set()),
+        ("data/partition_file.py", set()),
     ],
 )
-def test_the_source_of_all_computation_is_in_every_key(path, sources):
+def test_the_source_of_a_component_is_in_the_keys_of_what_uses_it(file, changed, sources):
+    experiment = tiny(text=TINY + REGULAR + ROUTINE)
+    before = keys(experiment)
+    edited(sources / "fedunlearn" / file)
+    after = keys(experiment)
+    moved = {name for name in before if before[name] != after[name]}
+    # A method forks from the original, and is judged by an oracle.
+    assert moved == (EVERY if "original-s1" in changed else changed)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "strategies/base.py",
+        "server/loop.py",
+        "server/serve.py",
+        "simulation/runner.py",
+        "clients/classification.py",
+        "clients/segmentation.py",
+        "clients/trainer.py",
+        "data/augmentation/geometry.py",
+        "data/federated.py",
+        "evaluation/segmentation.py",
+        "federation/sums.py",
+        "federation/worker.py",
+        "requests/ledger.py",
+        "training/local.py",
+        "training/losses.py",
+        "models/flat.py",
+        "models/initialise.py",
+        "randomness.py",
+        "workspace.py",
+    ],
+)
+def test_the_source_of_all_computation_is_in_every_key(file, sources):
     before = keys(tiny())
-    edited(sources / path)
+    edited(sources / "fedunlearn" / file)
     assert set(before.values()).isdisjoint(keys(tiny()).values())
 
 
-def test_the_source_of_what_only_shows_is_in_no_key(sources):
+@pytest.mark.parametrize(
+    "room",
+    ["report", "html", "cli", "door", "live", "deployment", "certificates", "sweep", "federation/ray_engine"],
+)
+def test_the_source_of_what_only_shows_or_carries_is_in_no_key(room, sources):
     before = keys(tiny())
-    for path in ("report/html.py", "simulation/progress.py", "federation/local.py", "cli.py"):
-        edited(sources / "fedunlearn" / path)
+    for path in (sources / "fedunlearn" / room).rglob("*.py"):
+        edited(path)
+    for file in ("__init__.py", "plugins.py", "terminal.py", "simulation/progress.py", "federation/local.py"):
+        edited(sources / "fedunlearn" / file)
     assert keys(tiny()) == before
 
 
 def test_a_renamed_file_is_other_source(sources):
     before = keys(tiny())
-    (sources / "clients" / "classification.py").rename(sources / "clients" / "other.py")
-    source_hash.cache_clear()
+    folder = sources / "fedunlearn" / "clients"
+    (folder / "classification.py").rename(folder / "other.py")
+    text = (folder / "tasks.py").read_text()
+    (folder / "tasks.py").write_text(text.replace("clients.classification", "clients.other"))
+    source_hash._hash.cache_clear()
     assert keys(tiny()) != before
 
 
-UNABLE_TO_CHANGE_A_BRANCH = {
-    "fedunlearn/__init__.py": "the version",
-    "fedunlearn/durable.py": "how files are written, not what is in them",
-    "fedunlearn/errors.py": "words",
-    "fedunlearn/out_of_memory.py": "words",
-    "fedunlearn/parts.py": "the parts that a branch is about are in the key by value",
-    "fedunlearn/home.py": "where files lie; what is read there is in the key by content",
-    "fedunlearn/json_text.py": "reads what is in the key by value, or refuses it",
-    "fedunlearn/terminal.py": "what is shown",
-    "fedunlearn/text_files.py": "how files are written and read",
-    "fedunlearn/runs/sealed.py": "an entry comes back as it was stored, or not at all",
-    "fedunlearn/plugins.py": "chooses data and models, which are in the key by content",
-    "fedunlearn/config": "settings are in the key by value",
-    "fedunlearn/evaluation": "measures of finished branches have keys of their own",
-    "fedunlearn/federation/__init__.py": "empty",
-    "fedunlearn/federation/compat.py": "an engine changes no bit",
-    "fedunlearn/simulation/engines.py": "an engine changes no bit",
-    "fedunlearn/federation/grid.py": "an engine changes no bit",
-    "fedunlearn/federation/local.py": "an engine changes no bit",
-    "fedunlearn/federation/local_trainer.py": "an engine changes no bit",
-    "fedunlearn/federation/ray.py": "an engine changes no bit",
-    "fedunlearn/federation/ray_engine": "an engine changes no bit",
-    "fedunlearn/federation/client_trainer.py": "an interface",
-    "fedunlearn/federation/units.py": "how a round is cut changes no bit",
-    "fedunlearn/report": "what is shown",
-    "fedunlearn/runs/__init__.py": "empty",
-    "fedunlearn/simulation/cache.py": "makes the key",
-    "fedunlearn/runs/directory.py": "where files lie",
-    "fedunlearn/runs/classes.py": "what a live federation may be asked, told to whoever asks",
-    "fedunlearn/simulation/source_hash.py": "makes the key",
-    "fedunlearn/federation/hosted_routine.py": "in the key of branches whose method is a local routine",
-    "fedunlearn/unlearning": "in the key of branches whose method is a local routine",
-    "fedunlearn/federation/shown.py": "what is shown",
-    "fedunlearn/simulation/__init__.py": "empty",
-    "fedunlearn/simulation/branch_forecast.py": "what is shown",
-    "fedunlearn/simulation/copies.py": "what is shown",
-    "fedunlearn/simulation/choice.py": "what it chooses is in the key by value",
-    "fedunlearn/simulation/evaluation_forecast.py": "what is shown",
-    "fedunlearn/simulation/forecast.py": "what is shown",
-    "fedunlearn/simulation/activations.py": "what is shown",
-    "fedunlearn/simulation/free_memory.py": "what is shown",
-    "fedunlearn/simulation/memory.py": "what is shown",
-    "fedunlearn/simulation/pictures.py": "reads finished branches",
-    "fedunlearn/simulation/planned_rounds.py": "what is shown",
-    "fedunlearn/simulation/retrainings.py": "how many branches of a kind there are",
-    "fedunlearn/simulation/routine_needs.py": "refuses before anything runs, and changes nothing",
-    "fedunlearn/simulation/robust_rounds.py": "refuses before anything runs, and changes nothing",
-    "fedunlearn/simulation/progress.py": "what is shown",
-    "fedunlearn/simulation/schedule.py": "which finished branches are measured",
-    "fedunlearn/simulation/scoring.py": "reads finished branches",
-    "fedunlearn/simulation/shortage.py": "words",
-    "fedunlearn/strategies/__init__.py": "empty",
-    "fedunlearn/strategies/local_routine.py": "a method, in the keys of its branches",
-    "fedunlearn/strategies/natural.py": "a method, in the keys of its branches",
-    "fedunlearn/strategies/puf.py": "a method, in the keys of its branches",
-    **dict.fromkeys(
-        [
-            "fedunlearn/deployment",
-            "fedunlearn/federation/superlink_grid.py",
-            "fedunlearn/federation/tallies.py",
-            "fedunlearn/deployment/roster.py",
-            "fedunlearn/deployment/roster_file.py",
-            "fedunlearn/deployment/server.py",
-            "fedunlearn/live/guard.py",
-            "fedunlearn/live/hooks.py",
-            "fedunlearn/live/request_queue.py",
-            "fedunlearn/live/evaluation.py",
-            "fedunlearn/live/service.py",
-            "fedunlearn/live/notifications.py",
-            "fedunlearn/live/nodes.py",
-            "fedunlearn/live/participation.py",
-            "fedunlearn/live/measurements.py",
-            "fedunlearn/live/screening.py",
-            "fedunlearn/server/history.py",
-            "fedunlearn/live/triage.py",
-        ],
-        "of live federations, which are never cached",
-    ),
-}
+def test_what_an_engine_does_while_it_computes_is_in_the_key():
+    """Whatever a client or the server has imported by then, but for what can change no bit."""
+    known = closure(*ENGINE, CONDUCTOR)
+    assert {f"fedunlearn.{name}" for name in ("clients.app", "training.local", "server.loop")} <= known.keys()
+    assert not any(name.startswith(("fedunlearn.strategies.", "fedunlearn.models.mlp")) for name in known)
+    measuring = closure("fedunlearn.server.evaluation", "fedunlearn.clients.tasks")
+    assert measuring.keys() <= closure(*ENGINE).keys(), "by what is measured in a round a federation stops"
 
 
-def test_whatever_a_run_imports_is_in_the_key_or_named_here_as_unable_to_change_it():
-    imported = closure(
-        "fedunlearn/simulation/runner.py", "fedunlearn/strategies/server_app.py", "fedunlearn/clients/app.py"
-    )
-    assert len(imported) > 30
-
-    def within(file, places):
-        return any(file == place or file.startswith(f"{place}/") for place in places)
-
-    undecided = [
-        f for f in imported if not within(f, COMMON_SOURCES) and not within(f, UNABLE_TO_CHANGE_A_BRANCH)
-    ]
-    assert undecided == []
-
-
-def test_whatever_measures_a_round_is_in_the_key():
-    """By what is measured round by round a federation stops; other measures come when it has stopped."""
-    imported = closure("fedunlearn/server/evaluation.py", "fedunlearn/clients/tasks.py")
-    measuring = {file for file in imported if file.startswith("fedunlearn/evaluation/")}
-    words_types_and_distances = (
-        "__init__.py",
-        "metric.py",
-        "declaration.py",
-        "evidence.py",
-        "scored.py",
-        "hausdorff.py",
-    )
-    of_live_requests = (
-        "histograms.py",
-        "measures.py",
-        "membership.py",
-        "matching.py",
-        "distance.py",
-        "roc.py",
-    )
-    never_asked = {f"fedunlearn/evaluation/{name}" for name in words_types_and_distances + of_live_requests}
-    assert measuring - set(COMMON_SOURCES) <= never_asked
-    assert {file for file in COMMON_SOURCES if file.startswith("fedunlearn/evaluation/")} <= measuring
-
-
-def closure(*files):
-    """Return all files of the distribution that these import, directly or not, read from their source."""
-    found, todo = set(), list(files)
-    while todo:
-        file = todo.pop()
-        if file in found:
-            continue
-        found.add(file)
-        for node in ast.walk(ast.parse((module.ROOT / file).read_text())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            for name in names:
-                path = name.replace(".", "/")
-                todo += [f for f in (f"{path}.py", f"{path}/__init__.py") if (module.ROOT / f).is_file()]
-    return found
+def test_it_is_quick():
+    began = time.perf_counter()
+    source_hash._hash.cache_clear()
+    source_hash._imports.cache_clear()
+    source_hash.source_of(*ENGINE, alone=(CONDUCTOR,))
+    assert time.perf_counter() - began < 2.0, "0.2 s on a machine that does nothing else"
 
 
 def test_digests_depend_on_content_not_on_its_order():
     assert digest_of({"a": [1, 2], "b": None}) == digest_of({"b": None, "a": (1, 2)})
     assert digest_of({"a": [1, 2]}) != digest_of({"a": [2, 1]})
-    assert Path(module.__file__).is_relative_to(module.ROOT)

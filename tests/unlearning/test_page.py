@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedunlearn import plugins
 from fedunlearn.simulation.runner import simulate
-from fedunlearn.simulation.source_hash import foreign_source
+from fedunlearn.simulation.source_hash import UNKNOWN, component_source
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.page import page
 from tests.e2e.tiny import tiny
@@ -51,7 +51,7 @@ def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):
     point = EntryPoint(name, value, "fedunlearn.routines")
     monkeypatch.setattr(plugins, "_points", lambda kind: {name: (point,)} if kind == "routines" else {})
     try:
-        assert foreign_source(name)
+        assert not component_source("routines", name).startswith(UNKNOWN)
         text = POOLED.replace("gradient-ascent", name).replace("settings = {lr = 1e30, batch-size = 8}\n", "")
         rows = rows_of(simulate(tiny(text=text), out=tmp_path / "runs"), name)
         assert rows[0]["at"] == "unlearned"
