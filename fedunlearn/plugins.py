@@ -203,6 +203,8 @@ def find(kind: str, name: str) -> Any:
     ConfigError
         There is none of that name, it cannot be imported, or it is something else.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"must be a name, such as {names(kind)[0]!r}")
     if (kind, name) not in LOADED:
         LOADED[kind, name] = _load(kind, reference(kind, name))
     return LOADED[kind, name]
@@ -216,8 +218,6 @@ def reference(kind: str, name: str) -> str:
     ConfigError
         There is none of that name, or two packages have one.
     """
-    if not isinstance(name, str):
-        raise ConfigError(f"must be a name, such as {names(kind)[0]!r}")
     if name in KINDS[kind].built_in:
         return KINDS[kind].built_in[name]
     if name in _points(kind):

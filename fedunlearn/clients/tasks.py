@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from fedunlearn import workspace
-from fedunlearn.clients.classification import Classification
-from fedunlearn.clients.segmentation import Segmentation
+from fedunlearn import plugins, workspace
 from fedunlearn.clients.trainer import Routine
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
-
-TASKS: Mapping[str, type[Routine]] = {kind.task: kind for kind in (Classification, Segmentation)}
-"""By the name of the task."""
 
 
 def routine_at(path: str, seed: int) -> Routine:
@@ -31,4 +24,5 @@ def routine_on(experiment: Experiment, data: FederatedData) -> Routine:
 
 
 def _routine(place: workspace.Workplace) -> Routine:
-    return TASKS[place.experiment.data.task](place)
+    kind: type[Routine] = plugins.find("tasks", place.experiment.data.task)
+    return kind(place)

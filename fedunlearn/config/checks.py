@@ -222,7 +222,10 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
         of_sites = _fitting("partitions", lambda settings: settings.of_sites)
         yield "data.partition", data.partition, f"must be {of_sites}: a site is a client"
     yield from contradictions_of(experiment)
-    if data.task not in model.settings.tasks:
+    if data.task not in plugins.KINDS["tasks"].built_in:
+        tasks = " or ".join(f'"{task}"' for task in plugins.KINDS["tasks"].built_in)
+        yield "data.source", data.source, f'is for the task "{data.task}"; must be for {tasks}'
+    elif data.task not in model.settings.tasks:
         fitting = _fitting("models", lambda settings: data.task in settings.tasks)
         right = f'is not for {data.task}, as data.source = "{data.source}" is; must be {fitting}'
         yield "model.name", model.name, right

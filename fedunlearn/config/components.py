@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from fedunlearn import plugins
+from fedunlearn.config.origin import Origin
+from fedunlearn.config.toml_text import bare
 from fedunlearn.errors import ConfigError
 
 
@@ -105,3 +107,21 @@ def keys_of(cls: Any) -> dict[str, dataclasses.Field[Any]]:
         for field in dataclasses.fields(cls)
         if field.name not in parts or not parts[field.name].beside
     }
+
+
+def left_behind(cls: Any, key: str, prefix: str, origin: Origin) -> bool:
+    """Return whether a key belonged to a component in whose place something else than the file has put another."""
+    return prefix + bare(key) not in origin.elsewhere and any(
+        prefix + of.named_by.replace("_", "-") in origin.elsewhere and owners(of.kind, key)
+        for of in settings_fields(cls).values()
+    )
+
+
+def whose_key(cls: Any, key: str) -> str:
+    """Say whose key it is that the component which was chosen does not take; return "" if it is nobody's."""
+    for of in settings_fields(cls).values():
+        if of.beside and (names := owners(of.kind, key)):
+            first = ", ".join(f'"{name}"' for name in names[:-1])
+            listed = f'{first} or "{names[-1]}"' if first else f'"{names[-1]}"'
+            return f"belongs to {of.named_by.replace('_', '-')} = {listed}; leave it out"
+    return ""

@@ -21,8 +21,18 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
-from fedunlearn.config.components import SettingsOf, Unread, key_of, keys_of, owners, settings_fields, type_of
+from fedunlearn.config.components import (
+    SettingsOf,
+    Unread,
+    key_of,
+    keys_of,
+    left_behind,
+    settings_fields,
+    type_of,
+    whose_key,
+)
 from fedunlearn.config.conditions import Must, Refused
+from fedunlearn.config.origin import Origin as Origin
 from fedunlearn.config.toml_text import bare, inline
 from fedunlearn.errors import ConfigError
 
@@ -34,26 +44,6 @@ SCALARS: dict[type, str] = {
     int: "must be a whole number",
     float: "must be a finite number",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where values come from: a file, but for the paths that something else has set."""
-
-    file: str
-    elsewhere: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def place(self, path: str) -> str:
-        """Return where the value at this path was set: it, something around it, or something in it."""
-        related = [known for known in self.elsewhere if _within(known, path) or _within(path, known)]
-        return self.elsewhere[max(related, key=len)] if related else self.file
-
-    def error(self, path: str, value: Any, message: str) -> ConfigError:
-        """Return the one-line error; a table, too long to show, and an absent value (None) go unshown."""
-        items = value if isinstance(value, list | tuple) and value else [value]
-        unshown = value is None or any(isinstance(item, Mapping) for item in items)
-        shown = "" if unshown else f" = {_shortened(_shown(value))}"
-        return ConfigError(f"{path}{shown} ({self.place(path)}): {message}")
 
 
 def read(kind: type[Tree], table: Mapping[str, Any], origin: Origin, path: str = "") -> Tree:
@@ -284,9 +274,9 @@ def _read_table(kind: Any, value: Any, path: str, origin: Origin, *, needed_by: 
             raise origin.error(prefix + bare(key), item, f"is a setting of both {both}")
         if takers:
             theirs[takers[0]][key] = item
-        elif not _left_behind(kind, key, prefix, origin):
+        elif not left_behind(kind, key, prefix, origin):
             every = [*fields, *(other for keys in beside.values() for other in keys)]
-            raise origin.error(prefix + bare(key), item, _foreign(kind, key) or _unknown(key, every, prefix))
+            raise origin.error(prefix + bare(key), item, whose_key(kind, key) or _unknown(key, every, prefix))
     settings: dict[str, Any] = {}
     for key, field in fields.items():
         if field.name in parts:
@@ -330,24 +320,6 @@ def _type_of(of: SettingsOf, name: str, path: str, origin: Origin) -> Any:
 
 def _default(cls: Any, name: str) -> Any:
     return next(field.default for field in dataclasses.fields(cls) if field.name == name)
-
-
-def _left_behind(cls: Any, key: str, prefix: str, origin: Origin) -> bool:
-    """Whether a key belonged to a component in whose place something else than the file has put another."""
-    return prefix + bare(key) not in origin.elsewhere and any(
-        prefix + of.named_by.replace("_", "-") in origin.elsewhere and owners(of.kind, key)
-        for of in settings_fields(cls).values()
-    )
-
-
-def _foreign(cls: Any, key: str) -> str:
-    """Say whose key it is that the component which was chosen does not take; "": nobody's."""
-    for of in settings_fields(cls).values():
-        if of.beside and (names := owners(of.kind, key)):
-            first = ", ".join(f'"{name}"' for name in names[:-1])
-            listed = f'{first} or "{names[-1]}"' if first else f'"{names[-1]}"'
-            return f"belongs to {of.named_by.replace('_', '-')} = {listed}; leave it out"
-    return ""
 
 
 def _read_list(kind: Any, value: Any, path: str, origin: Origin) -> tuple[Any, ...]:
@@ -406,10 +378,6 @@ def _form(kind: Any) -> str:
     return inline(get_args(kind)[0])
 
 
-def _within(path: str, outer: str) -> bool:
-    return path == outer or path.startswith((f"{outer}.", f"{outer}["))
-
-
 def _unknown(key: str, known: Iterable[str], prefix: str, whose: str = "the keys at the top are") -> str:
     known = list(known)
     close = difflib.get_close_matches(key, known, n=1)
@@ -417,17 +385,3 @@ def _unknown(key: str, known: Iterable[str], prefix: str, whose: str = "the keys
         return f"unknown key; did you mean {prefix}{close[0]}?"
     owner = f"{prefix.removesuffix('.')} takes" if prefix else whose
     return f"unknown key; {owner} {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value as it would stand in a file; of what could not, Python's words on one line."""
-    if type(value) is int and abs(value) > 2**1000:
-        return hex(value)  # Python writes no more than 4,300 decimal digits
-    try:
-        return inline(value)
-    except TypeError:
-        return " ".join(repr(value).split())
-
-
-def _shortened(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedunlearn import unlearning
+from fedunlearn import plugins, unlearning
 from fedunlearn.config import Experiment, MethodConfig
 from fedunlearn.config.targets import Wanted
 from fedunlearn.config.toml_tree import Origin, plain, read
@@ -69,7 +69,8 @@ class Chosen:
         Raises
         ------
         ConfigError
-            The text is none of :meth:`dumps`, or what it says is refused by :meth:`of`.
+            The text is none of :meth:`dumps`, what it says is refused by :meth:`of`, or it names a module that no
+            experiment of this process has named.
         """
         origin = Origin("the message of the server")
         try:
@@ -77,6 +78,9 @@ class Chosen:
             name, settings = told["name"], told["settings"]
         except (JsonError, KeyError):
             raise origin.error("routine", text, "must be JSON with a name and settings") from None
+        if ":" in str(name) and ("routines", name) not in plugins.LOADED:
+            # A server could have any module imported that lies on a client's machine.
+            raise origin.error("routine", name, "must be a routine of the experiment, or one that has a name")
         return cls.of(name, settings, origin)
 
 

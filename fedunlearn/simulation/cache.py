@@ -150,6 +150,7 @@ def sources_of(experiment: Experiment, branch: Branch) -> dict[str, str]:
     used = [
         ("strategies", branch.method.name if branch.method else "retrain"),
         ("models", experiment.model.name),
+        ("tasks", data.task),
         ("data", data.source),
         ("partitions", data.partition),
         *(("augmentations", step) for step in steps_of(data.augmentation)),

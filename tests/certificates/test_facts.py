@@ -16,12 +16,14 @@ import pytest
 
 from fedunlearn import __version__, config
 from fedunlearn.certificates import certificate
+from fedunlearn.certificates.facts import method_in_words
 from fedunlearn.certificates.signing import digest
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.runs.checkpoints import weights_hash
 from tests.certificates.eventful_run import eventful_run
 from tests.certificates.live_run import BRANCH, KEY, LiveRun, weights_after
 from tests.certificates.test_verification import paths_to_leaves
+from tests.e2e.tiny import tiny
 
 WORDS = {
     *(
@@ -389,3 +391,21 @@ def test_every_fact_stands_on_the_page(run: LiveRun, documents: dict[str, dict[s
             when = leaf[-1] in ("at", "issued_at")
             shown = value.replace("T", " ").removesuffix("Z") if when else " ".join(str(value).split())
             assert shown in page, (id_, leaf, value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "end"),
+    [
+        ((), "times 2, are subtracted from the model in a round of their own"),
+        (
+            ("method[1].mode=regular",),
+            "times 20, are subtracted from the model in a round together with the other clients",
+        ),
+        (
+            ("method[1].mode=regular", "method[1].retain-rate=0.5"),
+            "in a round together with the other clients, whose updates count 0.5 times",
+        ),
+    ],
+)
+def test_what_puf_does_is_said_with_its_factors(settings: tuple[str, ...], end: str) -> None:
+    assert method_in_words(tiny(*settings)).endswith(end)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedunlearn import workspace
+from fedunlearn import plugins, workspace
 from fedunlearn.clients.app import app
 from fedunlearn.clients.classification import Classification
 from fedunlearn.clients.segmentation import Segmentation
-from fedunlearn.clients.tasks import TASKS, routine_at, routine_of
+from fedunlearn.clients.tasks import routine_at, routine_of
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.models.flat import FlatModel
@@ -171,7 +171,7 @@ def test_the_task_of_the_data_chooses_the_routine(monkeypatch):
         monkeypatch.setattr(workspace, "workplace", lambda path, seed, place=place: place)
         chosen[asked.data.task] = {type(routine_of(asked, 1)), type(routine_at("somewhere", 1))}
     assert chosen == {"classification": {Classification}, "segmentation": {Segmentation}}
-    assert TASKS.keys() == LOSSES.keys() == chosen.keys()
+    assert set(plugins.names("tasks")) == LOSSES.keys() == chosen.keys()
 
 
 def state_bits(state):

@@ -3,8 +3,7 @@
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedunlearn import workspace
-from fedunlearn.clients import tasks
+from fedunlearn import plugins, workspace
 from fedunlearn.clients.app import app
 from fedunlearn.clients.classification import Classification
 from fedunlearn.clients.tasks import routine_of
@@ -76,14 +75,14 @@ class Ignoring(Classification):
 
 def test_a_client_that_ignores_the_routine_says_so_without_knowing(place, monkeypatch):
     """What was run is said by whatever ran it, not copied from the question."""
-    monkeypatch.setitem(tasks.TASKS, "classification", Ignoring)
+    monkeypatch.setitem(plugins.LOADED, ("tasks", "classification"), Ignoring)
     assert place.reply(FORGET, **{ROUTINE: CHOSEN}).content["work"]["ran"] == "train"
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("task", [Ignoring, Classification])
 def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch):
-    monkeypatch.setitem(tasks.TASKS, "classification", task)
+    monkeypatch.setitem(plugins.LOADED, ("tasks", "classification"), task)
     work = RoundWork(place.state, {**CONFIG, ROUTINE: CHOSEN}, train=(0,), forget=(1,))
     with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED), workers=workers) as grid:
         answers = grid.trainer.train_round(work)

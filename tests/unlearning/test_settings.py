@@ -128,6 +128,14 @@ def test_defaults_come_back_from_a_message_and_a_file(name):
     assert plain(method.settings()).keys() == {key_of(f) for f in dataclasses.fields(method.settings)}
 
 
+def test_a_message_names_no_module_that_the_experiment_did_not():
+    text = '{"name": "tests.unlearning.tiny:no_routine", "settings": {}}'
+    with pytest.raises(
+        ConfigError, match=r"\(the message of the server\): must be a routine of the experiment"
+    ):
+        Chosen.loads(text)
+
+
 def test_a_number_too_long_to_print_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"^epochs = -0x[0-9a-f]+… \(FineTune\): must be >= 1$"):
         METHODS["fine-tune"].settings(epochs=-(10**5000))

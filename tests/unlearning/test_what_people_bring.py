@@ -313,7 +313,7 @@ def test_conditions_are_some(method):
 
 @pytest.mark.parametrize("name", [None, 7, ["salun"]])
 def test_a_method_is_found_by_a_name(name):
-    with pytest.raises(UserError, match=r"^routine = .*: must be a name, such as 'salun'$"):
+    with pytest.raises(UserError, match=r"^routine = .*: must be a name, such as 'fine-tune'$"):
         unlearning.method(name)
 
 
