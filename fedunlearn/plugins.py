@@ -301,7 +301,7 @@ def _load(kind: str, reference: str) -> Any:
     try:
         found = load_object(reference)
         settings = settings_of(kind, found)
-    except Exception as error:  # whatever somebody's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever somebody's module does when it is imported
         words = " ".join(str(error).split()) or "no reason given"
         why = f"is broken: {reference} cannot be loaded: {type(error).__name__}: {words}"
         raise ConfigError(why) from error

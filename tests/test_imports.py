@@ -61,8 +61,10 @@ data = {source = "synthetic-images", num-train = 100, num-test = 40, partition =
 model = {name = "mlp"}
 train = {rounds = 1, lr = 0.1}
 federation = {num-clients = 2}
-method = [{name = "puf"}]
+method = [{name = "puf", scale = 7.5, mode = "regular"}, {name = "natural"}]
 ''')
+written = config.to_toml(experiment)  # what nobody here can read stays as it is
+assert "scale = 7.5" in written and config.loads(written) == experiment
 data = workspace.data_of(experiment, seed=1)
 model = workspace.new_model(experiment, data, seed=1)
 before = model.vector.clone()

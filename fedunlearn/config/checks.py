@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from fedunlearn import plugins
 from fedunlearn.config.augmentation import contradictions_of
 from fedunlearn.config.components import type_of
+from fedunlearn.config.conditions import Must, Name
 from fedunlearn.config.settings import Contradiction
 from fedunlearn.config.targets import MOST_IN_TURN, MOST_PARTS, DrawnTargets, Wanted
 
@@ -81,9 +82,6 @@ def _live(experiment: Experiment) -> Iterator[Contradiction]:
     if requests.offline == "stored" and not requests.store_updates:
         right = 'must be true with offline = "stored", which forgets by the last update that was stored'
         yield "requests.store-updates", requests.store_updates, right
-    if requests.offline == "stored" and any(method.routine is not None for method in experiment.methods):
-        right = 'must be "wait" or "exclude" with a local routine, which a client has to run itself'
-        yield "requests.offline", requests.offline, right
     if requests.deadline is not None and requests.offline != "wait":
         yield "requests.deadline", requests.deadline, 'belongs to offline = "wait"'
     retention = experiment.retention
@@ -250,6 +248,10 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
     for index, method in enumerate(experiment.methods, start=1):
         path = f"method[{index}]"
         yield from method.settings.contradictions(experiment, path)
+        for condition in (each for each in get_args(Name) if isinstance(each, Must)):
+            if not condition.holds(method.label):
+                yield f"{path}.label", method.label, f"{condition.text}; give it another"
+                break
         if method.label in ("original", "retrain", "floor"):
             yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
         if method.label in labels:

@@ -16,22 +16,25 @@ Source: FedQUIT and FedUNRAN (Mora et al.) are such methods; for the others the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
 from fedunlearn.config.components import SettingsOf
-from fedunlearn.config.settings import Settings
+from fedunlearn.config.settings import Contradiction, Settings
 from fedunlearn.federation.answers import ROUTINE
 from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.strategies.base import UnlearningStrategy, fedavg
+
+if TYPE_CHECKING:
+    from fedunlearn.config import Experiment
 
 
 def hosted_step(w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution], how: str) -> Tensor:
@@ -70,6 +73,13 @@ class LocalRoutineSettings(Settings):
 
     routine: str
     settings: Annotated[Any, SettingsOf("routines", "routine", beside=False)] = None
+
+    def contradictions(self, experiment: Experiment, path: str) -> Iterator[Contradiction]:
+        """Refuse to forget by a stored update, which nobody has run a routine for."""
+        requests = experiment.requests
+        if requests is not None and requests.offline == "stored":
+            right = 'must be "wait" or "exclude" with a local routine, which a client has to run itself'
+            yield "requests.offline", requests.offline, right
 
     def label(self, name: str) -> str:
         """Return the routine's name."""

@@ -171,6 +171,27 @@ def test_any_of_its_objects_can_be_named_directly(site):
     assert direct.data.source_settings == named.data.source_settings
 
 
+def test_a_label_that_names_no_file_is_refused(site):
+    edited(site / "orchard" / "damped.py", "    rate: Share = 0.5\n", ONE_OF_ITS_OWN)
+    with pytest.raises(
+        ConfigError, match=r'^method\[1\].label = "../damped" \(<string>\): must be letters, digits'
+    ):
+        config.loads(TEXT)
+
+
+ONE_OF_ITS_OWN = """    rate: Share = 0.5
+
+    def label(self, name):
+        return f"../{name}"
+"""
+
+
+def test_a_module_that_ends_the_process_is_broken_and_ends_nothing(site):
+    edited(site / "orchard" / "trunk.py", "from torch import nn\n", "raise SystemExit(3)\n")
+    with pytest.raises(ConfigError, match=r'^model.name = "trunk" .*: is broken: .*SystemExit: 3$'):
+        config.loads(TEXT)
+
+
 def test_it_is_listed_with_its_settings_and_a_broken_one_by_name(site):
     edited(site / "orchard" / "rows.py", "import numpy as np", "import numpie as np")
     listed = {**dict(catalogue("data")), **dict(catalogue("strategies")), **dict(catalogue("models"))}
