@@ -174,7 +174,7 @@ def test_any_of_its_objects_can_be_named_directly(site):
 def test_a_label_that_names_no_file_is_refused(site):
     edited(site / "orchard" / "damped.py", "    rate: Share = 0.5\n", ONE_OF_ITS_OWN)
     with pytest.raises(
-        ConfigError, match=r'^method\[1\].label = "../damped" \(<string>\): must be letters, digits'
+        ConfigError, match=r'^method\[1\].label = "../damped" \(<string>\): may contain only letters'
     ):
         config.loads(TEXT)
 
