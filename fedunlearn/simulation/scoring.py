@@ -238,7 +238,11 @@ class SeedScoring:
                 "samples": self._experiment.measures.mia_samples,
                 "numerics": numerics(self._experiment),
                 "scikit-learn": version("scikit-learn"),
-                "source": source_of("fedunlearn.evaluation.metrics", "fedunlearn.evaluation.outputs"),
+                "source": source_of(
+                    "fedunlearn.evaluation.measures",
+                    "fedunlearn.evaluation.metrics",
+                    "fedunlearn.evaluation.outputs",
+                ),
                 "metrics": {m.name: m.foreign and source_of(m.module) for m in self._metrics.values()},
             }
         )
