@@ -4,12 +4,13 @@ An architecture is a function in a file of its own and one line in :mod:`fedunle
 dictate (`num_classes`, `in_channels`, `image_size`) and its own `settings`.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from fedunlearn import plugins
+from fedunlearn.errors import ConfigError
 from fedunlearn.models.initialise import initialise
 from fedunlearn.models.weights_file import WeightsFile
 from fedunlearn.randomness import torch_generator
@@ -49,7 +50,7 @@ def build(
     """
     file = _weights_file(config)
     with torch.device("meta"):
-        model: nn.Module = plugins.call(
+        made: Any = plugins.call(
             "models",
             config.name,
             settings=config.settings,
@@ -57,7 +58,12 @@ def build(
             in_channels=in_channels,
             image_size=image_size,
         )
-    model = model.float().to_empty(device="cpu")
+    if not isinstance(made, nn.Module):
+        given = type(made).__name__
+        raise ConfigError(
+            f'model.name = "{config.name}": returned a {given}, and must return a torch.nn.Module'
+        )
+    model = made.float().to_empty(device="cpu")
     initialise(model, torch_generator(seed, "weights"))
     if file is not None:
         file.load_into(model, num_classes)

@@ -212,6 +212,29 @@ def test_what_a_source_must_return_is_said(site):
         simulate(config.loads(TEXT), out=site.parent / "runs")
 
 
+@pytest.mark.parametrize(
+    ("assignment", "line"),
+    [
+        (
+            "model.name=os:getcwd",
+            'model.name = "os:getcwd": returned a str, and must return a torch.nn.Module',
+        ),
+        (
+            "data.partition=os:getcwd",
+            'data.partition = "os:getcwd": returned a str, and must return a Partition',
+        ),
+        (
+            "data.augmentation=os:getcwd",
+            'data.augmentation: "os:getcwd" returned a str, and must return an Augmentation',
+        ),
+    ],
+)
+def test_so_is_what_a_model_a_partition_and_an_augmentation_must(site, tmp_path, assignment, line):
+    with pytest.raises(ConfigError) as refused:
+        simulate(config.loads(TEXT, overrides=[assignment]), out=tmp_path / "runs")
+    assert str(refused.value) == line
+
+
 @pytest.mark.slow
 def test_pip_installs_it_and_it_is_found(tmp_path, monkeypatch):
     project, folder = tmp_path / "project", tmp_path / "site"

@@ -150,10 +150,15 @@ def augmentation_of(experiment: Experiment, pixels: Pixels | None) -> Augmentati
     ConfigError
         If an augmentation cannot do with these images.
     """
-    steps = [
-        plugins.call("augmentations", name, pixels=pixels, model=experiment.model.settings)
-        for name in steps_of(experiment.data.augmentation)
-    ]
+    steps = []
+    for name in steps_of(experiment.data.augmentation):
+        step = plugins.call("augmentations", name, pixels=pixels, model=experiment.model.settings)
+        if step is not None and not (hasattr(step, "draw") and hasattr(step, "apply")):
+            given = type(step).__name__
+            raise ConfigError(
+                f'data.augmentation: "{name}" returned a {given}, and must return an Augmentation'
+            )
+        steps.append(step)
     known: tuple[Augmentation, ...] = tuple(step for step in steps if step is not None)
     return known[0] if len(known) == 1 else Chain(known) if known else None
 
