@@ -484,3 +484,15 @@ def test_whatever_stands_in_a_certificates_place_is_set_aside_and_it_is_issued_a
     assert path.with_suffix(".damaged").read_text() == text
     assert json.loads(path.read_text())["request"] == json.loads(before)["request"]
     no_findings(run)
+
+
+def test_a_seal_that_cannot_be_read_is_told_of_once_and_not_in_every_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = ended_run(tmp_path / "run", "forgotten")
+    run.clerk().attend(run.round)
+    run.ledger.store.rows("UPDATE seals SET document = '?' WHERE round = 1")
+    clerk = run.clerk()
+    for round in (2, 3):  # as restored from a copy: the weights are from before the forgetting
+        clerk.attend(round)
+    assert len([line for line in caplog.messages if "seal of round 1" in line]) == 1

@@ -172,3 +172,24 @@ def test_of_a_part_only_updates_from_before_it_was_left_out_are_put_away(tmp_pat
     held = {(k.place, k.holds) for k in inventory(tmp_path, BRANCH, **told)}
     assert ("stored/client-0.safetensors … client-2.safetensors", "update") in held
     assert ("stored/client-1.safetensors … client-3.safetensors", "weights") in held
+
+
+RECORDS = {
+    "requests.sqlite": "the ledger: client numbers, requests, plans of rounds and the trail",
+    "roster.toml": "the roster: client numbers, public keys and hashes of door tokens",
+    "partition.json": "which examples of a simulated data set each client was given",
+    "branches.json": "which branches were computed",
+    "begun.json": "which branches were begun",
+    "supervisor.json": "which Flower run the supervisor submitted last; nothing of a client",
+}
+
+
+def test_records_are_told_from_files_that_nobody_knows(tmp_path: Path) -> None:
+    for name in (*RECORDS, "notes.txt"):
+        (tmp_path / name).touch()
+    found = {kept.place: kept for kept in inventory(tmp_path, BRANCH, clients=[3], unlearned_round=None)}
+    assert {place: kept.holds for place, kept in found.items()} == {
+        **dict.fromkeys(RECORDS, "record"),
+        "notes.txt": "unknown",
+    }
+    assert {place: found[place].about for place in RECORDS} == RECORDS

@@ -1,6 +1,7 @@
 """Whatever is changed in a certificate, the trail, a checkpoint or a page, `verify` finds it."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,23 @@ def test_signed_anew_with_another_end_the_trail_does_not_bear_it_out(path: Path,
     document["outcome"]["state"] = "excluded"
     resigned(path, document, tmp_path)
     assert any("otherwise than the trail" in text for text in bad(path, trusted=False))
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"), [(3, None), (4, "1 more of its facts is"), (5, "2 more of its facts are")]
+)
+def test_of_many_facts_that_differ_three_are_named_and_the_others_counted(
+    path: Path, tmp_path: Path, changed: int, more: str | None
+) -> None:
+    document = certificate.read(path)
+    for entry in document["history"][:changed]:
+        entry["round"] = 77
+    resigned(path, document, tmp_path)
+    texts = [text for text in bad(path, trusted=False) if "not what ledger and settings say" in text]
+    assert [text.partition(": ")[2].partition(" ")[0] for text in texts[:3]] == ["its"] * 3
+    assert [text.partition(": ")[2] for text in texts[3:]] == (
+        [f"{more} not what ledger and settings say"] if more else []
+    )
 
 
 @pytest.mark.parametrize(
@@ -266,6 +284,13 @@ def test_a_certificate_without_a_readable_key_hides_none_of_the_others(run: Live
     after = found(run, trusted=False)[True]
     signed = [line for line in before.splitlines() if line.startswith(("signed heads", "seals"))]
     assert signed and set(signed) <= set(after.splitlines())
+
+
+def test_signatures_that_no_known_key_made_ask_for_one(tmp_path: Path) -> None:
+    run, _ = ended_run(tmp_path / "run", "forgotten")
+    run.clerk(key=None).attend(run.round)
+    said = found(run, trusted=False)
+    assert re.search(r"^seals of .*; name a public key to check their signatures$", said[None], re.MULTILINE)
 
 
 # -- editions ---------------------------------------------------------------------------------------------------

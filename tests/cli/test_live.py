@@ -365,6 +365,15 @@ def test_a_roster_with_a_client_too_many_is_told_when_the_door_opens(
         logger.removeHandler(handler)
 
 
+def test_a_roster_may_lie_at_home(
+    at: Place, say: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(at.roster.parent))
+    monkeypatch.chdir(at.folder)
+    said = say("roster", "add-client", f"~/{at.roster.name}", "--number", 9, "--no-token")
+    assert said.code == 0 and "number = 9" in at.roster.read_text(encoding="utf-8")
+
+
 def test_supervise_passes_the_folder_on_and_refuses_another(
     say: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ BROKEN = [
     # Values
     ("lr = 0.1", "lr = -0.1", "train.lr = -0.1 (x.toml): must be > 0"),
     ("lr = 0.1", "lr = 0.1\nlr-decay = 1.5", "train.lr-decay = 1.5 (x.toml): must be <= 1"),
+    ("lr = 0.1", "lr = 0.1\nmomentum = 1", "train.momentum = 1 (x.toml): must be < 1"),
     ("rounds = 30", "rounds = 0", "train.rounds = 0 (x.toml): must be >= 1"),
     ("num-clients = 5", "num-clients = 0", "federation.num-clients = 0 (x.toml): must be >= 1"),
     ("num-clients = 5", "quorum = 0", "federation.quorum = 0 (x.toml): must be > 0"),

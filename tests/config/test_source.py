@@ -184,6 +184,13 @@ def test_made_up_images_that_fit_nowhere_are_refused():
         loads(WORKING, overrides=made_up)
 
 
+def test_four_thousand_million_made_up_numbers_fit_and_no_more():
+    made_up = 'data={{source="synthetic-images", image-size=1024, num-train={}, num-test=500}}'
+    loads(WORKING, overrides=[made_up.format(4096 - 500 - 10)])
+    with pytest.raises(ConfigError, match=r"makes 4,296,015,872 numbers .*; at most 4,294,967,296 fit$"):
+        loads(WORKING, overrides=[made_up.format(4096 - 500 - 10 + 1)])
+
+
 def test_parts_of_more_clients_than_can_be_told_apart_are_refused():
     text = WORKING.replace("targets = [[0], [2, 3]]\n", "") + "[[target]]\nclasses = [1]\n"
     assert loads(text).parts

@@ -357,3 +357,11 @@ def test_what_cannot_be_written_is_refused_in_one_line_and_leaves_nothing(tmp_pa
             write_phantoms(folder, **{"cases": 1, "size": 32, **numbers})
         assert str(refusal.value).startswith(line) and "\n" not in str(refusal.value)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "full", "mine.txt"]
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
+def test_pixels_are_square_and_no_matrix_is_larger_than_the_largest(site):
+    columns, rows = site.matrix
+    width, depth = site.field_of_view
+    assert max(columns, rows) <= max(max(other.matrix) for other in SITES) == 1
+    assert width / columns == pytest.approx(depth / rows, rel=0.01)

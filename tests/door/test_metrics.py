@@ -91,3 +91,23 @@ def test_callers_cannot_invent_labels() -> None:
         answers.add(method, 405, 0.0)
     found = read(answers.text())
     assert found["fedunlearn_door_answers_total", frozenset({("method", "other"), ("status", "405")})] == 3
+
+
+HELP = {
+    "fedunlearn_door_answers_total": "Answers given.",
+    "fedunlearn_door_seconds": "Time from a request's head to its answer.",
+    "fedunlearn_requests": "Forget requests by state.",
+    "fedunlearn_oldest_open_request_age_seconds": "Age of the oldest request that has not ended.",
+    "fedunlearn_round_planned": "Last round with a plan.",
+    "fedunlearn_round_completed": "Last round with a checkpoint.",
+    "fedunlearn_trail_entries": "Entries of the audit trail.",
+    "fedunlearn_lease_token": "How often a server took the lease.",
+    "fedunlearn_lease_holder_age_seconds": "Since the last server took the lease.",
+    "fedunlearn_lease_held": "1 while its holder renews it: a server is at work.",
+}
+
+
+def test_every_metric_has_its_help() -> None:
+    lease = LeaseRecord(token=3, holder="run", taken_at=900.0, renewed_at=990.0, seconds=15.0)
+    text = Answers().text() + Federation({}, None, 5, 4, 9, lease).text(1000.0)
+    assert dict(re.findall(r"^# HELP (\S+) (.*)$", text, re.MULTILINE)) == HELP

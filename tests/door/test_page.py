@@ -47,6 +47,21 @@ def test_the_page_shows_every_operation_parameter_and_model_and_fetches_nothing(
     assert "http://" not in text and "https://" not in text
 
 
+ASK = {
+    "clients": "Numbers of the clients to forget, together; with classes it may be left out: everyone.",
+    "samples": "Only these of their samples: a share, drawn by the experiment's seed; rows of the one client, "
+    "counted from 0; or rows by client.",
+    "classes": "Only samples of these classes.",
+}
+
+
+def test_the_page_says_what_may_be_asked(knock) -> None:
+    told = knock("GET", "/openapi.json").json["components"]["schemas"]["Ask"]["properties"]
+    assert {name: field["description"] for name, field in told.items()} == ASK
+    words = " ".join(Reader(knock("GET", "/docs").body.decode()).words)
+    assert all(description in words for description in ASK.values())
+
+
 def test_what_a_schema_says_cannot_become_markup() -> None:
     evil = "<script>alert(1)</script>"
     schema = {

@@ -210,6 +210,16 @@ def test_loopback_addresses_do_without(host) -> None:
     listen(host, 0, loopback_only=True).close()
 
 
+def test_connections_are_listened_for_though_the_system_names_datagrams_first(monkeypatch) -> None:
+    def known(host, port, family=0, type=0, proto=0, flags=0):
+        kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        return [(socket.AF_INET, kind, 0, "", (host, port)) for kind in kinds if type in (0, kind)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+    with listen("127.0.0.1", 0, loopback_only=True) as listener:
+        assert listener.type == socket.SOCK_STREAM
+
+
 def test_an_address_that_is_taken_or_unknown_is_refused(at) -> None:
     with listen("127.0.0.1", 0, loopback_only=True) as taken:
         port = taken.getsockname()[1]

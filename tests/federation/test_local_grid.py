@@ -235,5 +235,5 @@ def test_clients_by_number_without_a_dictionary():
 
 @pytest.mark.parametrize("wrong", [{"num_clients": 0}, {"workers": 0}, {"threads_per_client": 0}])
 def test_impossible_sizes_are_refused(wrong):
-    with pytest.raises(ValueError, match="must each be at least 1"):
+    with pytest.raises(ValueError, match=r"must each be at least 1$"):
         LocalGrid(app_of(lambda m, c: {}), **{"num_clients": 3, **wrong})

@@ -11,14 +11,26 @@ from ray.cluster_utils import Cluster
 from fedunlearn.errors import UserError
 from fedunlearn.federation.grid import FIRST_CLIENT_NODE
 from fedunlearn.federation.ray import RayGrid
+from fedunlearn.federation.ray_engine import cluster as module
 from tests.federation.ray_routines import WITH_BUFFERS, round_of, set_trap
 from tests.federation.ray_sessions import own_ray
 from tests.federation.test_ray_deaths import APP, local_round
 from tests.federation.test_ray_rounds import plain
 
-pytestmark = pytest.mark.slow
+
+@pytest.mark.parametrize(("workers", "expected"), [(None, 1), (3, 3)])
+def test_of_a_cluster_in_use_what_is_free_is_taken_unless_a_number_is_asked_for(
+    workers, expected, monkeypatch
+):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0}}])
+    monkeypatch.setattr(module, "available_resources_per_node", lambda: {"node": {"CPU": 1.0}})
+    assert module.Cluster(None, module.Need(1, 0), workers, 0).workers == expected
+    with pytest.raises(UserError, match=r"engine.workers = 5: .* has room for 4 workers"):
+        module.Cluster(None, module.Need(1, 0), 5, 0)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_gpu_and_see_no_other():
     """GPUs are logical here: Ray hands them out, and the routine computes on the CPU."""
     with (
@@ -68,6 +80,7 @@ class Storm(threading.Thread):
         self.cluster.remove_node(far, allow_graceful=False)
 
 
+@pytest.mark.slow
 def test_a_federation_on_two_nodes_has_the_same_bits_and_survives_the_loss_of_one(cluster, tmp_path):
     with RayGrid(APP, 300, routine=WITH_BUFFERS, address=cluster.address) as grid:
         assert grid.workers == 2

@@ -46,3 +46,26 @@ def test_nobody_is_waited_for_longer_than_a_start_takes(looks, monkeypatch):
     with pytest.raises(RunError, match="resume the run"):
         waiting(["one"])
     assert len(looks) == 2
+
+
+def test_workers_that_do_not_all_find_a_place_are_given_back(monkeypatch):
+    killed, actors = [], []
+
+    class Actor:
+        set_up = __ray_ready__ = SimpleNamespace(remote=lambda *_: object())
+
+        def __init__(self):
+            actors.append(self)
+
+    made = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda threads: Actor()))
+    ray = SimpleNamespace(
+        put=lambda duty: duty,
+        remote=lambda kind: made,
+        wait=lambda placed, **_: (placed[:1], placed[1:]),
+        kill=killed.append,
+    )
+    monkeypatch.setattr(module, "ray", ray)
+    cluster = SimpleNamespace(need=SimpleNamespace(cpus=1, gpus=0), workers=3)
+    with pytest.raises(RunError, match=r"engine\.workers = 3: 1 of them found a place"):
+        ActorPool(cluster, "duty", 1)
+    assert killed == actors and len(killed) == 3

@@ -9,7 +9,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from fedunlearn import config, workspace
 from fedunlearn.clients.app import app
 from fedunlearn.data.export import export
-from fedunlearn.errors import ConfigError
+from fedunlearn.errors import ConfigError, OutOfMemoryError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of
 from fedunlearn.evaluation.outputs import SplitOutputs, collect, predict
@@ -112,6 +112,17 @@ def test_a_diverged_model_has_no_measures(place):
     evaluate = ServerFileEvaluation(place.experiment, place.data)
     assert dict(evaluate(1, pack(nan))) == {}
     assert isinstance(evaluate.held_out(nan), Withheld)
+
+
+def test_a_lack_of_memory_says_that_it_was_evaluation(place, monkeypatch):
+    def collect(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("fedunlearn.live.evaluation.collect", collect)
+    with pytest.raises(OutOfMemoryError) as raised:
+        ServerFileEvaluation(place.experiment, place.data)(3, pack(place.state()))
+    assert str(raised.value) == "evaluation, round 3: out of memory (asked for 2.00 GiB)"
+    assert raised.value.during == "evaluation", "what is advised depends on it"
 
 
 # -- at the clients ---------------------------------------------------------------------------------------

@@ -1,19 +1,23 @@
 """Telling nodes that they have been forgotten, whether they are there or not."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 
 from fedunlearn import workspace
 from fedunlearn.clients.app import app
 from fedunlearn.evaluation.histograms import Withheld, forget_measures, membership_auc, tally_of
 from fedunlearn.evaluation.outputs import SplitOutputs, predict
+from fedunlearn.federation.answers import ASSIGNMENT, NUMBER
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.tallies import FORGOTTEN
 from fedunlearn.live.evaluation import ServerFileEvaluation
 from fedunlearn.live.notifications import Messenger, stage
+from fedunlearn.parts import Assignment, Part
 from tests.clients.experiment import write
 
 SEED = 1
@@ -181,3 +185,16 @@ def test_an_answer_in_another_node_s_name_is_not_its_answer(tmp_path, monkeypatc
     place.messenger.collect(place.grid)
     assert place.messenger.told == {4}
     assert place.messenger.reminding == {2}, "its own answer may still come"
+
+
+def test_of_whom_only_a_part_is_forgotten_is_told_which_and_of_whom_all_is_nothing():
+    sent = []
+    grid = SimpleNamespace(send_and_receive=lambda messages, timeout: sent.extend(messages) or ())
+    messenger = Messenger("classification", lambda state: Withheld("none"), timeout=1)
+    state = ModelState(torch.zeros(2))
+    some = Assignment(3, Part(7, 3, None, (0, 1)))
+    messenger.of_parts(grid, {3: FIRST_CLIENT_NODE + 3}, {7: some}, state)
+    messenger.forgotten(grid, {4: FIRST_CLIENT_NODE + 4}, [4], state)
+    of_part, of_all = (dict(message.content["config"]) for message in sent)
+    assert of_part == {ASSIGNMENT: some.dumps(), NUMBER: 7}
+    assert of_all == {}

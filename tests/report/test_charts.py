@@ -136,6 +136,32 @@ def test_gaps_are_drawn_one_dot_per_row_at_their_value(directory, page):
     )
 
 
+def test_means_and_floors_lie_where_the_gaps_of_that_size_do(directory, page):
+    scores = read_run(directory).scores
+    svg = chart(page, "gap-forget_accuracy")
+    label, at = PUF, "compare"
+    gaps = [row["gap"]["forget_accuracy"] for row in scores.rows_at(label, at)]
+    places = [float(mark.all("use")[0].attributes["x"]) for mark in marks(svg, f"gap {label} {at}")]
+    slope, zero = np.polyfit(gaps, places, 1)
+    (mean,) = marks(svg, f"mean {label} {at}")
+    expected = scores.stat(label, at, "gap", "forget_accuracy").mean
+    assert float(mean.all("use")[0].attributes["x"]) == pytest.approx(zero + slope * expected, abs=0.01)
+    (band,) = marks(svg, f"floor {at}")
+    path = next(element for element in band.inside if element.tag == "path")
+    corners = [float(x) for x in re.findall(r"[ML] (\S+) \S+", path.attributes["d"])]
+    floor = scores.stat(label, at, "floor", "forget_accuracy").mean
+    assert floor > 0
+    assert [min(corners), max(corners)] == pytest.approx(
+        [zero - slope * floor, zero + slope * floor], abs=0.01
+    )
+
+
+def test_the_band_around_retraining_says_what_it_is(page):
+    (band,) = marks(chart(page, "rounds-0-test"), "floor")
+    words = "seed-to-seed floor: retraining ± its median distance to further retrainings"
+    assert words in band.text
+
+
 def test_no_gaps_no_plot():
     assert gap_plot(Scores({"rows": []}), "forget_accuracy", looks([]), name="x") is None
 

@@ -53,6 +53,15 @@ def test_truth_and_original_then_each_method_beside_retraining_in_the_same_round
     assert shown(natural) == [(NATURAL, "unlearned", soon), (NATURAL, "cap", cap), ("retrain", "cap", cap)]
 
 
+def test_the_seed_is_named_only_where_there_are_several(page, tmp_path):
+    def titles(page):
+        return [title.text for shown in sets(page) for title in shown.all("h3")]
+
+    assert len(titles(page)) == 3 and not [title for title in titles(page) if "seed" in title]
+    both = titles(page_of(SegmentationRun(seeds=(1, 2)).write(tmp_path / "run")))
+    assert [title.rpartition(" · ")[2] for title in both] == ["seed 1"] * 3 + ["seed 2"] * 3
+
+
 def test_a_picture_is_the_run_s_file_and_is_in_the_page(directory, page):
     index = json.loads((directory / "pictures" / "index.json").read_text())
     files = {

@@ -42,9 +42,9 @@ def test_lies_in_the_run_directory_and_nothing_is_left_beside_it(written):
 
 def test_has_every_section_and_a_link_to_each(page):
     assert [section.attributes["id"] for section in page.all("section")] == SECTIONS
-    assert [link.attributes["href"] for link in page.all("nav")[0].all("a")] == [
-        f"#{name}" for name in SECTIONS
-    ]
+    (navigation,) = page.all("nav")
+    assert [link.attributes["href"] for link in navigation.all("a")] == [f"#{name}" for name in SECTIONS]
+    assert navigation.attributes["aria-label"] == "sections", "what a screen reader calls it"
 
 
 def test_loads_nothing_from_anywhere(written, page):

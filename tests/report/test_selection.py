@@ -33,7 +33,8 @@ def test_a_case_is_a_seed_and_what_is_forgotten():
     one = row("puf", "cap", 1.0, case=3, seed=2)
     assert case_of(one) == case_of(row("other", "compare", 5.0, case=3, seed=2, target=7, request="target-7"))
     assert case_of(one) != case_of({**one, "seed": 1})
-    assert case_of(one) != case_of({**one, "forget": {**one["forget"], "classes": [2]}})
+    for part in ({"classes": [2]}, {"samples": 0.5}, {"samples": 0.25}):
+        assert case_of(one) != case_of({**one, "forget": {**one["forget"], **part}})
     assert case_of(one) != case_of({**one, "at": "final"})
     assert case_of(one) == case_of({**one, "forget": {"clients": (3,), "parts": []}})
 

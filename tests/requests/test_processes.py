@@ -46,6 +46,18 @@ def test_a_process_is_dead_once_it_was_killed_even_before_its_parent_knows() -> 
     child.stdout.close()
 
 
+def test_who_is_looked_for_notices_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    kill = os.kill
+
+    def noted(number: int, signal_: int) -> None:
+        sent.append(signal_)
+        kill(number, 0)
+
+    monkeypatch.setattr(os, "kill", noted)
+    assert not is_dead(identity()) and sent == [0]
+
+
 def test_a_number_that_was_given_out_again_is_another_process() -> None:
     assert is_dead(f"{HERE} {NUMBER} {int(START) - 1}")
 

@@ -9,7 +9,10 @@ from fedunlearn.errors import DivergedError, OutOfMemoryError, RunError
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.payload import ModelState
 from fedunlearn.parts import Part, Parts
+from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.plan import RoundPlan
+from fedunlearn.server.request_queue import Docket
 from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
@@ -368,3 +371,10 @@ def test_of_clients_that_train_too_few_sound_ones_are_no_round():
         DivergedError, match=r"1 of 6 clients failed \(4\).*NaN or Inf; a smaller learning rate"
     ):
         made.run(UnlearningStrategy, 2)
+
+
+def test_who_fails_only_when_a_round_is_repeated_is_named_in_order():
+    docket = Docket(Ledger(":memory:"), "b", forgets=True, max_attempts=1, num_clients=9)
+    failed = {2: "lost", 8: "gone", 1: "not finite"}
+    with pytest.raises(RunError, match=r"clients \[1, 8\] failed .* Client 1: not finite$"):
+        docket.record_failures(RoundPlan(3, (1, 2, 8)), {2: "lost"}, failed)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from flwr.app import MetricRecord
 
+from fedunlearn.errors import ConfigError
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.local import LocalGrid
 from fedunlearn.federation.payload import pack, unpack
@@ -207,3 +208,8 @@ def test_a_live_request_is_served_in_the_next_round():
     assert ran.clients.of_round(3, FORGET) == [3]
     assert (ran.progress("live").at_round, ran.progress("live").unlearned_round) == (2, 3)
     assert 3 not in ran.clients.of_round(4)
+
+
+def test_of_several_clients_that_are_none_the_smallest_is_named():
+    with pytest.raises(ConfigError, match=r"there is no client 9; clients are numbered 0 to 5$"):
+        federation().run(Retrain, 1, excluded=[16, 9])

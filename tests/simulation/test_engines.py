@@ -3,8 +3,19 @@
 import pytest
 
 from fedunlearn.federation import ray as ray_module
+from fedunlearn.simulation import engines
 from fedunlearn.simulation.engines import open_grid
 from tests.e2e.tiny import tiny
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "grid"), [("local", engines, "LocalGrid"), ("ray", ray_module, "RayGrid")]
+)
+def test_every_engine_has_the_threads_that_are_asked_for(name, place, grid, monkeypatch):
+    asked = []
+    monkeypatch.setattr(place, grid, lambda app, num_clients, **how: asked.append(how["threads_per_client"]))
+    open_grid(tiny(f"engine.name={name}", "engine.threads-per-client=3"), "experiment.toml", 1)
+    assert asked == [3]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,14 @@ def test_a_live_federation_goes_on_after_its_rounds_while_requests_are_open(cloc
     assert (task.completed, task.total, task.fields["note"]) == (5, 5, "validation 71.3 %")
 
 
+def test_a_name_that_is_longer_than_the_terminal_stays_in_one_piece(clock):
+    out = console(terminal=True)
+    bars, name = LiveProgress(out), "-".join(["a-long-name"] * 20)
+    bars.begin(Path("runs") / name, [ORIGINAL])
+    bars.close()
+    assert name in out.file.getvalue()
+
+
 def test_a_branch_that_goes_on_is_told_from_the_round_it_goes_on_from(clock):
     """Rounds that lie behind it are neither to come nor a measure of how long a round takes."""
     out, bars = console(), LiveProgress(console(terminal=True))

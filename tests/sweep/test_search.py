@@ -206,6 +206,24 @@ def test_a_score_of_other_units_has_its_own_decimals_and_its_own_end_of_the_axis
     assert places["0"] == places["1"] < places["2"], "0 has no place of its own, and two thousandths have"
 
 
+def test_the_ring_is_around_what_was_chosen_and_wider_than_a_dot(monkeypatch):
+    drawings = []
+    inline = page.inline
+    monkeypatch.setattr(page, "inline", lambda drawn: (drawings.append(drawn), inline(drawn))[1])
+    found = {"x": [tried(0, 3.0), tried(1, 1.0), tried(2, 2.0)]}
+    page.strips(average_gap, found, {"x": found["x"][1]}, References(None, None))
+    lines = drawings[0].axes.lines
+    (ring,) = [line for line in lines if line.get_markerfacecolor() == "none"]
+    dots = [line for line in lines if line is not ring]
+    assert len(dots) == 3 and list(ring.get_xdata()) == [1.0]
+    assert ring.get_markersize() > 1.5 * max(dot.get_markersize() for dot in dots)
+
+
+def test_settings_are_a_line_and_none_are_those_of_the_experiment():
+    assert page.settings_words({"scale": 2, "settings.lr": 0.01}) == "scale = 2, lr = 0.01"
+    assert page.settings_words({}) == "as in the experiment"
+
+
 def test_a_trial_without_a_row_has_no_score_and_says_so(tmp_path):
     trials = load(write(tmp_path)).trials("fine-tune")[:2]
     there = {"label": trials[0].method.label, "at": "unlearned", "metrics": {"average_gap": 2.0}}
@@ -239,3 +257,18 @@ def test_the_command_says_what_it_found_and_what_comes_next(done, monkeypatch, c
         own, chosen = (f"{each.score:.2f}" for each in (tried[0], search.chosen(sweep, found)[label]))
         assert line.startswith(f"{label}: {sweep.settings.by} {own} → {chosen}, ")
     assert lines[-1] == f"next: fedunlearn run {path / 'tuned.toml'}"
+
+
+def test_after_ctrl_c_the_command_to_go_on_with_is_shown_and_does_not_start_over(
+    tmp_path, monkeypatch, capsys
+):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search, "run_sweep", stopped)
+    words = ["sweep", str(write(tmp_path)), "--out", str(tmp_path / "runs")]
+    monkeypatch.setattr(sys, "argv", ["fedunlearn", *words, "--fresh"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 1
+    assert f"stopped; continue with: fedunlearn {' '.join(words)}\n" in capsys.readouterr().out

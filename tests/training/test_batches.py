@@ -111,3 +111,10 @@ def test_a_generator_for_every_model(count):
 def test_a_model_without_rows_is_named():
     with pytest.raises(ValueError, match="model 1 of the stack has no rows"):
         Batches([9, 0, 9], 8, 1, generators(3))
+
+
+def test_rows_that_just_fill_a_batch_stay_as_they_lie_beside_longer_ones():
+    long, full = seen(Batches([20, 8], 8, 2, generators(2)), 2, 2)
+    assert full == [list(range(20, 28))] * 2
+    assert sorted(row for batch in long[:3] for row in batch) == list(range(20))
+    assert long[0] != list(range(8))
