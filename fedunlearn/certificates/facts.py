@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from fedunlearn import plugins
 from fedunlearn.certificates.relations import Relations
 from fedunlearn.certificates.retention import Kept
 from fedunlearn.certificates.words import APPROXIMATE, ENDINGS, Story, named
@@ -147,36 +148,22 @@ def participation(
 
 
 def method_in_words(experiment: Experiment) -> str:
-    """Return what the method does, in words that follow a colon."""
+    """Return what the method does, in words that follow a colon: its own."""
     method = experiment.methods[0]
-    if method.name == "natural":
-        return "natural forgetting, where training goes on without a client and nothing is taken out of the model"
-    if method.name == "local-routine":
-        return (
-            f"a local routine, by which the clients to forget run the centralised method “{method.routine}” on the "
-            "shared model, each with its own data, and the server takes what comes out into the model"
-        )
-    puf = method.settings
-    alone = (
-        "in a round of their own" if puf.mode == "special" else "in a round together with the other clients"
-    )
-    if puf.retain_rate != 1:
-        alone += f", whose updates count {puf.retain_rate:g} times"
-    return (
-        "PUF (negated pseudo-gradients), by which the clients to forget train once more as usual and their updates, "
-        f"times {puf.scale:g}, are subtracted from the model {alone}"
-    )
+    described: str = plugins.find("strategies", method.name).describe(method.settings)
+    return described
 
 
 def bound_in_words(experiment: Experiment) -> str | None:
     """Return how the guard bounds a forgetting client's update; None where nothing does."""
     guard = experiment.guard
-    if guard is None or not guard.enabled or experiment.methods[0].name == "natural":
+    strategy = plugins.find("strategies", experiment.methods[0].name)
+    # Of a method that asks nothing of them there is no update.
+    if guard is None or not guard.enabled or not (strategy.forgets and strategy.needs.online):
         return None
-    verb = "subtracted" if experiment.methods[0].name == "puf" else "applied"
     return (
         f"An update longer than {guard.max_norm:g} times the median length of the last retained ones would have been "
-        f"shortened to that before it was {verb}."
+        "shortened to that before it was applied."
     )
 
 

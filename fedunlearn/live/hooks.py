@@ -134,11 +134,14 @@ class LiveConduct(Conduct):
     def absent(self) -> frozenset[int]:  # type: ignore[override]
         return self._who.absent
 
-    def docket(self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool) -> LiveDocket:
+    def docket(
+        self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool, online: bool
+    ) -> LiveDocket:
         return LiveDocket(
             ledger,
             branch,
             forgets=forgets,
+            online=online,
             max_attempts=settings.max_attempts,
             rules=self._rules,
             num_clients=settings.num_clients,

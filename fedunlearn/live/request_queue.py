@@ -48,6 +48,8 @@ class LiveDocket(Docket):
         Returns the clients that cannot be reached now.
     stored
         Returns client → round of the update that is stored of it.
+    online
+        Whether whoever is to be forgotten takes part in it, and is waited for.
     clock
         Unix seconds.
     """
@@ -61,6 +63,7 @@ class LiveDocket(Docket):
         max_attempts: int,
         rules: RequestsConfig,
         num_clients: int,
+        online: bool = True,
         absent: Callable[[], frozenset[int]] = frozenset,
         stored: Callable[[], Mapping[int, int]] = dict,
         clock: Callable[[], float] = time.time,
@@ -68,6 +71,7 @@ class LiveDocket(Docket):
         # A request never fails for lack of answers here: its clients wait, or are excluded, as the rules say.
         super().__init__(ledger, branch, forgets=forgets, max_attempts=sys.maxsize, num_clients=num_clients)
         self._absent = absent
+        self._online = online
         self._patience = max_attempts
         self._rules = rules
         self._stored = stored
@@ -147,7 +151,7 @@ class LiveDocket(Docket):
             if self.forgets:
                 to_forget &= self.contributed
             failing = {k for r in serve if r.unanswered >= self._patience for k in r.clients}
-            stored = self._stored_of(to_forget & (self._absent() | failing))
+            stored = self._stored_of(to_forget & (self._absent() | failing)) if self._online else {}
             plan = decide(tuple(sorted(to_forget)), verdict.gone)
             plan = replace(plan, requests=verdict.serve, stored=stored)
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
@@ -259,7 +263,7 @@ class LiveDocket(Docket):
             forgotten=self.forgotten | self._covered(numbers),
             left_out=frozenset(excluded | refused),
             # A method that only leaves clients out asks nothing of them.
-            unreachable=away if self.forgets else frozenset(),
+            unreachable=away if self.forgets and self._online else frozenset(),
             stored=frozenset(self._stored_of(absent)),
             contributed=self.contributed if self.forgets else None,
             recovering=self.recovering,

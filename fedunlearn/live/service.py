@@ -22,6 +22,7 @@ from fedunlearn.live.hooks import Clerk, LiveConduct
 from fedunlearn.live.measurements import RequestMeasures
 from fedunlearn.live.nodes import NodeRoster
 from fedunlearn.live.notifications import ANSWER_SECONDS, Messenger
+from fedunlearn.models.layout import Layout
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.branch import live_branch
@@ -115,7 +116,13 @@ def serve_live(
             pause=pause,
         )
         strategy = make_strategy(
-            experiment, branch, ledger=ledger, checkpoints=checkpoints, observe=observe, conduct=conduct
+            experiment,
+            branch,
+            ledger=ledger,
+            checkpoints=checkpoints,
+            observe=observe,
+            conduct=conduct,
+            layout=lambda: Layout.of(model.module),
         )
         strategy.start(
             grid,

@@ -24,6 +24,7 @@ from fedunlearn.requests.records import LIVE_BRANCH
 META = "fedunlearn"
 _PARAMETERS = "parameters"
 _BUFFERS = "buffers/"
+_STATE = "strategy/"
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,15 @@ class Snapshot:
     meta : Mapping
         JSON-able account, the progress of forget requests above all. It lives in the same file as the weights,
         so that weights and account are never of different rounds. Nothing in it may depend on the clock.
+    state : Mapping[str, Tensor]
+        Tensors of the strategy's own.
     """
 
     round: int
     vector: Tensor
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Checkpoints:
         """Return what the readable copy says, and the checkpoint's bytes."""
         tensors = {_PARAMETERS: snapshot.vector}
         tensors |= {_BUFFERS + name: value for name, value in snapshot.buffers.items()}
+        tensors |= {_STATE + name: value for name, value in snapshot.state.items()}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         account = {"round": snapshot.round, **snapshot.meta}
         # One metadata key only: safetensors does not fix the order of several, and checkpoints of equal
@@ -181,7 +186,8 @@ class Checkpoints:
         except (SafetensorError, ValueError) as error:
             raise RunError(f"{path}: is damaged ({error}); {remedy}") from error
         buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
-        return Snapshot(round, tensors[_PARAMETERS], buffers, account)
+        state = {n.removeprefix(_STATE): t for n, t in tensors.items() if n.startswith(_STATE)}
+        return Snapshot(round, tensors[_PARAMETERS], buffers, account, state)
 
     def latest(self) -> Snapshot | None:
         """Read the checkpoint of the highest round, or return None if there is none."""

@@ -45,7 +45,9 @@ class Conduct:
     def __init__(self) -> None:
         self._nodes: Mapping[int, int] = {}
 
-    def docket(self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool) -> Docket:
+    def docket(
+        self, ledger: Ledger, branch: str, settings: Settings, *, forgets: bool, online: bool
+    ) -> Docket:
         """Return the federation's requests."""
         docket = Docket(
             ledger,

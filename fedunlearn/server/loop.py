@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from logging import INFO, WARNING
@@ -22,6 +22,7 @@ from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundW
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.models.layout import Layout
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
@@ -29,6 +30,7 @@ from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.messages import collect, messages_for
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RequestProgress
+from fedunlearn.server.round import Needs, Round, State, copied, others_of, tensors_of
 from fedunlearn.server.rounds import (
     QuorumMissedError,
     RoundInProgress,
@@ -74,6 +76,8 @@ class RoundLoop(Strategy):
         What is done otherwise in a live federation. Default: as in a simulation.
     excluded
         Clients, and parts of clients' data, that never take part.
+    layout
+        Returns the layout of the weights; called only where the method looks at it. Default: one parameter.
 
     Raises
     ------
@@ -98,12 +102,13 @@ class RoundLoop(Strategy):
         observe: Callable[[RoundReport], None] | None = None,
         conduct: Conduct | None = None,
         excluded: Iterable[int] = (),
+        layout: Callable[[], Layout] | None = None,
     ) -> None:
         self.method = self.settings_type() if method is None else method
         if not isinstance(self.method, self.settings_type):
             given, name = type(method).__name__, type(self).__name__
             raise TypeError(f"{name} takes {self.settings_type.__name__}, not {given}")
-        if self.needs_individual and settings.aggregation.needs_individual:
+        if self.needs.individual and settings.aggregation.needs_individual:
             raise ValueError(
                 f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
                 'own way; must be "mean"'
@@ -111,7 +116,9 @@ class RoundLoop(Strategy):
         self.settings = settings
         self.conduct = conduct or Conduct()
         ledger = ledger if ledger is not None else Ledger(":memory:")
-        self.docket = self.conduct.docket(ledger, branch, settings, forgets=self.forgets)
+        self.docket = self.conduct.docket(
+            ledger, branch, settings, forgets=self.forgets, online=self.needs.online
+        )
         self.excluded = frozenset(excluded)
         if unknown := sorted(k for k in self.excluded if not self.docket.knows(k)):
             last = settings.num_clients - 1
@@ -123,6 +130,8 @@ class RoundLoop(Strategy):
         self._in_round = False
         self._sent = Correspondence()
         self._current: RoundInProgress | None = None
+        self._layout = layout
+        self._state_before: State = {}
 
     @property
     def requests(self) -> tuple[RequestProgress, ...]:
@@ -132,26 +141,24 @@ class RoundLoop(Strategy):
     @property
     def _individually(self) -> bool:
         """Whether a round's updates are held one by one until all have arrived."""
-        asked = self.needs_individual or self.settings.aggregation.needs_individual
+        asked = self.needs.individual or self.settings.aggregation.needs_individual
         return asked or self.conduct.wants_updates
 
     # -- what a method decides: see fedunlearn/strategies/base.py -------------------------------------------
 
     forgets: ClassVar[bool]
-    needs_individual: ClassVar[bool]
+    needs: ClassVar[Needs]
 
     @abstractmethod
     def plan(self, situation: Situation) -> RoundPlan:
         """Decide who trains and who is forgotten in a round."""
 
     @abstractmethod
-    def combine(self, w: Tensor, retained: Any, forgetting: Sequence[Contribution]) -> Tensor:
+    def combine(self, round: Round) -> Tensor:
         """Return the next global weights as a new tensor."""
 
     @abstractmethod
-    def buffers(
-        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
-    ) -> Mapping[str, Tensor]:
+    def buffers(self, round: Round) -> Mapping[str, Tensor]:
         """Return the next global buffers."""
 
     @abstractmethod
@@ -159,8 +166,16 @@ class RoundLoop(Strategy):
         """Return what the clients of a round are told beside round, learning rate and seed."""
 
     @abstractmethod
-    def coefficients(self, retained: Any, forgetting: Sequence[Contribution]) -> dict[int, float]:
+    def coefficients(self, round: Round) -> dict[int, float]:
         """Return the factor that multiplied each forgotten client's update."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return what the method keeps between rounds."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Take over what :meth:`state` has returned."""
 
     # -- Flower's verbs -----------------------------------------------------------------------------------
 
@@ -379,19 +394,38 @@ class RoundLoop(Strategy):
             if plan.requests:
                 current.reference = self.conduct.reference(plan, self.docket, model)
         current.answers = answers
-        summed = answers.retained
-        if not isinstance(summed, BlockSum):
-            self.conduct.keep(plan, summed)
-            summed = self.settings.aggregation.sum_of(summed)
-            if not self.needs_individual:
-                answers.retained = summed
-        vector = self.combine(model.vector, answers.retained, answers.forgetting)
-        made = ModelState(vector, self.buffers(model, summed, answers.forgetting))
+        current.forgets = bool(answers.forgetting or (plan.forget and not plan.asks))
+        round = self._round_of(current, model)
+        self._state_before = copied(self.state())
+        made = ModelState(self.combine(round), self.buffers(round))
+        current.coefficients = self.coefficients(round)
         if is_finite(made):
             return made
         self.conduct.diverged(plan.round, f"the global model {NOT_FINITE}")
-        # What a step that forgets has made of the model is the guard's to judge, as its requests depend on it.
-        return made if answers.forgetting else model
+        if current.forgets:
+            # What a step that forgets has made of the model is the guard's to judge, as its requests depend on it.
+            return made
+        self.load_state(self._state_before)
+        return model
+
+    def _round_of(self, current: RoundInProgress, model: ModelState) -> Round:
+        """Return a round as the method sees it, with the retained updates summed up."""
+        summed, updates = current.answers.retained, tuple[Contribution, ...]()
+        if not isinstance(summed, BlockSum):
+            self.conduct.keep(current.plan, summed)
+            updates = tuple(summed) if self.needs.individual else ()
+            summed = self.settings.aggregation.sum_of(summed)
+            current.answers.retained = summed
+        return Round(
+            plan=current.plan,
+            model=model,
+            retained=summed,
+            updates=updates,
+            forgetting=current.answers.forgetting,
+            forgets=current.forgets,
+            seed=self.settings.seed,
+            make_layout=self._layout or (lambda: Layout({"parameters": tuple(model.vector.shape)})),
+        )
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""
@@ -403,6 +437,8 @@ class RoundLoop(Strategy):
         self.conduct.restore(snapshot.meta)
         self.docket.reconcile(self.round)
         like = unpack(initial).vector
+        tensors = {name: tensor.to(like.device) for name, tensor in snapshot.state.items()}
+        self.load_state({**snapshot.meta.get("strategy", {}), **tensors})
         return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
 
     def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
@@ -442,8 +478,8 @@ class RoundLoop(Strategy):
     def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:
         """Return to the weights before the round."""
         assert self._current is not None
-        self._current.refused = why
-        self._current.answers.forgetting = []
+        self._current.roll_back(why)
+        self.load_state(self._state_before)
         self.model = unpack(before)
         return before
 
@@ -458,7 +494,7 @@ class RoundLoop(Strategy):
             requests=self.requests,
             losses=answers.losses,
             failed=answers.failed,
-            coefficients=self.coefficients(answers.retained, answers.forgetting),
+            coefficients=current.coefficients,
             seconds=seconds,
         )
         self.observe(report)
@@ -473,15 +509,18 @@ class RoundLoop(Strategy):
             current.answers.failed,
             reference=current.reference,
             refused=current.refused,
-            delivered=[c.client for c in current.answers.forgetting],
+            delivered=current.forgotten,
         )
         self.round = plan.round
         docket.requests = self.settings.recovery.judge(docket.requests, self.round, floats(metrics))
         self.conduct.learn(current, docket, floats(metrics))
+        state = self.state()
         account = {"requests": docket.account(), **self.conduct.account()}
+        if others := others_of(state):
+            account["strategy"] = others
         self.conduct.save(
             self.checkpoints,
-            Snapshot(self.round, self.model.vector, self.model.buffers, account),
+            Snapshot(self.round, self.model.vector, self.model.buffers, account, tensors_of(state)),
             lambda: self._report(current, metrics, seconds),
         )
         docket.reconcile(self.round)

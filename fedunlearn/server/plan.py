@@ -28,6 +28,8 @@ class RoundPlan:
     stored : Mapping[int, int]
         Of the clients to forget, those that cannot be reached and are forgotten by the update that the server
         has stored of them → the round of that update. Live federations only.
+    asks : bool
+        Whether the clients to forget take part in it. If not, they are sent nothing, and it waits for nobody.
     without : Mapping[int, tuple[int, ...]]
         Client that trains, or client or part that is forgotten → parts of its data that it leaves out: they have been
         forgotten, or are about to be. The base class fills them in.
@@ -42,11 +44,12 @@ class RoundPlan:
     requests: tuple[str, ...] = ()
     stored: Mapping[int, int] = field(default_factory=dict)
     without: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    asks: bool = True
 
     @property
     def asked_to_forget(self) -> tuple[int, ...]:
-        """Clients that take part in their own forgetting: all but those forgotten by a stored update."""
-        return tuple(k for k in self.forget if k not in self.stored)
+        """Clients that take part in their own forgetting: all but those forgotten by a stored update, or nobody."""
+        return tuple(k for k in self.forget if k not in self.stored) if self.asks else ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON types."""
@@ -58,6 +61,8 @@ class RoundPlan:
         }
         if self.stored:
             plan["stored"] = {str(client): round for client, round in self.stored.items()}
+        if not self.asks:
+            plan["asks"] = False
         if self.without:
             plan["without"] = {str(number): list(parts) for number, parts in self.without.items()}
         return plan
@@ -74,6 +79,7 @@ class RoundPlan:
             tuple(plan["requests"]),
             stored,
             without,
+            bool(plan.get("asks", True)),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from logging import WARNING
 
 from flwr.app import MetricRecord
@@ -51,6 +51,10 @@ class RoundInProgress:
         Quality of the model before the round, where it forgets somebody and that is known.
     refused : str
         Why the guard has rolled it back; empty: it has not.
+    forgets : bool
+        Whether anybody's forgetting was applied in it.
+    coefficients : Mapping[int, float]
+        Client to forget → the factor that its update was multiplied by.
     """
 
     plan: RoundPlan
@@ -58,6 +62,8 @@ class RoundInProgress:
     answers: Answers
     reference: float | None = None
     refused: str = ""
+    forgets: bool = False
+    coefficients: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def held(self) -> bool:
@@ -65,9 +71,16 @@ class RoundInProgress:
         return not self.answers.failed.keys().isdisjoint(self.plan.forget)
 
     @property
-    def forgets(self) -> bool:
-        """Whether anybody's forgetting was applied in it."""
-        return bool(self.answers.forgetting)
+    def forgotten(self) -> tuple[int, ...]:
+        """Those whose forgetting was applied in it: who delivered an update for it, or who was not asked for one."""
+        if not self.forgets:
+            return ()
+        return tuple(c.client for c in self.answers.forgetting) if self.plan.asks else self.plan.forget
+
+    def roll_back(self, why: str) -> None:
+        """Note that what it made of the weights does not stand."""
+        self.refused, self.forgets, self.coefficients = why, False, {}
+        self.answers.forgetting = []
 
 
 def check_quorum(plan: RoundPlan, failed: Mapping[int, str], quorum: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from logging import WARNING
 
 from flwr.common.logger import log
@@ -16,6 +17,7 @@ from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.robust import Aggregation
+from fedunlearn.models.layout import Layout
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.server.branch import Branch
@@ -37,6 +39,7 @@ def make_strategy(
     checkpoints: Checkpoints | None = None,
     observe: Callable[[RoundReport], None] | None = None,
     conduct: Conduct | None = None,
+    layout: Callable[[], Layout] | None = None,
 ) -> RoundLoop:
     """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
     settings = Settings(
@@ -67,6 +70,7 @@ def make_strategy(
         observe=observe,
         conduct=conduct,
         excluded=branch.excluded,
+        layout=layout,
     )
 
 
@@ -144,6 +148,7 @@ def serve(
         checkpoints=checkpoints,
         observe=observe,
         conduct=conduct,
+        layout=cache(lambda: Layout.of(workspace.new_model(experiment, data, branch.training_seed).module)),
     )
     for request in branch.requests:
         ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)

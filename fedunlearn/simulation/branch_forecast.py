@@ -52,7 +52,7 @@ def _branch(experiment: Experiment, branch: Branch, data: FederatedData, work: L
         seen -= sum(work.examples_of(plan.without.get(k, ())) for k in plan.train)
         client_epochs += rounds * epochs * len(plan.train)
         examples += rounds * epochs * seen
-        for number in plan.forget:
+        for number in plan.asked_to_forget:
             own = work.forgetting(branch, number, plan.without.get(number, ()))
             client_epochs += rounds * own.epochs
             examples += rounds * own.examples

@@ -28,6 +28,7 @@ from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.server.branch import Branch, ForgetRequest
+from fedunlearn.server.plan import RoundPlan
 from fedunlearn.simulation.branches import Moment, retrained_round
 from fedunlearn.simulation.cache import Cache, digest_of, numerics
 from fedunlearn.simulation.local_work import LocalWork, whole
@@ -297,15 +298,15 @@ class SeedScoring:
         epochs = 0.0
         for record in self._plans(branch.name):
             if first < record.round <= round:
-                asked = {*record.plan["train"], *record.plan["forget"]}
+                plan = RoundPlan.from_dict(record.plan)
+                asked = {*plan.train, *plan.asked_to_forget}
                 sent += len(asked)
                 there = asked - record.failed.keys()
                 answered += len(there)
-                forgotten = there.intersection(record.plan["forget"])
+                forgotten = there.intersection(plan.asked_to_forget)
                 epochs += (len(there) - len(forgotten)) * self._experiment.train.local_epochs
-                without = record.plan.get("without", {})
                 for number in forgotten:
-                    epochs += self._work.forgetting(branch, number, without.get(str(number), ())).epochs
+                    epochs += self._work.forgetting(branch, number, plan.without.get(number, ())).epochs
         log: Mapping[Address, Metric] = self._log(branch.name)
         seconds = sum(
             log[address].seconds

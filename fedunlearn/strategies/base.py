@@ -2,68 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from fedunlearn.federation.payload import ModelState
-from fedunlearn.federation.sums import BlockSum, Contribution
+from fedunlearn.config.toml_tree import plain
 from fedunlearn.server.loop import RoundLoop
 from fedunlearn.server.plan import RoundPlan, Situation
-
-
-def fedavg(w: Tensor, retained: BlockSum) -> Tensor:
-    """Return w + Σ n_k Δ_k / Σ n_k as a new tensor, or a copy of w if nobody contributed."""
-    if not retained:
-        return w.clone()
-    return retained.step_from(w)
+from fedunlearn.server.round import Needs, Round, State
 
 
 class UnlearningStrategy(RoundLoop):
     """Federated averaging that can be asked to forget; a method overrides :meth:`plan` and :meth:`combine`.
 
     It is made with the parameters of :class:`~fedunlearn.server.loop.RoundLoop`, which runs it. A method with
-    settings of its own has their dataclass as ``settings_type``, and finds them in ``self.method``.
+    settings of its own has their dataclass as ``settings_type``, and finds them in ``self.method``. A method that
+    keeps something between rounds hands it over in :meth:`state`, and goes on in the same bits after an interruption.
     """
 
     forgets: ClassVar[bool] = True
     """Whether the method removes a client's influence, or only leaves the client out from then on."""
-    needs_individual: ClassVar[bool] = False
-    """Whether :meth:`combine` takes the retained updates one by one instead of summed."""
-
-    # -- what a method decides ----------------------------------------------------------------------------
+    needs: ClassVar[Needs] = Needs()
+    """What it cannot do without."""
 
     def plan(self, situation: Situation) -> RoundPlan:
         """Decide who trains and who is forgotten in this round. Default: plain federated averaging."""
         return situation.fedavg()
 
-    def combine(self, w: Tensor, retained: Any, forgetting: Sequence[Contribution]) -> Tensor:
-        """Return the next global weights as a new tensor. Default: w + Σ n_k Δ_k / Σ n_k.
+    def combine(self, round: Round) -> Tensor:
+        """Return the next global weights as a new tensor of the same shape. Default: federated averaging."""
+        return round.fedavg()
 
-        Parameters
-        ----------
-        w : Tensor, shape (num_parameters,)
-            The weights that all clients of the round started from; not to be changed.
-        retained : BlockSum, or list[Contribution] where ``needs_individual``
-        forgetting : sequence of Contribution, in client order
-            Empty in ordinary rounds, and in rounds whose forgetting had to be put off.
-        """
-        return fedavg(w, retained)
-
-    def buffers(
-        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
-    ) -> Mapping[str, Tensor]:
+    def buffers(self, round: Round) -> Mapping[str, Tensor]:
         """Return the next global buffers: the retained clients' mean, or as they were where nobody trained.
 
         Never negated: an extrapolated variance can become negative.
         """
-        return retained.mean_buffers() if retained else dict(model.buffers)
+        return round.retained.mean_buffers() if round.retained else dict(round.model.buffers)
 
     def told(self, plan: RoundPlan) -> Mapping[str, Any]:
         """Return what the clients of a round are told beside round, learning rate and seed."""
         return {}
 
-    def coefficients(self, retained: Any, forgetting: Sequence[Contribution]) -> dict[int, float]:
+    def coefficients(self, round: Round) -> dict[int, float]:
         """Return the factor that multiplied each forgotten client's update, for the record."""
         return {}
+
+    def state(self) -> State:
+        """Return what the method keeps between rounds: tensors by name, and whatever JSON can say. Default: nothing.
+
+        It is in the checkpoint of every round, and comes back through :meth:`load_state` after an interruption, or
+        where the guard of a live federation rolls a round back.
+        """
+        return {}
+
+    def load_state(self, state: State) -> None:
+        """Take over what :meth:`state` has returned; of an empty one nothing."""
+
+    @classmethod
+    def describe(cls, method: Any) -> str:
+        """Return what a certificate says of the method with these settings, to follow "The federation forgets by"."""
+        return f"the method “{cls.__name__}” ({_first_line(cls)}), with {settings_in_words(method)}"
+
+
+def settings_in_words(settings: Any) -> str:
+    """Return all of a method's settings on one line, such as ``"rate 0.5 and rounds 3"``; or that it has none."""
+    words = [f"{key} {value}" for key, value in plain(settings).items()]
+    if not words:
+        return "no settings"
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or cls.__name__).partition("\n")[0].rstrip(".")

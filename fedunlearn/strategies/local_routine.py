@@ -28,10 +28,10 @@ from fedunlearn.config.components import SettingsOf
 from fedunlearn.config.settings import Contradiction, Settings
 from fedunlearn.federation.answers import ROUTINE
 from fedunlearn.federation.hosted_routine import Chosen
-from fedunlearn.federation.payload import ModelState
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.server.plan import RoundPlan, Situation
-from fedunlearn.strategies.base import UnlearningStrategy, fedavg
+from fedunlearn.server.round import Round
+from fedunlearn.strategies.base import UnlearningStrategy, settings_in_words
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -111,33 +111,41 @@ class LocalRoutine(UnlearningStrategy):
         """Return which routine the clients to forget run."""
         return {ROUTINE: self.chosen.dumps()} if plan.forget else {}
 
-    def combine(self, w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution]) -> Tensor:
+    def combine(self, round: Round) -> Tensor:
         """Take the clients' results as the routine says, or average where nobody forgot."""
-        if not forgetting:
-            return fedavg(w, retained)
-        return hosted_step(w, retained, forgetting, self.chosen.method.hosted)
+        if not round.forgets:
+            return round.fedavg()
+        return hosted_step(round.w, round.retained, round.forgetting, self.chosen.method.hosted)
 
-    def buffers(
-        self, model: ModelState, retained: BlockSum, forgetting: Sequence[Contribution]
-    ) -> Mapping[str, Tensor]:
+    def buffers(self, round: Round) -> Mapping[str, Tensor]:
         """Return the mean of everybody's whose weights were averaged; a result that is negated leaves them alone.
 
         What the routine says must not be averaged, such as output filters, is merged as it says.
         """
         method = self.chosen.method
-        if not forgetting or method.hosted == "negated":
-            return super().buffers(model, retained, forgetting)
-        of_forgetting = BlockSum.of(forgetting)
+        if not round.forgets or method.hosted == "negated":
+            return super().buffers(round)
+        of_forgetting = BlockSum.of(round.forgetting)
         found = of_forgetting.mean_buffers()
-        if method.hosted == "weighted" and retained:
-            found = _mean_of_both(retained, of_forgetting)
+        if method.hosted == "weighted" and round.retained:
+            found = _mean_of_both(round.retained, of_forgetting)
         if method.merge is not None:
-            found |= method.merge([c.buffers for c in forgetting], [c.num_examples for c in forgetting])
+            results = round.forgetting
+            found |= method.merge([c.buffers for c in results], [c.num_examples for c in results])
         return found
 
-    def coefficients(self, retained: BlockSum, forgetting: Sequence[Contribution]) -> dict[int, float]:
+    def coefficients(self, round: Round) -> dict[int, float]:
         """Return the weight of each result in the mean."""
-        total = sum(c.num_examples for c in forgetting)
+        total = sum(c.num_examples for c in round.forgetting)
         if self.chosen.method.hosted == "weighted":
-            total += retained.num_examples
-        return {c.client: c.num_examples / total for c in forgetting}
+            total += round.retained.num_examples
+        return {c.client: c.num_examples / total for c in round.forgetting}
+
+    @classmethod
+    def describe(cls, method: LocalRoutineSettings) -> str:
+        """Return what a certificate says of it."""
+        return (
+            f"a local routine, by which the clients to forget run the centralised method “{method.routine}” "
+            f"({settings_in_words(method.settings)}) on the shared model, each with its own data, and the server "
+            "takes what comes out into the model"
+        )

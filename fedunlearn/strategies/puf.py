@@ -34,7 +34,8 @@ from fedunlearn.config.conditions import at_least
 from fedunlearn.config.settings import Contradiction, Settings
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.server.plan import RoundPlan, Situation
-from fedunlearn.strategies.base import UnlearningStrategy, fedavg
+from fedunlearn.server.round import Round
+from fedunlearn.strategies.base import UnlearningStrategy
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -142,16 +143,35 @@ class PUF(UnlearningStrategy):
             train = situation.sample(max(situation.slots - len(forget), 0))
         return RoundPlan(situation.round, train, forget)
 
-    def combine(self, w: Tensor, retained: BlockSum, forgetting: Sequence[Contribution]) -> Tensor:
+    def combine(self, round: Round) -> Tensor:
         """Take the PUF step, or average where nobody is forgotten."""
-        if not forgetting:
-            return fedavg(w, retained)
+        if not round.forgets:
+            return round.fedavg()
         puf = self.method
-        return puf_step(w, retained, forgetting, mode=puf.mode, scale=puf.factor, retain_rate=puf.retain_rate)
+        return puf_step(
+            round.w,
+            round.retained,
+            round.forgetting,
+            mode=puf.mode,
+            scale=puf.factor,
+            retain_rate=puf.retain_rate,
+        )
 
-    def coefficients(self, retained: BlockSum, forgetting: Sequence[Contribution]) -> dict[int, float]:
+    def coefficients(self, round: Round) -> dict[int, float]:
         """Return the factor on each Δ_u: scale · n_u/N in regular mode, scale · n_u/N_U in special mode."""
-        total = sum(c.num_examples for c in forgetting)
+        total = sum(c.num_examples for c in round.forgetting)
         if self.method.mode == "regular":
-            total += retained.num_examples
-        return {c.client: self.method.factor * c.num_examples / total for c in forgetting}
+            total += round.retained.num_examples
+        return {c.client: self.method.factor * c.num_examples / total for c in round.forgetting}
+
+    @classmethod
+    def describe(cls, method: PUFSettings) -> str:
+        """Return what a certificate says of it."""
+        alone, others = "in a round of their own", "in a round together with the other clients"
+        how = alone if method.mode == "special" else others
+        if method.retain_rate != 1:
+            how += f", whose updates count {method.retain_rate:g} times"
+        return (
+            "PUF (negated pseudo-gradients), by which the clients to forget train once more as usual and their "
+            f"updates, times {method.scale:g}, are subtracted from the model {how}"
+        )

@@ -12,6 +12,7 @@ from fedunlearn.federation.robust import Aggregation
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.live.nodes import Nodes
 from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.server.round import Needs
 from fedunlearn.server.rounds import QuorumMissedError
 from fedunlearn.strategies.base import UnlearningStrategy
 from tests.federation.contributions import bits
@@ -117,8 +118,8 @@ def test_in_a_deployment_without_requests_the_sender_is_named_too(quorum):
 class Dividing(UnlearningStrategy):
     """A method whose step can become infinite by itself."""
 
-    def combine(self, w, retained, forgetting):
-        step = super().combine(w, retained, forgetting)
+    def combine(self, round):
+        step = super().combine(round)
         return step / 0.0 if self.round == 1 else step  # round 2
 
 
@@ -266,11 +267,11 @@ def test_in_a_simulation_too_a_rule_withstands_what_the_mean_does_not():
 
 def test_a_method_that_combines_single_updates_itself_takes_no_rule():
     class Own(UnlearningStrategy):
-        needs_individual = True
+        needs = Needs(individual=True)
 
     with pytest.raises(ValueError, match='aggregation = "krum": Own combines single updates in its own way'):
         Own(settings(aggregation=Aggregation("krum")))
-    assert Own(settings()).needs_individual
+    assert Own(settings()).needs.individual
 
 
 def test_hostile_within_the_bounds_are_out_of_the_trimmed_mean(tmp_path):

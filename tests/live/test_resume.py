@@ -12,6 +12,7 @@ from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.server.history import StoredUpdates
 from tests.federation.contributions import bits
 from tests.live.living import Living, Scripted
+from tests.server.momentum import ServerMomentum
 from tests.server.tiny import Clients, raising
 
 ROUNDS = 7
@@ -90,6 +91,13 @@ POINTS = [
 ]
 
 
+def within(folder, name):
+    """Make a folder."""
+    made = folder / name
+    made.mkdir()
+    return made
+
+
 def die_at(monkeypatch, owner, name, nth, *, after):
     """Die before or after the nth call of a method."""
     original = getattr(owner, name)
@@ -157,3 +165,34 @@ def test_the_story_is_worth_interrupting(tmp_path):
     assert any("stored" in p.plan for p in plans.values())
     assert any(set(p.failed) & set(p.plan["forget"]) for p in plans.values())
     assert any(set(p.failed) & set(p.plan["train"]) for p in plans.values())
+
+
+# -- a strategy with something to keep ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["save", "completed", "objection", "learn"])
+def test_killed_in_any_round_a_strategy_goes_on_with_what_it_keeps(tmp_path, name, after):
+    """Client 2's step is rolled back by the guard, and the velocity with it."""
+    whole = living(within(tmp_path, "whole"))
+    whole.serve(ServerMomentum)
+    refused = [r for r in whole.ledger.requests(LIVE_BRANCH) if r.state == "refused"]
+    assert [r.clients for r in refused] == [(2,)]
+    last = whole.checkpoints.rounds()[-1]
+    assert whole.strategy.steps < last, "a round was rolled back: its step is not counted"
+    for nth in (1,) if name == "objection" else (2, 4):
+        folder = within(tmp_path, str(nth))
+        with pytest.MonkeyPatch.context() as patch:
+            die_at(patch, LiveConduct, name, nth, after=after)
+            made = living(folder)
+            with pytest.raises(Killed):
+                made.serve(ServerMomentum)
+        again = living(folder, made.ledger)
+        again.serve(ServerMomentum)
+        replayed = living(within(tmp_path, f"replay-{nth}"))
+        replayed.on_report = lambda report: None
+        replayed.ledger.load(LIVE_BRANCH, again.ledger.export(LIVE_BRANCH))
+        replayed.serve(ServerMomentum)
+        for t in again.checkpoints.rounds():
+            assert bits(replayed.weights(t)) == bits(again.weights(t)), f"round {t}"
+        assert replayed.strategy.steps == again.strategy.steps

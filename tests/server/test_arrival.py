@@ -7,6 +7,7 @@ from fedunlearn.errors import RunError
 from fedunlearn.federation.compat import error_reply
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.server.messages import find_clients
+from fedunlearn.server.round import Needs
 from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.strategies.retrain import Retrain
@@ -17,12 +18,13 @@ from tests.server.tiny import NUM_CLIENTS, Clients, Federation, initial_state, s
 class Individual(UnlearningStrategy):
     """Federated averaging that takes the updates one by one, in the order it gets them."""
 
-    needs_individual = True
+    needs = Needs(individual=True)
     seen = ()
 
-    def combine(self, w, retained, forgetting):
-        self.seen = [c.client for c in retained]
-        return w + sum(c.num_examples * c.delta for c in retained) / sum(c.num_examples for c in retained)
+    def combine(self, round):
+        self.seen = [c.client for c in round.updates]
+        total = sum(c.num_examples for c in round.updates)
+        return round.w + sum(c.num_examples * c.delta for c in round.updates) / total
 
 
 class Wrapped:
@@ -88,9 +90,9 @@ def test_what_is_to_be_forgotten_comes_one_by_one_and_in_client_order_too():
     seen = []
 
     class Watching(PUF):
-        def combine(self, w, retained, forgetting):
-            seen.append([c.client for c in forgetting])
-            return super().combine(w, retained, forgetting)
+        def combine(self, round):
+            seen.append([c.client for c in round.forgetting])
+            return super().combine(round)
 
     run(Watching, Reversed, mode="regular")
     assert seen == [[], [], [2, 4], []]

@@ -16,6 +16,7 @@ from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.strategies.retrain import Retrain
 from tests.federation.contributions import bits
+from tests.server.momentum import ServerMomentum
 from tests.server.tiny import NUM_CLIENTS, Clients, Federation, initial_state, only, raising, settings
 
 ROUNDS = 8
@@ -167,6 +168,7 @@ METHODS = {
     "special": (PUF, {"mode": "special"}),
     "regular": (PUF, {"mode": "regular", "scale": 5.0}),
     "natural": (Natural, {}),
+    "momentum": (ServerMomentum, {}),
 }
 
 
@@ -178,7 +180,7 @@ def uninterrupted(tmp_path_factory):
 
 def test_the_story_is_worth_interrupting(uninterrupted):
     """Requests that overlap, one held, one superseded, failures, and both ends: else nothing is tested below."""
-    for name in ("special", "regular"):
+    for name in ("special", "regular", "momentum"):
         whole = uninterrupted[name]
         assert whole.progress("r1").outcome == "superseded"
         assert whole.progress("r2").attempts == 1

@@ -170,7 +170,7 @@ def test_so_is_the_measuring_at_the_end(tmp_path, monkeypatch):
 
 
 def test_and_whatever_else_a_branch_does(tmp_path, monkeypatch):
-    monkeypatch.setattr("fedunlearn.strategies.base.fedavg", full)
+    monkeypatch.setattr("fedunlearn.server.round.Round.fedavg", full)
     assert ended(tiny(), tmp_path).startswith("original-s1: out of memory")
 
 

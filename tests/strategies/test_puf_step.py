@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.federation.sums import BlockSum, Contribution
-from fedunlearn.strategies.base import fedavg
 from fedunlearn.strategies.puf import puf_step
 from tests.federation.contributions import (
     bits,
@@ -77,7 +76,7 @@ def test_special_with_scale_zero_is_the_identity(w, forgetting):
 @given(vectors(DOUBLE), contributions(DOUBLE, least=1), contributions(DOUBLE, least=1))
 def test_regular_with_scale_zero_is_fedavg_damped_by_the_retained_share(w, retained, forgetting):
     share = num_examples(retained) / (num_examples(retained) + num_examples(forgetting))
-    averaged = fedavg(w, BlockSum.of(retained))
+    averaged = BlockSum.of(retained).step_from(w)
     assert close(step(w, retained, forgetting, "regular", 0.0), w + share * (averaged - w), beside=1e3)
 
 
@@ -87,7 +86,7 @@ def test_regular_with_scale_zero_is_fedavg_damped_by_the_retained_share(w, retai
 )
 def test_regular_with_scale_zero_is_not_fedavg_without_the_forgotten(retained, forgetting):
     w = torch.zeros(3, dtype=DOUBLE)
-    assert torch.equal(fedavg(w, BlockSum.of(retained)), torch.ones(3, dtype=DOUBLE))
+    assert torch.equal(BlockSum.of(retained).step_from(w), torch.ones(3, dtype=DOUBLE))
     assert (step(w, retained, forgetting, "regular", 0.0) < 1).all()
 
 
@@ -151,7 +150,7 @@ def test_with_nobody_at_all_the_weights_stay(w, mode, scale):
 @given(vectors(), contributions(least=1), SCALES)
 def test_regular_without_anybody_to_forget_is_fedavg(w, retained, scale):
     regular = step(w, retained, [], "regular", scale)
-    assert torch.allclose(regular, fedavg(w, BlockSum.of(retained)), rtol=1e-6, atol=1e-3)
+    assert torch.allclose(regular, BlockSum.of(retained).step_from(w), rtol=1e-6, atol=1e-3)
 
 
 @pytest.mark.parametrize("mode", ["special", "regular"])
