@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedunlearn import terminal
 from fedunlearn.durable import write_synced
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded
@@ -291,8 +292,10 @@ def _change(
             token_file.unlink()
         raise
     if token_file is None:
-        typer.echo(secret)
-        typer.echo("This token is shown once and kept nowhere; hand it over privately.", err=True)
+        try:
+            terminal.say(terminal.console(), secret)
+        finally:
+            typer.echo("This token is shown once and kept nowhere; hand it over privately.", err=True)
 
 
 def _write_token(path: Path, secret: str) -> None:

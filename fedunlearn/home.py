@@ -32,6 +32,9 @@ def expanded(path: str | PathLike[str]) -> Path:
         raise UserError(f"{text}: there is no home folder for {whose} here; write the whole path") from None
 
 
+expanded.__name__ = "path"  # as the command line's help calls what this function reads
+
+
 def is_text(path: PathLike[str]) -> bool:
     """Return whether a path can be written as UTF-8: a file's name may be any bytes, which some libraries refuse."""
     return not any("\ud800" <= character <= "\udfff" for character in os.fspath(path))

@@ -99,7 +99,11 @@ class StaffEntry:
     """``[[operator]]`` or ``[[monitor]]``: a person, or a program that reads the metrics."""
 
     name: Annotated[
-        str, matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "must be 1 to 64 letters, digits and . _ - only")
+        str,
+        matching(r"[A-Za-z0-9._-]*", "may contain only letters, digits and . _ -"),
+        matching(
+            r"[A-Za-z0-9].{0,63}", "must begin with a letter or a digit, and have at most 64 characters"
+        ),
     ]
     token_sha256: Hash
 

@@ -245,6 +245,12 @@ def test_help_texts_lose_nothing_to_markup(say: Callable[..., Said]) -> None:
     assert "A live federation ([requests]) takes" in " ".join(say("run", "--help").out.split())
 
 
+def test_help_calls_no_value_by_the_name_of_the_function_that_reads_it(say: Callable[..., Said]) -> None:
+    for words in (["run"], ["check"], ["sweep"], ["data", "export"], ["keys", "new"], ["roster", "init"]):
+        said = say(*words, "--help").out
+        assert re.search(r"(file|path) +(PATH|ROSTER) ", said) and "EXPANDED" not in said, words
+
+
 def test_logs_into_a_file_have_no_colours_and_no_token(say: Callable[..., Said], tmp_path: Path) -> None:
     (tmp_path / "live.toml").write_text(LIVE)
     logger = logging.getLogger("flwr")

@@ -135,7 +135,12 @@ HASH = token_hash("somebody's")
             'monitor.name = "a" (',
         ),
         (f'[[operator]]\nname = "local"\ntoken-sha256 = "{HASH}"', 'operator.name = "local" ('),
-        (f'[[operator]]\nname = "a b"\ntoken-sha256 = "{HASH}"', "name"),
+        (
+            f'[[operator]]\nname = "a b"\ntoken-sha256 = "{HASH}"',
+            "may contain only letters, digits and . _ -",
+        ),
+        (f'[[operator]]\nname = ".a"\ntoken-sha256 = "{HASH}"', "must begin with a letter or a digit"),
+        (f'[[operator]]\nname = "{"a" * 65}"\ntoken-sha256 = "{HASH}"', "have at most 64 characters"),
         ('[[operator]]\nname = "a"', "token-sha256"),
         ('[[operator]]\nname = "a"\ntoken-sha256 = "secret"', "never the token"),
         ("[[client]]\nnumber = -1", ">= 0"),
@@ -144,7 +149,7 @@ HASH = token_hash("somebody's")
         ("[[admin]]\nname = 'x'", "admin"),
         ("[[client]", "not valid TOML"),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_a_wrong_roster_is_refused_with_its_place(tmp_path, text, says) -> None:
     path = tmp_path / "roster.toml"

@@ -18,6 +18,7 @@ from rich.table import Table
 from fedunlearn import cli, terminal
 from fedunlearn.report.tables import centralised_tables, comparison_table, scorecard_table
 from fedunlearn.requests import Ledger
+from fedunlearn.roster import Roster, token_hash
 from fedunlearn.simulation.progress import LiveProgress, PlainProgress, progress_for
 from tests.door.served import Place, place
 from tests.e2e.tiny import TINY, run, tiny
@@ -231,6 +232,23 @@ def test_a_receipt_that_stdout_does_not_take_is_on_stderr(closed, at):
     assert f"request {request}: received\nhead " in done.stderr
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     assert done.returncode == (0 if closed == "closed" else 1)
+
+
+@pytest.mark.parametrize("closed", ["full", "closed"])
+@pytest.mark.parametrize("words", ["add-client {} --number 9", "add-operator {} bob", "rotate {} client:3"])
+def test_a_token_that_stdout_does_not_take_is_on_stderr_and_opens(words, closed, at):
+    """The roster keeps its hash alone: were the token lost, nobody could ask."""
+    before = set(Roster.load(at.roster).entries)
+    command = shlex.join([sys.executable, "-m", "fedunlearn.cli", "roster"])
+    to = {"full": "> /dev/full", "closed": ">&-"}[closed]
+    whole = f"{command} {words.format(shlex.quote(str(at.roster)))} {to}"
+    done = subprocess.run(["bash", "-c", whole], capture_output=True, text=True)
+    token, note, *rest = done.stderr.splitlines()
+    ((_, entry),) = set(Roster.load(at.roster).entries) - before
+    assert entry.token_sha256 == token_hash(token)
+    assert note == "This token is shown once and kept nowhere; hand it over privately."
+    assert done.returncode == (0 if closed == "closed" else 1)
+    assert all(line.startswith("failed: ") for line in rest) and len(rest) == done.returncode
 
 
 def test_a_table_that_stdout_does_not_take_is_one_line(at):

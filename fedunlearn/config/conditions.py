@@ -79,7 +79,8 @@ Pixels = Annotated[int, at_least(1), at_most(8192)]
 Share = Annotated[float, above(0), at_most(1)]
 Name = Annotated[
     str,
-    matching(r"[A-Za-z0-9][A-Za-z0-9._+-]*", "must be letters, digits and . _ + - only, as it names files"),
+    matching(r"[A-Za-z0-9._+-]*", "may contain only letters, digits and . _ + -, as it names files"),
+    matching(r"[A-Za-z0-9].*", "must begin with a letter or a digit, as it names files"),
     Must(lambda name: len(name) <= 100, "must be at most 100 characters, as it names files"),
 ]
 Number = Annotated[int, at_least(0), at_most(LARGEST)]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded
+from fedunlearn.plurals import counted
 
 ARCHIVES = ("covtype.data.gz", "covtype.data")
 """Text: a line per row, 54 numbers and the class, with commas between them and no heading."""
@@ -112,12 +113,13 @@ def _rows(file: Path) -> npt.NDArray[Any]:
 def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
     if rows.shape[1] != FEATURES + 1 or len(rows) == 0:
         raise UserError(
-            f"{source}: holds {rows.shape[0]} rows of {rows.shape[1]} columns, must be some of 55"
+            f"{source}: holds {counted(rows.shape[0], 'row')} of {rows.shape[1]} columns, must be some of 55"
         )
     if len(rows) > ROWS:
         raise UserError(f"{source}: holds {len(rows)} rows, and Covertype has {ROWS}; some are there twice")
     if broken := int(np.count_nonzero(~np.isfinite(rows))):
-        raise UserError(f"{source}: holds {broken} values that are not finite numbers")
+        what = counted(broken, "value that is not a finite number", "values that are not finite numbers")
+        raise UserError(f"{source}: holds {what}")
     if not np.isin(rows[:, FEATURES], range(1, len(CLASS_NAMES) + 1)).all():
         raise UserError(f"{source}: column 55 is the class, and must be 1 to {len(CLASS_NAMES)}")
     inputs, labels = rows[:, :FEATURES].astype(np.float64), rows[:, FEATURES].astype(np.int64)
@@ -125,8 +127,9 @@ def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
         raise UserError(f"{source}: columns 11 to 54 say which area and soil, and must be 0 or 1")
     for name, columns in GROUPS.items():
         if wrong := int(np.count_nonzero(inputs[:, columns].sum(axis=1) != 1)):
-            raise UserError(
-                f"{source}: {wrong} rows are of none or several {name} (columns {columns.start + 1} to "
-                f"{columns.stop}); each is of one"
+            where, rows_are = (
+                f"columns {columns.start + 1} to {columns.stop}",
+                counted(wrong, "row is", "rows are"),
             )
+            raise UserError(f"{source}: {rows_are} of none or several {name} ({where}); each is of one")
     return Table(inputs, labels - 1)

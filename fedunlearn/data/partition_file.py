@@ -11,6 +11,7 @@ from fedunlearn.data.partitioners import hand_out
 from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.home import expanded
+from fedunlearn.plurals import counted
 
 SHOWN = 40
 """Characters of a value that is no row number."""
@@ -45,7 +46,9 @@ def from_file(
     setting = f"data.partition-file = {partition_file!r}"
     lists = _read(partition_file, setting)
     if len(lists) != num_clients:
-        raise ConfigError(f"{setting}: lists {len(lists)} clients, federation.num-clients is {num_clients}")
+        raise ConfigError(
+            f"{setting}: lists {counted(len(lists), 'client')}, federation.num-clients is {num_clients}"
+        )
     owners = [-1] * num_source_rows
     for client, rows in enumerate(lists):
         for row in _row_numbers(rows, client, num_source_rows, setting):

@@ -11,6 +11,7 @@ import numpy as np
 from fedunlearn.data.partition import Partition
 from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError
+from fedunlearn.plurals import counted
 
 
 def iid(labels: Indices, num_clients: int, rng: np.random.Generator) -> Partition:
@@ -56,7 +57,9 @@ def pathological(
     classes = np.unique(labels)
     setting = f"data.classes-per-client = {classes_per_client}"
     if classes_per_client > len(classes):
-        raise ConfigError(f"{setting}: there are only {len(classes)} classes; lower it")
+        raise ConfigError(
+            f"{setting}: the data have only {counted(len(classes), 'class', 'classes')}; lower it"
+        )
     if classes_per_client * num_clients < len(classes):
         raise ConfigError(
             f"{setting}: {num_clients} clients cannot cover {len(classes)} classes; "

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fedunlearn.deployment.superlink import RunState, SuperLink, UnreachableError
 from fedunlearn.durable import write_durably
+from fedunlearn.plurals import counted
 from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger, LedgerError
 
 MEMORY = "supervisor.json"
@@ -181,16 +182,15 @@ class Supervisor:
         elif state.status == "stopped" and self.run not in self._to_replace:
             # Somebody's decision, not an accident.
             self._say_once(
-                f"run {self.run} was stopped; leaving it at that with {now.open_requests} requests open. To go on, "
-                "start the supervisor again"
+                f"run {self.run} was stopped; leaving it at that with {counted(now.open_requests, 'request')} open. "
+                "To go on, start the supervisor again"
             )
             return True
         elif state.status == "completed":
             if not now.open_requests:
                 self._say_once(f"run {self.run} is complete; waiting for requests")
                 return True
-            are = "1 request is" if now.open_requests == 1 else f"{now.open_requests} requests are"
-            reason = f"{are} open; submitted again"
+            reason = f"{counted(now.open_requests, 'request is', 'requests are')} open; submitted again"
         else:
             reason = f"run {self.run} {state.status} ({state.details or 'no reason given'}); submitted again"
         if self._pauses_first(now):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedunlearn.plurals import counted
 from fedunlearn.report import centralised
 from fedunlearn.report.markup import Markup, join, null, table, tag
 from fedunlearn.report.run_files import RunFiles
@@ -133,7 +134,7 @@ def _rows(run: RunFiles, metrics: Sequence[str]) -> Markup:
 def _left_out(rows: int, file: str) -> Markup | None:
     """Say how many of a table's rows are not on the page."""
     left = rows - MOST_ROWS
-    return tag("p", f"{left:,} more are in {file}.", class_="note") if left > 0 else None
+    return tag("p", f"{counted(left, 'more is', 'more are')} in {file}.", class_="note") if left > 0 else None
 
 
 def _single(row: Mapping[str, Any], metric: str, reason: str | None) -> Markup:

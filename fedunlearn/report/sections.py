@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from fedunlearn.plurals import counted
 from fedunlearn.report.heat_map import heat_map, rows_to_draw, shape_of
 from fedunlearn.report.legend import key, legend
 from fedunlearn.report.markup import Markup, join, tag
@@ -194,7 +195,9 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
         legend(run.scores.methods, looks),
         *blocks[:SHOWN_PANELS],
         tag("details", tag("summary", f"{len(rest)} more"), *rest) if rest else None,
-        tag("p", f"{undrawn:,} more sets are in metrics.jsonl.", class_="note") if undrawn > 0 else None,
+        tag("p", f"{counted(undrawn, 'more set is', 'more sets are')} in metrics.jsonl.", class_="note")
+        if undrawn > 0
+        else None,
     )
 
 

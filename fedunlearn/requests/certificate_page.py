@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedunlearn.parts import Part
+from fedunlearn.plurals import counted
 from fedunlearn.report.markup import Markup, join, tag
 from fedunlearn.report.palette import css_variables
 from fedunlearn.requests.certificate_markup import (
@@ -175,7 +176,10 @@ def _method(document: Mapping[str, Any]) -> Markup:
                 f"request on, {who} had no part in it"
             )
         if document["outcome"]["unlearned"] and part["planned_after_end"]:
-            after = f"{part['planned_after_end']} rounds after the end were planned with {who}"
+            rounds = counted(
+                part["planned_after_end"], "round after the end was", "rounds after the end were"
+            )
+            after = f"{rounds} planned with {who}"
             parts.append(tag("p", f"{after}: this must not be.", class_="warning"))
     return section(
         "Method, and part in training",

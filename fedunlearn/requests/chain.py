@@ -140,7 +140,12 @@ def _chain_problems(entries: Sequence[AuditEntry]) -> Iterable[str]:
     previous, expected, last_seq = GENESIS, 1, 0
     for entry in entries:
         if entry.entry > expected:
-            yield f"entries {expected} to {entry.entry - 1} are missing"
+            last = entry.entry - 1
+            yield (
+                f"entry {last} is missing"
+                if last == expected
+                else f"entries {expected} to {last} are missing"
+            )
         elif entry.entry < expected:
             yield f"entry {entry.entry} is there twice, or out of place"
         elif entry.hash != _hash_of(entry, previous):

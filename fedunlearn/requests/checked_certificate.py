@@ -11,6 +11,7 @@ from typing import Any
 from fedunlearn import __version__
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.plurals import counted
 from fedunlearn.requests import certificate, putting_away
 from fedunlearn.requests.certificate_facts import DAMAGED, GONE, no_weights, rounds_of_weights
 from fedunlearn.requests.certificate_page import page
@@ -234,9 +235,8 @@ def _against_ledger(document: Mapping[str, Any], surroundings: Surroundings, nam
     for where in differing[:3]:
         yield Finding(False, f"{name}: its {where} is not what ledger and settings say")
     if len(differing) > 3:
-        yield Finding(
-            False, f"{name}: {len(differing) - 3} more of its facts are not what ledger and settings say"
-        )
+        more = counted(len(differing) - 3, "more of its facts is", "more of its facts are")
+        yield Finding(False, f"{name}: {more} not what ledger and settings say")
     if document["trail"]["problems"]:
         yield Finding(None, f"{name}: the trail was found damaged when it was written")
     if not differing:

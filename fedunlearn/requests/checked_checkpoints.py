@@ -88,7 +88,8 @@ def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Find
         elif round is not None and (copied := _copy(path, file_digest(path), may_lack=True)) is not None:
             yield copied
     if gone:
-        yield Finding(None, f"quarantine: {', '.join(gone)} were moved there and are not there any more")
+        was, are = ("was", "is") if len(gone) == 1 else ("were", "are")
+        yield Finding(None, f"quarantine: {', '.join(gone)} {was} moved there and {are} not there any more")
 
 
 def _rounds(folder: Path, branch: str) -> dict[int, Path]:
@@ -144,5 +145,7 @@ def _missing(book: Book, name: str, there: Collection[int]) -> Iterator[Finding]
         elif seal.round != book.last_saved:
             unexplained.append(seal.round)
     if unexplained:
-        words = "are gone, and no request had them put away"
-        yield Finding(None, f"{name}: those of rounds {ranges(unexplained)} {words}")
+        which = "that of round {} is gone, and no request had it put away"
+        if len(unexplained) > 1:
+            which = "those of rounds {} are gone, and no request had them put away"
+        yield Finding(None, f"{name}: {which.format(ranges(unexplained))}")

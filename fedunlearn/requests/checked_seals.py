@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedunlearn.plurals import counted
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.clerk import signed_head_document
 from fedunlearn.requests.findings import Book, Finding
@@ -43,7 +44,7 @@ def heads(book: Book, public_keys: Sequence[PublicKey], carried: Sequence[Public
         found.append((f"that of entry {signed.entry}", _signer(HEAD, document, signed, public_keys, carried)))
     last = book.signed[-1].entry
     beyond = max(book.hashes, default=0) - last
-    later = f"; {beyond} later entries are not signed" if beyond else ""
+    later = f"; {counted(beyond, 'later entry is', 'later entries are')} not signed" if beyond else ""
     yield from _signatures(name, found, public_keys, f"{len(found)}, the last of entry {last}{later}")
 
 

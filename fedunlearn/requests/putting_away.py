@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.config import Experiment
+from fedunlearn.plurals import counted
 from fedunlearn.requests.certificate_words import ENDINGS
 from fedunlearn.requests.records import RequestRecord
 from fedunlearn.requests.retention import Listing, earlier_files, is_temporary, quarantine_folder
@@ -48,12 +49,15 @@ class SuperLink:
 
     def purged(self, purge: MessagePurge) -> dict[str, Any]:
         """Return what a certificate says after a purge."""
-        counted = f"{purge.messages} messages and {purge.objects} contents that were still there were deleted"
+        messages, contents = counted(purge.messages, "message"), counted(purge.objects, "content")
+        done = f"{messages} and {contents} that were still there were deleted"
         if purge.problem is not None:
-            words = f"Not known to be gone: {purge.problem}. ({counted}.) The server tries again after every round."
+            words = (
+                f"Not known to be gone: {purge.problem}. ({done}.) The server tries again after every round."
+            )
             return _said("open", words, purge.messages, purge.objects)
         words = (
-            f"{self.database}: {counted}, the file was rebuilt and its write-ahead log emptied. No message of this "
+            f"{self.database}: {done}, the file was rebuilt and its write-ahead log emptied. No message of this "
             "federation's finished rounds is left in it."
         )
         return _said("purged", words, purge.messages, purge.objects)

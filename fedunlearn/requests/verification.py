@@ -8,6 +8,7 @@ from pathlib import Path
 from fedunlearn import config
 from fedunlearn.config import Experiment
 from fedunlearn.errors import UserError
+from fedunlearn.plurals import counted
 from fedunlearn.requests import (
     certificate,
     checked_certificate,
@@ -77,7 +78,7 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
             yield Finding(False, f"trail of {book.branch}: {problem}")
         yield from missing_entries(book)
         if book.entries and not book.problems:
-            words = f"{len(book.entries)} entries, each follows from those before it"
+            words = f"{counted(len(book.entries), 'entry', 'entries')}, each follows from those before it"
             yield Finding(True, f"trail of {book.branch}: {words}")
         yield from checked_seals.heads(book, public_keys, carried)
         yield from checked_seals.seals(run, book, public_keys, carried)

@@ -154,7 +154,9 @@ class PlainProgress(Progress):
         self._done_here = behind - branch.first_round
         self._clock.skip(self._done_here)
         if behind < branch.last_round:
-            self._say(f"{branch.name}: rounds {behind + 1} to {branch.last_round}")
+            one = behind + 1 == branch.last_round
+            rounds = f"round {branch.last_round}" if one else f"rounds {behind + 1} to {branch.last_round}"
+            self._say(f"{branch.name}: {rounds}")
         else:
             self._say(f"{branch.name}: after round {behind}")
 

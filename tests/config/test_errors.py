@@ -114,12 +114,22 @@ BROKEN = [
     (
         'name = "broken"',
         'name = "a/../b"',
-        'name = "a/../b" (x.toml): must be letters, digits and . _ + - only, as it names files',
+        'name = "a/../b" (x.toml): may contain only letters, digits and . _ + -, as it names files',
+    ),
+    (
+        'name = "broken"',
+        'name = ".hidden"',
+        'name = ".hidden" (x.toml): must begin with a letter or a digit, as it names files',
+    ),
+    (
+        'name = "broken"',
+        'name = ""',
+        'name = "" (x.toml): must begin with a letter or a digit, as it names files',
     ),
     (
         'name = "broken"',
         f'name = "{"long " * 40}"',
-        f'name = "{"long " * 15}lon… (x.toml): must be letters, digits and . _ + - only, as it names files',
+        f'name = "{"long " * 15}lon… (x.toml): may contain only letters, digits and . _ + -, as it names files',
     ),
     (
         'partition = "dirichlet"',

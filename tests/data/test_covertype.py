@@ -118,17 +118,17 @@ def changed(row, column, value):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (changed(3, 0, "nan"), "holds 1 values that are not finite numbers"),
-        (changed(3, 5, "inf"), "holds 1 values that are not finite numbers"),
-        (changed(3, 54, "nan"), "holds 1 values that are not finite numbers"),
+        (changed(3, 0, "nan"), "holds 1 value that is not a finite number"),
+        (changed(3, 5, "inf"), "holds 1 value that is not a finite number"),
+        (changed(3, 54, "nan"), "holds 1 value that is not a finite number"),
         (changed(3, 54, "1.5"), "column 55 is the class, and must be 1 to 7"),
         (
             changed(3, slice(10, 14), 0),
-            "1 rows are of none or several areas (columns 11 to 14); each is of one",
+            "1 row is of none or several areas (columns 11 to 14); each is of one",
         ),
         (
             changed(3, slice(14, 54), 1),
-            "1 rows are of none or several soils (columns 15 to 54); each is of one",
+            "1 row is of none or several soils (columns 15 to 54); each is of one",
         ),
         (changed(3, 0, "# a remark"), "is no Covertype archive (could not convert string"),
         (lines_of(ROWS)[:-3], "is no Covertype archive ("),  # the last line is cut off

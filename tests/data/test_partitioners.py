@@ -144,7 +144,7 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
         ),
         (
             lambda rng: pathological(LABELS, 5, rng, classes_per_client=11),
-            "data.classes-per-client = 11: there are only 10 classes; lower it",
+            "data.classes-per-client = 11: the data have only 10 classes; lower it",
         ),
         (
             lambda rng: pathological(LABELS, 3, rng, classes_per_client=2),

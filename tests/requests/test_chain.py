@@ -119,6 +119,14 @@ def test_every_edit_of_one_entry_is_found(ledger: Ledger) -> None:
     assert tried > 200
 
 
+@pytest.mark.parametrize(
+    ("gone", "words"), [("= 2", "entry 2 is missing"), ("IN (2, 3)", "entries 2 to 3 are missing")]
+)
+def test_what_is_missing_is_named(ledger: Ledger, gone: str, words: str) -> None:
+    with tampered(ledger, (f"DELETE FROM audit WHERE branch = 'b' AND entry {gone}",)):
+        assert words in ledger.check_trail("b")
+
+
 def test_an_edit_is_named_by_its_entry(ledger: Ledger) -> None:
     with tampered(ledger, ("UPDATE audit SET round = 3 WHERE branch = 'b' AND entry = 8",)):
         (first, *_) = ledger.check_trail("b")

@@ -117,6 +117,8 @@ def test_a_branch_that_goes_on_is_told_from_the_round_it_goes_on_from(clock):
     ]
     every, one = bars._bars.tasks
     assert (every.completed, every.total, every.fields["note"]) == (5, 6, "6 s left")
+    PlainProgress(out).branch_begins(METHOD, 9)
+    assert lines(out)[-1] == "puf-0-s1: round 10"
     assert (one.completed, one.total) == (5, 6)
     bars.branch_done(METHOD, record(), reused=False)
     assert every.completed == 6

@@ -14,6 +14,7 @@ from fedunlearn.data.slice_index import SliceIndex
 from fedunlearn.data.source import Indices
 from fedunlearn.data.split import FIXED_SPLIT_SEED
 from fedunlearn.errors import ConfigError
+from fedunlearn.plurals import counted
 from fedunlearn.randomness import numpy_generator
 
 TEST_SHARE = 0.2
@@ -74,8 +75,8 @@ def _check(name: str, cases: int, share: float, validation: int, test: int) -> N
             "one each to train, to validate and to test" if share > 0 else "one each to train and to test"
         )
         raise ConfigError(
-            f"site {name}: has {cases} cases that can be used, {least} are needed ({needed}); add cases, or take "
-            "the site's folder away and lower federation.num-clients"
+            f"site {name}: has {counted(cases, 'case')} that can be used, {least} are needed ({needed}); add "
+            "cases, or take the site's folder away and lower federation.num-clients"
         )
     if validation + test >= cases:
         raise ConfigError(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fedunlearn.data.pixels import WHITE
 from fedunlearn.data.source import Indices
+from fedunlearn.plurals import counted
 
 STEPS = 100 * math.pi
 FEWEST = 9
@@ -53,6 +54,7 @@ def padding(counts: Indices, low: float, high: float) -> str | None:
     end, apart = (low, counts[: below + 1]) if at_the_bottom else (high, counts[below + 1 :])
     left = max(1, round((1 - gap / STEPS) * (WHITE + 1)))
     return (
-        f"{apart.sum()} voxels of about {end:g} lie far from all others, which are left {left} of {WHITE + 1} grey "
-        "levels; if that is padding, give it the value of the background"
+        f"{counted(int(apart.sum()), f'voxel of about {end:g} lies', f'voxels of about {end:g} lie')} far from all "
+        f"others, which are left {left} of {WHITE + 1} grey levels; if that is padding, give it the value of the "
+        "background"
     )

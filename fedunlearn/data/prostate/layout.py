@@ -152,9 +152,12 @@ def _unread(folder: Path) -> list[str]:
         if entry.is_dir() and not _NIFTI.fullmatch(entry.name):
             files = sum(path.is_file() for path in _entries(entry, or_none=True))
             if files:
-                notes.append(
-                    f"{entry}: is a folder inside a site's; its {files} files are not used, put them beside it"
+                unused = (
+                    "its file is not used, put it beside it"
+                    if files == 1
+                    else f"its {files} files are not used, put them beside it"
                 )
+                notes.append(f"{entry}: is a folder inside a site's; {unused}")
     return notes
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.data.prostate.bad_case import BadCaseError
+from fedunlearn.plurals import counted
 
 GZIP = b"\x1f\x8b"
 NIFTI_2 = 540
@@ -121,9 +122,8 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
     except Exception as error:
         raise _no_volume(path, str(error) or type(error).__name__) from error
     if broken := int(np.count_nonzero(~finite)):
-        raise BadCaseError(
-            path, f"holds {broken} voxels that are not finite numbers", "repair or fetch it again"
-        )
+        what = counted(broken, "voxel that is not a finite number", "voxels that are not finite numbers")
+        raise BadCaseError(path, f"holds {what}", "repair or fetch it again")
     for code in ("sform_code", "qform_code"):
         # nibabel takes a code that it does not know for none, and the volume would be mirrored.
         if header[code] != image.header[code]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedunlearn.plurals import counted
+
 _SIMPLE_ITK = "SimpleITK.WriteImage(SimpleITK.ReadImage({name!r}), 'CaseNN.nii.gz')"
 _NIBABEL = "nibabel.save(nibabel.load({name!r}), 'CaseNN.nii.gz')"
 _UNPACK = "unpack {name}"
@@ -42,7 +44,8 @@ def notes_on(paths: Iterable[Path]) -> list[str]:
             by_ending.setdefault(ending, []).append(path)
     notes = []
     for ending, found in sorted(by_ending.items()):
-        more = f" and {len(found) - 1} more {ending} files are" if len(found) > 1 else ": is"
+        others = counted(len(found) - 1, f"more {ending} file are", f"more {ending} files are")
+        more = f" and {others}" if len(found) > 1 else ": is"
         how = CONVERSIONS[ending].format(name=found[0].name)
         notes.append(f"{found[0]}{more} no NIfTI and not used; to have it read: {how}")
     return notes

@@ -45,7 +45,7 @@ def test_many_files_of_one_format_are_one_line(own):
     assert [note.split(" and not used")[0] for note in notes(own)] == [
         "HK/Case04.hdr: is no NIfTI",
         "HK/Case04.img: is no NIfTI",
-        "HK/Case03.mha and 1 more .mha files are no NIfTI",
+        "HK/Case03.mha and 1 more .mha file are no NIfTI",
     ]
 
 

@@ -140,7 +140,7 @@ def test_numbers_too_large_for_single_precision_are_not_finite(paths):
     values = volume(0)[0].astype(np.float64)
     values[3, 4, 5] = 1e300
     write(paths[0], values, axes="LPS")
-    assert "holds 1 voxels that are not finite" in fault(paths)
+    assert "holds 1 voxel that is not a finite number;" in fault(paths)
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 7, 3), (20, 24, 7, 1), (20, 24)])
