@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
-from fedunlearn.federation.local_methods import Chosen
 from fedunlearn.simulation.branches import Branch, branches
+from fedunlearn.simulation.local_work import LocalWork, whole
 from fedunlearn.simulation.planned_rounds import kept, planned
-from fedunlearn.unlearning.contract import Passes
 
 
 @dataclass(frozen=True)
@@ -41,45 +38,27 @@ class BranchForecast:
 
 def forecast_branches(experiment: Experiment, seed: int, data: FederatedData) -> list[BranchForecast]:
     """Return the share of each branch of a seed, whose data these are."""
-    parts = {number: len(data.indices_of([number])) for number in data.parts}
-    return [_branch(experiment, branch, data, parts) for branch in branches(experiment, seed)]
+    work = LocalWork(experiment, data)
+    return [_branch(experiment, branch, data, work) for branch in branches(experiment, seed)]
 
 
-def _branch(
-    experiment: Experiment, branch: Branch, data: FederatedData, parts: Mapping[int, int]
-) -> BranchForecast:
+def _branch(experiment: Experiment, branch: Branch, data: FederatedData, work: LocalWork) -> BranchForecast:
     client_epochs = examples = 0.0
-    sizes, epochs, passes = data.clients.sizes, experiment.train.local_epochs, _passes(branch)
+    sizes, epochs = data.clients.sizes, experiment.train.local_epochs
     for plan, rounds in planned(experiment, branch):
-        # Nobody trains and is forgotten in one round. Parts that overlap are counted as if they did not: a forecast.
-        left_out = {k: sum(parts[number] for number in numbers) for k, numbers in plan.without.items()}
+        # Nobody trains and is forgotten in one round.
         seen = int(sizes[np.fromiter(plan.train, dtype=np.int64)].sum())
-        seen -= sum(left_out.get(k, 0) for k in plan.train)
+        seen -= sum(work.examples_of(plan.without.get(k, ())) for k in plan.train)
         client_epochs += rounds * epochs * len(plan.train)
         examples += rounds * epochs * seen
         for number in plan.forget:
-            own = int(sizes[data.parts.owner(number)]) - left_out.get(number, 0)
-            forget = parts.get(number, own)
-            if passes is None:
-                client_epochs += rounds * epochs
-                examples += rounds * epochs * forget
-            elif forget:
-                retain = max(own - forget, 0)
-                cost = passes.forget * forget + passes.retain * retain
-                client_epochs += rounds * cost / (forget + retain)
-                examples += rounds * cost
+            own = work.forgetting(branch, number, plan.without.get(number, ()))
+            client_epochs += rounds * own.epochs
+            examples += rounds * own.examples
     return BranchForecast(
         branch=branch,
         rounds=branch.rounds,
-        client_epochs=math.ceil(client_epochs),
-        examples=math.ceil(examples),
+        client_epochs=whole(client_epochs),
+        examples=whole(examples),
         checkpoints=kept(branch, branch.first_round + 1),
     )
-
-
-def _passes(branch: Branch) -> Passes | None:
-    """Return how often whoever is forgotten goes over its data; None: it trains as usual."""
-    if branch.method is None or branch.method.routine is None:
-        return None
-    chosen = Chosen.of(branch.method.routine, branch.method.settings)
-    return chosen.method.passes(chosen.settings)

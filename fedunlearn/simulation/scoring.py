@@ -28,6 +28,7 @@ from fedunlearn.runs.checkpoints import weights_hash
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Address, Metric
 from fedunlearn.simulation.branches import Branch, ForgetRequest, Moment, retrained_round
+from fedunlearn.simulation.local_work import LocalWork, whole
 from fedunlearn.simulation.schedule import Schedule, never_forgot
 
 Values = dict[str, float | None]
@@ -60,6 +61,7 @@ class SeedScoring:
         self._cache = cache
         self._data = resident.data_of(experiment, seed)
         self._model = resident.new_model(experiment, self._data, seed=0)
+        self._work = LocalWork(experiment, self._data)
         self._records = run.branches()
         self._schedule = Schedule(experiment, seed, self._records)
         self._outputs = lru_cache(maxsize=self._outputs_to_keep())(self._run_model)
@@ -288,11 +290,18 @@ class SeedScoring:
         if branch.kind == "method":
             first = branch.first_round if at == "final" else moment.at_round
         sent = answered = 0
+        epochs = 0.0
         for record in self._plans(branch.name):
             if first < record.round <= round:
                 asked = {*record.plan["train"], *record.plan["forget"]}
                 sent += len(asked)
-                answered += len(asked - record.failed.keys())
+                there = asked - record.failed.keys()
+                answered += len(there)
+                forgotten = there.intersection(record.plan["forget"])
+                epochs += (len(there) - len(forgotten)) * self._experiment.train.local_epochs
+                without = record.plan.get("without", {})
+                for number in forgotten:
+                    epochs += self._work.forgetting(branch, number, without.get(str(number), ())).epochs
         log: Mapping[Address, Metric] = self._log(branch.name)
         seconds = sum(
             log[address].seconds
@@ -301,7 +310,7 @@ class SeedScoring:
         )
         size = self._model_bytes()
         return Cost(
-            client_epochs=answered * self._experiment.train.local_epochs,
+            client_epochs=whole(epochs),
             bytes_up=answered * size,
             bytes_down=sent * size,
             seconds=seconds,

@@ -1,6 +1,7 @@
 """Rows of the scorecard, each recomputed from its checkpoint with plain torch, or counted by hand."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from safetensors.torch import load_file
 from clients.classification import Classification
 from fedunlearn import resident
 from fedunlearn.runs.directory import RunDirectory
+from fedunlearn.simulation.forecast import forecast
 from fedunlearn.simulation.runner import read_scorecard, simulate
-from tests.e2e.tiny import tiny
+from tests.e2e.tiny import TINY, tiny
 from tests.simulation.scripted import NEVER, TARGETS, TIMELINE, scripted
 
 MODEL_BYTES = 4 * (64 * 8 + 8 + 8 * 4 + 4)  # 8 × 8 pixels, 8 hidden units, 4 classes, float32
@@ -351,6 +353,28 @@ def test_a_request_that_had_to_wait_and_clients_that_failed(tmp_path, monkeypatc
     (original,) = (row for row in rows if row["label"] == "original")
     assert original["cost"]["client_epochs"] == 4 + 3 + 4
     assert not {row["at"] for row in rows if row["label"] == "natural"} & {"recovered"}
+
+
+def test_a_routine_costs_its_own_passes_as_forecast(tmp_path):
+    """Whatever train.local-epochs says; two epochs of SCRUB, one an ascent, are 1.5 passes over F and 3 over R."""
+    half = TINY.replace("targets = [[1]]", "target = [{clients = [1], samples = 0.5}]")
+    routines = {"gradient-ascent": "{epochs=7}", "scrub": "{epochs=2, msteps=1, rewind=false}"}
+    methods = [f'{{name="local-routine", routine="{r}", settings={s}}}' for r, s in routines.items()]
+    for part, method in ((False, methods[0]), (True, methods[0]), (True, methods[1])):
+        text = half if part else TINY
+        experiment = tiny(f"method=[{method}]", "recover.max-rounds=2", "train.local-epochs=2", text=text)
+        rows = read_scorecard(simulate(experiment, out=tmp_path / f"{part}-{len(method)}"))["rows"]
+        cost = {r["at"]: r["cost"] for r in rows if r["method"] == "local-routine"}
+        size = int(resident.data_of(experiment, 1).clients.sizes[1])
+        forget = round(0.5 * size) if part else size
+        over_forget, over_retain = (1.5, 3) if "scrub" in method else (7, 0)
+        own = (over_forget * forget + over_retain * (size - forget)) / size
+        assert cost["unlearned"]["client_epochs"] == math.ceil(own)
+        assert cost["unlearned"]["bytes_up"] == MODEL_BYTES
+        trained = 2 * (4 if part else 3)  # who forgets a part goes on with the rest
+        assert cost["cap"]["client_epochs"] == math.ceil(own + trained)
+        (found,) = (b for b in forecast(experiment).branches if b.branch.kind == "method")
+        assert cost["cap"]["client_epochs"] == found.client_epochs
 
 
 def test_a_fixed_number_of_recovery_rounds_is_not_judged(tmp_path):
