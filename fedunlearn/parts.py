@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedunlearn.errors import ConfigError
+from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.randomness import numpy_generator
 
 Rows = npt.NDArray[np.int64]
@@ -160,10 +161,22 @@ class Assignment:
 
     @classmethod
     def loads(cls, text: str) -> Assignment:
-        """Inverse of :meth:`dumps`."""
-        told = json.loads(text)
-        part = None if told["part"] is None else Part.from_dict(told["part"])
-        return cls(int(told["client"]), part, tuple(map(Part.from_dict, told["without"])))
+        """Inverse of :meth:`dumps`.
+
+        Raises
+        ------
+        ConfigError
+            The text is none of :meth:`dumps`.
+        """
+        place = "the message of the server: assignment"
+        try:
+            told = loads_object(text, place)
+            part = None if told["part"] is None else Part.from_dict(told["part"])
+            return cls(int(told["client"]), part, tuple(map(Part.from_dict, told["without"])))
+        except JsonError as error:
+            raise ConfigError(str(error)) from None
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError(f"{place}: must be a client, a part and parts without which") from None
 
 
 class Parts:

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import RunError
 from fedunlearn.federation.sums import Contribution
+from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.runs.checkpoints import META
 
 FOLDER = "stored"
@@ -82,6 +83,10 @@ class StoredUpdates:
             raise FileNotFoundError(path)
         try:
             with safe_open(path, framework="pt") as file:
-                return json.loads(file.metadata()[META]), file.get_tensor(_DELTA)
-        except SafetensorError as error:
+                account = loads_object((file.metadata() or {}).get(META, ""), "its account")
+                missing = {"client", "round", "num_examples"} - account.keys()
+                if missing:
+                    raise JsonError(f"its account lacks {', '.join(sorted(missing))}")
+                return account, file.get_tensor(_DELTA)
+        except (SafetensorError, JsonError) as error:
             raise RunError(f"{path}: is damaged ({error}); put it back from a copy") from error

@@ -82,6 +82,30 @@ def test_what_is_sent_is_what_arrives(part, without):
         assert Assignment.loads(assignment.dumps()) == assignment
 
 
+WHOLE = Assignment(3, Part(10, 3, 0.5, (2,))).dumps()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        "[" * 100_000,
+        WHOLE.replace("10", "[]"),
+        WHOLE.replace("3", "null"),
+        WHOLE[:-3],
+    ]
+    + [WHOLE.replace('"without": []', f'"without": {other}') for other in ("3", "[3]", "null", "[{}]")],
+)
+def test_what_is_no_assignment_is_one_line(text):
+    with pytest.raises(ConfigError, match=r"^the message of the server: assignment: ") as refused:
+        Assignment.loads(text)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 200
+
+
 @given(labels, st.none() | parts, st.lists(parts, max_size=3).map(tuple))
 def test_an_assignment_is_its_part_less_what_is_left_out(labels, part, without):
     longest = max((max(p.samples) for p in (part, *without) if p and isinstance(p.samples, tuple)), default=0)

@@ -6,7 +6,6 @@ more than a second of a processor. That part of Flower's interface is not public
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fedunlearn.errors import RunError, UserError
+from fedunlearn.json_text import loads_object
 
 T = TypeVar("T")
 
@@ -173,10 +173,9 @@ def _flwr() -> str:
 def _answer(text: str) -> dict[str, Any]:
     """Return the JSON object at the end of what a ``flwr`` command printed, or an empty one."""
     try:
-        answer: dict[str, Any] = json.loads(text[text.index("{") :])
+        return loads_object(text[text.index("{") :], "flwr")
     except ValueError:
         return {}
-    return answer
 
 
 def _last_line(text: str) -> str:

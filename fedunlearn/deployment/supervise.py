@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fedunlearn.deployment.superlink import RunState, SuperLink, UnreachableError
 from fedunlearn.durable import write_durably
+from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.plurals import counted
 from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger, LedgerError
 
@@ -223,10 +224,10 @@ class Supervisor:
 
     def _remembered(self) -> str | None:
         try:
-            return str(json.loads((self._folder / MEMORY).read_text(encoding="utf-8"))["run"])
+            return str(loads_object((self._folder / MEMORY).read_bytes(), MEMORY)["run"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (JsonError, KeyError):
             self._say(f"{self._folder / MEMORY}: is damaged; submitting anew is harmless")
             return None
 

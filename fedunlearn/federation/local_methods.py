@@ -12,6 +12,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.config.targets import Wanted
 from fedunlearn.config.toml_tree import Origin, plain, read
 from fedunlearn.errors import ConfigError
+from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.unlearning import Method
 
 BY_ITSELF = Origin("a local routine")
@@ -69,9 +70,9 @@ class Chosen:
         """
         origin = Origin("the message of the server")
         try:
-            told = json.loads(text)
+            told = loads_object(str(text), "routine", allow_nan=True)
             name, settings = told["name"], told["settings"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (JsonError, KeyError):
             raise origin.error("routine", text, "must be JSON with a name and settings") from None
         return cls.of(name, settings, origin)
 

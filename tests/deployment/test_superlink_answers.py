@@ -8,7 +8,7 @@ import pytest
 from flwr.supercore.error import ApiErrorCode
 
 from fedunlearn.deployment import superlink
-from fedunlearn.deployment.superlink import FlowerSuperLink, RunState, UnreachableError
+from fedunlearn.deployment.superlink import FlowerSuperLink, RunState, UnreachableError, _answer
 from fedunlearn.errors import UserError
 
 
@@ -154,3 +154,19 @@ def test_connecting_leaves_no_line_in_the_supervisors_log(tmp_path, monkeypatch,
     with pytest.raises(UnreachableError):
         FlowerSuperLink("a", app=tmp_path, run_config=[]).state("7")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("printed", "answer"),
+    [
+        (
+            'Loading…\n{"success": true, "run-id": 18446744073709551615}\n',
+            {"success": True, "run-id": 2**64 - 1},
+        ),
+        ("Loading…\n", {}),
+        ('{"success": true', {}),
+        ('{"a":' * 100_000, {}),
+    ],
+)
+def test_what_flwr_prints_is_read_or_is_nothing(printed, answer):
+    assert _answer(printed) == answer

@@ -256,8 +256,12 @@ def test_a_run_that_somebody_else_submitted_is_watched_instead(world, supervisor
     assert world.submitted == ["100"]
 
 
-def test_a_damaged_memory_costs_a_submission_at_most(world):
-    (world.folder / MEMORY).write_text("{")
+@pytest.mark.parametrize(
+    "damaged",
+    [b"{", b"", b"[]", b'{"other": 1}', b"\xff\xfe", b'{"run":' * 100_000, b'{"run": "1", "run": "2"}'],
+)
+def test_a_damaged_memory_costs_a_submission_at_most(world, damaged):
+    (world.folder / MEMORY).write_bytes(damaged)
     world.supervisor().step()
     assert world.submitted == ["100"] and "is damaged" in world.lines[0]
 

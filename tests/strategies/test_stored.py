@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fedunlearn.errors import RunError
 from fedunlearn.federation.sums import Contribution
+from fedunlearn.runs.checkpoints import META
 from strategies.stored import StoredUpdates
 from tests.federation.contributions import bits
 
@@ -46,3 +48,16 @@ def test_a_damaged_file_is_named(tmp_path):
     stored.path(0).write_bytes(stored.path(0).read_bytes()[:40])
     with pytest.raises(RunError, match=r"client-0\.safetensors: is damaged"):
         stored.load(0, 2, torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [None, {}, {META: "{"}, {META: "[]"}, {META: "{}"}, {META: "[" * 100_000}, {META: '{"round": 2}'}],
+)
+def test_a_file_without_its_account_is_named(tmp_path, metadata):
+    stored = StoredUpdates(tmp_path)
+    save_file({"delta": DELTA}, stored.path(0), metadata=metadata)
+    for read in (lambda: stored.load(0, 2, torch.zeros(3)), stored.rounds):
+        with pytest.raises(RunError, match=r"client-0\.safetensors: is damaged \(its account:? ") as refused:
+            read()
+        assert "\n" not in str(refused.value)
