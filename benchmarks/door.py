@@ -77,14 +77,20 @@ class Figures:
 @contextmanager
 def door(folder: Path, *, clients: int, tokens: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Open a door over a new run directory of so many clients; yield its address."""
-    run = folder / "run"
+    staff = [StaffEntry(name=f"poster{n}", token_sha256=token_hash(token)) for n, token in enumerate(tokens)]
+    run, roster = prepared(folder, clients, Roster(operators=tuple(staff)))
+    options = ["--insecure-loopback", "--token-rate", "1e6", "--address-rate", "1e6"]
+    with opened(run, roster, options) as (host, port, _):
+        yield host, port
+
+
+def prepared(folder: Path, clients: int, roster: Roster) -> tuple[Path, Path]:
+    """Make a run directory of so many clients and the roster's file beside it; return their paths."""
+    run, file = folder / "run", folder / "roster.toml"
     run.mkdir()
     (run / "experiment.toml").write_text(EXPERIMENT.format(clients=clients), encoding="utf-8")
-    staff = [StaffEntry(name=f"poster{n}", token_sha256=token_hash(token)) for n, token in enumerate(tokens)]
-    edit(folder / "roster.toml", lambda _: Roster(operators=tuple(staff)), new=True)
-    options = ["--insecure-loopback", "--token-rate", "1e6", "--address-rate", "1e6"]
-    with opened(run, folder / "roster.toml", options) as (host, port, _):
-        yield host, port
+    edit(file, lambda _: roster, new=True)
+    return run, file
 
 
 @contextmanager

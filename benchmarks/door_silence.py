@@ -33,10 +33,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from benchmarks.door import EXPERIMENT, opened
+from benchmarks.door import opened, prepared
 from benchmarks.machine import in_words, machine
 from fedunlearn.roster import Roster
-from fedunlearn.roster_file import edit
 
 KINDS = ("silent", "byte", "garbage", "half-closed", "head", "body")
 """What the other connections do: nothing; send a byte; send what is no TLS and no HTTP; say goodbye at once; begin,
@@ -157,16 +156,13 @@ def _allow_files(needed: int) -> None:
 
 def measure(folder: Path, kinds: Sequence[str], number: int, *, plain: bool = False) -> list[Figures]:
     """Hold connections of each kind in turn to a door of its own."""
-    run = folder / "run"
-    run.mkdir()
-    (run / "experiment.toml").write_text(EXPERIMENT.format(clients=10), encoding="utf-8")
-    edit(folder / "roster.toml", lambda _: Roster(), new=True)
+    run, roster = prepared(folder, 10, Roster())
     context, options = None, ["--insecure-loopback"]
     if not plain:
         cert, key = certificate(folder)
         context = ssl.create_default_context(cafile=cert)
         options = ["--tls-cert", str(cert), "--tls-key", str(key)]
-    with opened(run, folder / "roster.toml", [*options, "--address-rate", "1e6"]) as (host, port, _):
+    with opened(run, roster, [*options, "--address-rate", "1e6"]) as (host, port, _):
         probe((host, port), context)
         _allow_files(number + 200)  # in this process; the door keeps the limit that it was started with
         return [hold((host, port), kind, number, context) for kind in kinds]

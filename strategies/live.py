@@ -28,7 +28,7 @@ from strategies import guard
 from strategies.conduct import Conduct
 from strategies.docket import Docket
 from strategies.live_docket import LiveDocket
-from strategies.live_evaluation import LiveEvaluation
+from strategies.live_evaluation import LiveEvaluation, Respondents
 from strategies.nodes import NodeRoster, Nodes
 from strategies.plan import RoundPlan
 from strategies.request_measures import RequestMeasures
@@ -154,7 +154,7 @@ class LiveConduct(Conduct):
         """Find out who is there, and do what an earlier server may not have come to any more."""
         assert isinstance(docket, LiveDocket)
         self._evaluation.bind(
-            grid, lambda: self._retained(docket), lambda: self._assigned(docket), self._too_many
+            Respondents(grid, lambda: self._retained(docket), lambda: self._assigned(docket), self._too_many)
         )
         deadline = time.monotonic() + FIRST_ANSWERS_SECONDS
         self._who.refresh(grid)

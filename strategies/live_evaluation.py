@@ -7,6 +7,7 @@ Both are Flower's ``evaluate_fn`` and answer alike, so that recovery and the gua
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from logging import WARNING
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -48,6 +49,28 @@ def any_number(client: int, num_examples: int) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Respondents:
+    """The clients that may be asked to measure.
+
+    Attributes
+    ----------
+    grid
+        Through which they are asked.
+    nodes
+        Who they are.
+    assigned
+        Of which data, where not of all.
+    too_many
+        What is objected to a number of examples that one of them has measured on.
+    """
+
+    grid: Grid
+    nodes: NodesToAsk
+    assigned: Assigned = dict
+    too_many: TooMany = any_number
+
+
 class LiveEvaluation(Protocol):
     """Measures the global model of a live federation; Flower's ``evaluate_fn``."""
 
@@ -55,17 +78,8 @@ class LiveEvaluation(Protocol):
         """Return ``validation-<quality>`` and ``validation-loss``; neither where they cannot be had."""
         ...
 
-    def bind(
-        self,
-        grid: Grid,
-        nodes: NodesToAsk,
-        assigned: Assigned = dict,
-        too_many: TooMany = any_number,
-    ) -> None:
-        """Say through what, and whom, clients are asked, of which data, and how many these may be.
-
-        Before anything is measured.
-        """
+    def bind(self, clients: Respondents) -> None:
+        """Say which clients may be asked, before anything is measured."""
         ...
 
     def without(self, clients: Collection[int], round: int, state: ModelState) -> MetricRecord:
@@ -114,13 +128,7 @@ class ServerFileEvaluation:
             experiment, part.of_server(experiment.federation.num_clients, resident.device_of(experiment))
         )
 
-    def bind(
-        self,
-        grid: Grid,
-        nodes: NodesToAsk,
-        assigned: Assigned = dict,
-        too_many: TooMany = any_number,
-    ) -> None:
+    def bind(self, clients: Respondents) -> None:
         """Do nothing: nobody is asked."""
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
@@ -171,22 +179,12 @@ class FederatedEvaluation:
     def __init__(self, task: str, *, timeout: float) -> None:
         self._quality = QUALITY[task]
         self._timeout = timeout
-        self._grid: Grid | None = None
-        self._nodes: NodesToAsk = dict
-        self._assigned: Assigned = dict
-        self._too_many: TooMany = any_number
+        self._clients: Respondents | None = None
         self._last: _Told | None = None
 
-    def bind(
-        self,
-        grid: Grid,
-        nodes: NodesToAsk,
-        assigned: Assigned = dict,
-        too_many: TooMany = any_number,
-    ) -> None:
-        """Say through what, and whom, clients are asked, of which data, and how many these may be."""
-        self._grid, self._nodes, self._assigned = grid, nodes, assigned
-        self._too_many = too_many
+    def bind(self, clients: Respondents) -> None:
+        """Say which clients may be asked."""
+        self._clients = clients
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Ask the clients what the model in ``arrays`` makes of their data."""
@@ -201,7 +199,7 @@ class FederatedEvaluation:
         last = self._last
         if last is None or not _same(last.state, state):
             told = self._asked(round, state)
-        elif otherwise := _differing(last.assigned, self._assigned()):
+        elif otherwise := _differing(last.assigned, self._respondents().assigned()):
             same = {k: tally for k, tally in last.told.items() if k not in otherwise}
             told = {**same, **self._asked(round, state, otherwise)}
         else:
@@ -212,13 +210,17 @@ class FederatedEvaluation:
         """Return why there is none."""
         return Withheld('the federation holds no unseen data (requests.validation = "clients")')
 
+    def _respondents(self) -> Respondents:
+        assert self._clients is not None, "bind comes first"
+        return self._clients
+
     def _asked(
         self, round: int, state: ModelState, only: Collection[int] | None = None
     ) -> Mapping[int, Tally]:
         """Return the tallies of the clients, or of only those, that answered with one."""
-        assert self._grid is not None, "bind comes first"
-        nodes = {k: node for k, node in sorted(self._nodes().items()) if only is None or k in only}
-        arrays, assigned, config = pack(state), self._assigned(), {"round": round}
+        clients = self._respondents()
+        nodes = {k: node for k, node in sorted(clients.nodes().items()) if only is None or k in only}
+        arrays, assigned, config = pack(state), clients.assigned(), {"round": round}
         content = RecordDict({"arrays": arrays, "config": ConfigRecord(config)})  # type: ignore[arg-type]
         own = {
             k: RecordDict(
@@ -234,14 +236,14 @@ class FederatedEvaluation:
             for k, node in nodes.items()
         )
         told: dict[int, Tally] = {}
-        for reply in self._grid.send_and_receive(sent.messages, timeout=self._timeout) if nodes else ():
+        for reply in clients.grid.send_and_receive(sent.messages, timeout=self._timeout) if nodes else ():
             if (question := sent.question_of(reply)) is None:
                 continue
             reading, tally = read(reply, question), None
             why = reading.why
             if isinstance(reading.tally, Tally):
                 tally = reading.tally
-                why = self._too_many(question.number, tally.num_examples)
+                why = clients.too_many(question.number, tally.num_examples)
             if tally is not None and not why:
                 told[question.number] = tally
             elif why:

@@ -47,12 +47,17 @@ def head(run: LiveRun) -> Head:
     return head
 
 
+def by(run: LiveRun, head: Head, knows: str) -> Verify:
+    """Return the check by somebody who knows so much."""
+    public_keys = [KEY.public] if knows in ("key", "key and head") else []
+    heads = [head] if knows in ("head", "key and head") else []
+    return partial(verify, run.folder, public_keys=public_keys, heads=heads)
+
+
 @pytest.fixture(params=["key", "head"])
 def mode(request: pytest.FixtureRequest, run: LiveRun, head: Head) -> Verify:
     """Somebody who knows the key; or who has only a receipt."""
-    if request.param == "key":
-        return partial(verify, run.folder, public_keys=[KEY.public])
-    return partial(verify, run.folder, heads=[head])
+    return by(run, head, request.param)
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +147,16 @@ EDITS: dict[str, Callable[[bytes], bytes | None]] = {
 @under_both_policies
 @pytest.mark.parametrize("edit", list(EDITS))
 def test_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
+    try_every_file(run, mode, edit)
+
+
+@pytest.mark.parametrize("knows", ["key and head", "neither"])
+def test_every_file_for_who_knows_both_or_nothing(run: LiveRun, head: Head, knows: str) -> None:
+    try_every_file(run, by(run, head, knows), "torn")
+
+
+def try_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
+    """Change each file, and look whether that is found, or said not to be looked at."""
     (files,) = [text for text in listed(mode()) if text.startswith("not covered: files: ")] or [""]
     not_looked_at = set(files.removeprefix("not covered: files: ").split(", "))
     tried = 0
@@ -385,6 +400,31 @@ def test_every_column_of_every_row(run: LiveRun, mode: Verify, ledger: Tampered,
     assert {name for name in unknown if not name.startswith(served)} <= {
         *("audit.seq", "audit.detail", "keys.key_hash", "measures.document", "plans.plan", "plans.failed"),
         *("heads.at", "heads.key_id", "heads.signature", "seals.document", "seals.key_id", "seals.signature"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("knows", "unknown_too"), [("key and head", set()), ("neither", {"heads.key_id", "seals.key_id"})]
+)
+def test_a_sample_of_columns_for_who_knows_both_or_nothing(
+    run: LiveRun, head: Head, ledger: Tampered, knows: str, unknown_too: set[str]
+) -> None:
+    """One value in each column of a row in the middle of each table. Without a key only its name may be another."""
+    check, unknown = by(run, head, knows), set()
+    for table, columns in tables(ledger).items():
+        rows = ledger.query(f"SELECT * FROM {table}")
+        row = rows[len(rows) // 2]
+        where, key = key_of(columns, row)
+        for name in (column["name"] for column in columns):
+            value = others(row[name])[0]
+            if ledger.after(f"UPDATE {table} SET {name} = ? WHERE {where}", value, *key):
+                findings = check()
+                if not bad(findings):
+                    assert said(findings, table, name), (table, name, dict(row), value)
+                    unknown.add(f"{table}.{name}")
+    assert {name for name in unknown if not name.startswith(("leases.", "servers."))} == {
+        "keys.key_hash",
+        *unknown_too,
     }
 
 

@@ -17,6 +17,7 @@ from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from strategies.base import RoundReport, UnlearningStrategy
 from strategies.live import LiveConduct
+from strategies.live_evaluation import Respondents
 from strategies.puf import PUF
 from strategies.recovery import RecoveryRule
 from tests.strategies.tiny import NUM_CLIENTS, Clients, initial_state, settings, training
@@ -101,9 +102,9 @@ class Scripted:
     seen: dict[int, ModelState] = field(default_factory=dict)
     too_many: Any = None
 
-    def bind(self, grid: Grid, nodes: Any, assigned: Any = None, too_many: Any = None) -> None:
+    def bind(self, clients: Respondents) -> None:
         """Ask nobody."""
-        self.too_many = too_many
+        self.too_many = clients.too_many
 
     def __call__(self, round: int, arrays: Any) -> MetricRecord:
         self.seen[round] = unpack(arrays)

@@ -18,7 +18,7 @@ from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.tallies import EVALUATE, tally_record
 from fedunlearn.parts import Assignment, Part
-from strategies.live_evaluation import FederatedEvaluation, ServerFileEvaluation, evaluation_of
+from strategies.live_evaluation import FederatedEvaluation, Respondents, ServerFileEvaluation, evaluation_of
 from tests.clients.experiment import write
 
 SEED = 1
@@ -119,7 +119,7 @@ def test_a_diverged_model_has_no_measures(place):
 
 def federated(place, nodes=None, task="classification"):
     evaluate = FederatedEvaluation(task, timeout=60)
-    evaluate.bind(place.grid, lambda: place.nodes() if nodes is None else nodes)
+    evaluate.bind(Respondents(place.grid, lambda: place.nodes() if nodes is None else nodes))
     return evaluate
 
 
@@ -200,7 +200,10 @@ def test_a_client_cannot_outvote_the_others_by_claiming_many_examples(place):
     place.grid = LocalGrid(spoiled, NUM_CLIENTS, run_config={"experiment": str(place.path), "seed": SEED})
     assert federated(place)(1, pack(place.state()))["validation-accuracy"] < 1
     evaluate = FederatedEvaluation("classification", timeout=60)
-    evaluate.bind(place.grid, place.nodes, dict, lambda client, n: "refused: too many" if n > 10**6 else "")
+    bounded = Respondents(
+        place.grid, place.nodes, too_many=lambda client, n: "refused: too many" if n > 10**6 else ""
+    )
+    evaluate.bind(bounded)
     assert evaluate(1, pack(place.state())) == expected
 
 
@@ -275,7 +278,7 @@ def test_masks_are_measured_by_dice():
 
     LocalGrid(app, 1)  # lets this process make messages
     evaluate = FederatedEvaluation("segmentation", timeout=1)
-    evaluate.bind(Grid(), lambda: {0: 2})
+    evaluate.bind(Respondents(Grid(), lambda: {0: 2}))
     found = evaluate(1, pack(ModelState(torch.zeros(2))))
     assert dict(found) == {"validation-dice": 80.0, "validation-loss": 0.4, "validation-clients": 1}
 
@@ -285,7 +288,7 @@ def test_who_has_forgotten_a_part_measures_on_the_rest(place):
     part = Part(NUM_CLIENTS, 1, None, (0, 1))
     assigned = {}
     evaluate = FederatedEvaluation("classification", timeout=60)
-    evaluate.bind(place.grid, lambda: place.nodes((1, 2)), lambda: assigned)
+    evaluate.bind(Respondents(place.grid, lambda: place.nodes((1, 2)), lambda: assigned))
 
     def expected(rows):
         outputs = place.outputs(rows)
@@ -315,5 +318,7 @@ def test_who_measures_on_what_is_left_says_that_it_did(place):
     place.grid = LocalGrid(mute, NUM_CLIENTS, run_config={"experiment": str(place.path), "seed": SEED})
     part = Part(NUM_CLIENTS, 1, None, (0, 1))
     evaluate = FederatedEvaluation("classification", timeout=60)
-    evaluate.bind(place.grid, lambda: place.nodes((1, 2)), lambda: {1: Assignment(1, None, (part,))})
+    evaluate.bind(
+        Respondents(place.grid, lambda: place.nodes((1, 2)), lambda: {1: Assignment(1, None, (part,))})
+    )
     assert evaluate(1, pack(place.state())) == federated(place, place.nodes((2,)))(1, pack(place.state()))
