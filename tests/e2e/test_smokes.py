@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from fedunlearn.config import Experiment, load
 from fedunlearn.report.words import SMOKE, origin_words
+from tests.golden import recording
 from tests.golden.running import run, shipped, smoke_name
 
 # What every label is measured at: the moments that each target set must have, whatever happened to recovery.
@@ -44,6 +45,7 @@ def test_the_whole_protocol_runs(path: Path, tmp_path: Path) -> None:
             assert 0 <= row["metrics"][f"{split}_{quality}"] <= 100
     check_buffers(finished)
     check_page(finished, experiment)
+    recording.check(finished, smoke_name(path))  # last: it skips on another kind of machine
 
 
 def check_buffers(run: Path) -> None:
