@@ -1,9 +1,6 @@
 """Every shipped experiment runs its whole protocol as ``--smoke``, and leaves what it promises."""
 
 import json
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -13,23 +10,21 @@ from safetensors.torch import load_file
 
 from fedunlearn.config import Experiment, load
 from fedunlearn.report.words import SMOKE, origin_words
-
-ROOT = Path(__file__).parents[2]
-# A live federation has nothing retrained to compare with, so no scorecard: tests/containers runs that one.
-EXPERIMENTS = sorted(path for path in (ROOT / "experiments").rglob("*.toml") if not load(path).live)
+from tests.golden import recording
+from tests.golden.running import run, shipped, smoke_name
 
 # What every label is measured at: the moments that each target set must have, whatever happened to recovery.
 ALWAYS = {"original": {"request"}, "retrain": {"request", "cap"}}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
 def test_the_whole_protocol_runs(path: Path, tmp_path: Path) -> None:
     experiment = load(path, smoke=True)
     if experiment.model.name == "mit-b0":
         pytest.importorskip("transformers")
-    run = smoke(path, tmp_path)
-    card = json.loads((run / "scorecard.json").read_text())
+    finished = run(smoke_name(path), tmp_path, timeout=500)
+    card = json.loads((finished / "scorecard.json").read_text())
     rows = card["rows"]
     labels = {"original", "retrain", *(method.label for method in experiment.methods)}
     assert {row["label"] for row in rows} == labels
@@ -48,29 +43,9 @@ def test_the_whole_protocol_runs(path: Path, tmp_path: Path) -> None:
     for row in rows:
         for split in ("forget", "retain", "test", "validation"):
             assert 0 <= row["metrics"][f"{split}_{quality}"] <= 100
-    check_buffers(run)
-    check_page(run, experiment)
-
-
-def smoke(path: Path, folder: Path) -> Path:
-    """Run an experiment as a user does, and return its run directory."""
-    result = subprocess.run(
-        [sys.executable, "-m", "fedunlearn.cli", "run", str(path), "--smoke", "--out", "runs"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "FEDUNLEARN_CACHE": str(folder / "cache"),
-        },
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    (run,) = (each for each in (folder / "runs").iterdir() if each.is_dir() and each.name != ".cache")
-    return run
+    check_buffers(finished)
+    check_page(finished, experiment)
+    recording.check(finished, smoke_name(path))  # last: it skips on another kind of machine
 
 
 def check_buffers(run: Path) -> None:

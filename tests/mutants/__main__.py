@@ -25,7 +25,7 @@ from tests.mutants.tests_of import Trace
 
 ROOT = Path(__file__).parents[2]
 JUDGED = Path(__file__).with_name("judged.json")
-PACKAGES = ("fedunlearn", "strategies", "clients")
+PACKAGES = ("fedunlearn",)
 QUICK = (
     *("-m", "not slow and not containers"),
     *(
@@ -93,8 +93,10 @@ def sample(count: int, seed: int, only: str) -> list[tuple[str, Mutant]]:
 def run(out: Path, chosen: list[tuple[str, Mutant]], seconds: float, jobs: int, again: bool) -> None:
     """Try every change that has not been tried, or not been noticed if ``again``, in as many processes as asked."""
     import_heavy()
-    present = Bench.copied(ROOT, out / "bench-0").present()
+    present = Bench.copied(ROOT, out / "bench-0").present(QUICK)
     traced = Trace.read(out / "trace", out / "bench-0", present)
+    if not traced.seconds:
+        sys.exit("no test is traced that is there now: python -m tests.mutants trace")
     done = {entry["change"] for entry in results(out) if not again or entry["outcome"] == "killed"}
     left = [(file, mutant) for file, mutant in chosen if describe(file, mutant)["change"] not in done]
     print(

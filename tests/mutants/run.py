@@ -49,12 +49,12 @@ class Bench:
             shutil.copy(repository / name, root / name)
         return cls(root)
 
-    def present(self) -> frozenset[str]:
-        """Return the names of the tests that pytest finds."""
-        words = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    def present(self, words: Sequence[str]) -> frozenset[str]:
+        """Return the names of the tests that pytest finds if it is called with these words."""
+        call = [sys.executable, "-m", "pytest", "-n", "0", "--collect-only", "-p", "no:cacheprovider", *words]
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"}
         listed = subprocess.run(
-            words,
+            call,
             cwd=self.root,
             env=environment,
             capture_output=True,

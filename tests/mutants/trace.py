@@ -14,7 +14,7 @@ from pathlib import Path
 import coverage
 import pytest
 
-WATCHED = ("fedunlearn", "strategies", "clients")
+WATCHED = ("fedunlearn",)
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
 _folder = Path(os.environ["FEDUNLEARN_TRACE"])
 _watch = coverage.Coverage(
