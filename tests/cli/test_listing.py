@@ -55,4 +55,4 @@ def test_markup_is_taken_off(marked, text):
 
 def test_metrics_name_their_unit_and_what_is_better():
     lines = dict(catalogue("metrics"))
-    assert lines["forget_accuracy"] == "accuracy on the training data to forget (%; nearer to retrain's)"
+    assert lines["forget_accuracy"] == "Accuracy on the training data to forget (%; nearer to retrain's)"

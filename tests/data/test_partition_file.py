@@ -89,7 +89,7 @@ def test_a_file_is_dealt_as_by_lists(write):
         ({"clients": {"0": [0], "1": [1]}}, 'must hold {"clients": [[row, …], …]}, one list per client'),
         ([[0], [1]], 'must hold {"clients": [[row, …], …]}, one list per client'),
         ({"clients": [[0], 1]}, 'must hold {"clients": [[row, …], …]}, one list per client'),
-        ({"clients": [[0]]}, "lists 1 clients, federation.num-clients is 2"),
+        ({"clients": [[0]]}, "lists 1 client, federation.num-clients is 2"),
         ({"clients": [[0, 1], [2, 1]]}, "client 1 lists row 1 and so does client 0; keep one of the two"),
         ({"clients": [[0, 0], [1]]}, "client 0 lists row 0 twice; keep one of the two"),
         ({"clients": [[0], [10]]}, "client 1 lists row 10; rows are 0 to 9"),

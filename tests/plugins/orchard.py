@@ -21,7 +21,7 @@ from fedunlearn.config.conditions import Share
 from fedunlearn.config.settings import Settings
 from fedunlearn.federation.sums import BlockSum
 from fedunlearn.server.plan import RoundPlan
-from fedunlearn.strategies.base import UnlearningStrategy, fedavg
+from fedunlearn.strategies.base import UnlearningStrategy
 
 from .steps import SIGN
 
@@ -35,17 +35,25 @@ class Damped(UnlearningStrategy):
     """A client's update is taken back by a share of it."""
 
     settings_type = DampedSettings
+    steps = 0
 
     def plan(self, situation):
         if not situation.to_forget:
             return situation.fedavg()
         return RoundPlan(situation.round, (), situation.to_forget)
 
-    def combine(self, w, retained, forgetting):
-        if not forgetting:
-            return fedavg(w, retained)
-        gone = BlockSum.of(forgetting)
-        return gone.weighted_sum(like=w).mul_(SIGN * self.method.rate / gone.num_examples).add_(w)
+    def combine(self, round):
+        self.steps += 1
+        if not round.forgets:
+            return round.fedavg()
+        gone = BlockSum.of(round.forgetting)
+        return gone.weighted_sum(like=round.w).mul_(SIGN * self.method.rate / gone.num_examples).add_(round.w)
+
+    def state(self):
+        return {"steps": self.steps}
+
+    def load_state(self, state):
+        self.steps = state.get("steps", 0)
 ''',
     "orchard/steps.py": "SIGN = -1.0\n",
     "orchard/shake.py": '''"""Shake: noise on all weights."""

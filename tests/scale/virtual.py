@@ -35,7 +35,7 @@ num-test = 500
 num-classes = 10
 image-size = 8
 partition = "{partition}"
-classes-per-client = 2
+{of_partition}
 validation = 0.01
 [federation]
 num-clients = {clients}
@@ -62,7 +62,12 @@ device = "cpu"
 def experiment_of(clients: int, *, partition: str = "iid", rounds: int = 3) -> Experiment:
     """Return an experiment that samples 100 of so many clients a round and forgets client 0."""
     text = TEXT.format(
-        clients=clients, participation=SAMPLED / clients, rows=ROWS, partition=partition, rounds=rounds
+        clients=clients,
+        participation=SAMPLED / clients,
+        rows=ROWS,
+        partition=partition,
+        of_partition="classes-per-client = 2" if partition == "pathological" else "",
+        rounds=rounds,
     )
     return config.loads(text)
 
