@@ -3,9 +3,11 @@
 import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 BLOCKED = """
 import sys
+import tomllib
 
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -132,3 +135,11 @@ def test_the_linter_notices_an_arrow_that_points_the_other_way(
     )
     assert found.returncode == 1, found.stdout + found.stderr
     assert f"{contract} BROKEN" in found.stdout
+
+
+def test_the_picture_of_the_rooms_is_what_the_linter_holds() -> None:
+    lint = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in lint["contracts"] if c["name"] == "Rooms")
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = page.split("```")[1].strip().splitlines()
+    assert [re.split(r"\s{2,}", line)[0] for line in picture] == layers
