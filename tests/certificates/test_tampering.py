@@ -278,7 +278,7 @@ def test_every_field_of_a_certificate_that_somebody_signed_anew(
             forged = edited(document, leaf)
             forged["signature"]["value"] = sign(CERTIFICATE, certificate.unsigned_part(forged), key)
             path.write_text(certificate.dumps(forged))
-            if certificate.certificate_shape.problem(forged) is None:
+            if certificate.shape.problem(forged) is None:
                 certificate.write_page(path, forged)
             assert bad(verify(path, public_keys=[KEY.public])), leaf
             findings = verify(run.folder, heads=[head])
