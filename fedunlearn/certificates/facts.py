@@ -157,9 +157,14 @@ def method_in_words(experiment: Experiment) -> str:
 def bound_in_words(experiment: Experiment) -> str | None:
     """Return how the guard bounds a forgetting client's update; None where nothing does."""
     guard = experiment.guard
-    strategy = plugins.find("strategies", experiment.methods[0].name)
+    method = experiment.methods[0]
+    strategy = plugins.find("strategies", method.name)
     # Of a method that asks nothing of them there is no update.
-    if guard is None or not guard.enabled or not (strategy.forgets and strategy.needs.online):
+    if (
+        guard is None
+        or not guard.enabled
+        or not (strategy.forgets and strategy.needs(method.settings).online)
+    ):
         return None
     return (
         f"An update longer than {guard.max_norm:g} times the median length of the last retained ones would have been "

@@ -27,10 +27,10 @@ from fedunlearn.live.measurements import RequestMeasures
 from fedunlearn.live.nodes import NodeRoster, Nodes
 from fedunlearn.live.request_queue import LiveDocket
 from fedunlearn.live.screening import FEWEST, Known, screened, screened_forgetting, too_many
+from fedunlearn.live.stored_updates import FOLDER, StoredUpdates
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Prepared, Snapshot
-from fedunlearn.server.history import FOLDER, StoredUpdates
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.request_queue import Docket

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from logging import INFO
 from pathlib import Path
 from types import MappingProxyType
@@ -22,9 +23,9 @@ from fedunlearn.live.hooks import Clerk, LiveConduct
 from fedunlearn.live.measurements import RequestMeasures
 from fedunlearn.live.nodes import NodeRoster
 from fedunlearn.live.notifications import ANSWER_SECONDS, Messenger
-from fedunlearn.models.layout import Layout
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.branch import live_branch
 from fedunlearn.server.recovery import RequestProgress
 from fedunlearn.server.rounds import RoundReport
@@ -122,7 +123,7 @@ def serve_live(
             checkpoints=checkpoints,
             observe=observe,
             conduct=conduct,
-            layout=lambda: Layout.of(model.module),
+            architecture=Architecture.of(partial(workspace.new_model, experiment, data)),
         )
         strategy.start(
             grid,

@@ -1,92 +1,105 @@
-"""Every client's last update, kept at the server: to forget a client that cannot be reached any more."""
+"""What a server keeps of earlier rounds for methods that forget by it."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor
 
-from fedunlearn.durable import write_durably
-from fedunlearn.errors import RunError
 from fedunlearn.federation.sums import Contribution
-from fedunlearn.json_text import JsonError, loads_object
-from fedunlearn.runs.checkpoints import META
+from fedunlearn.models.state import ModelState
 
-FOLDER = "stored"
-_NAME = re.compile(r"client-(\d+)\.safetensors")
-_DELTA = "delta"
+Which = Literal["last", "all"]
+What = Literal["updates", "weights"]
 
 
-class StoredUpdates:
-    """``<folder>/client-<number>.safetensors``: the last pseudo-gradient of each client, and of which round it is.
+@dataclass(frozen=True)
+class Keeps:
+    """What of ordinary rounds is kept.
+
+    Attributes
+    ----------
+    which : str
+        Of each client the ``last`` one, or ``all`` of the rounds that are kept.
+    what : str
+        ``updates`` w_k − w, or the ``weights`` w_k that a client came to.
+    models : bool
+        Whether the global weights that each kept round started from are kept as well.
+    every : int
+        Rounds 1, 1 + every, 1 + 2·every, … are kept.
+    half : bool
+        Whether as float16, in half of the space; what is read back is float32 again.
+    """
+
+    which: Which = "all"
+    what: What = "updates"
+    models: bool = False
+    every: int = 1
+    half: bool = False
+
+    def keeps(self, round: int) -> bool:
+        """Whether a round is kept."""
+        return (round - 1) % self.every == 0
+
+
+class History:
+    """Clients' results by (round, client), and where asked for the global weights by round. In memory.
+
+    What is written in a round counts from that round's checkpoint on: :meth:`revert` drops what later rounds wrote.
 
     Parameters
     ----------
-    folder
-        Made when something is stored.
+    keeps
+        None: nothing is kept.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, keeps: Keeps | None = None) -> None:
+        self.keeps = keeps
+        self._results: dict[tuple[int, int], Contribution] = {}
+        self._models: dict[int, Tensor] = {}
 
-    def path(self, client: int) -> Path:
-        """Return where a client's update is or would be."""
-        return self._folder / f"client-{client}.safetensors"
+    def rounds(self) -> tuple[int, ...]:
+        """Return the rounds that something is kept of, ascending."""
+        return tuple(sorted({round for round, _ in self._results}))
 
-    def keep(self, round: int, updates: Iterable[Contribution]) -> None:
-        """Store a round's updates durably, each in the place of the client's earlier one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def clients(self, round: int) -> tuple[int, ...]:
+        """Return the clients whose results of a round are kept, ascending."""
+        return tuple(sorted(client for of, client in self._results if of == round))
+
+    def last(self, client: int) -> int | None:
+        """Return the latest round that something is kept of for a client; None: there is none."""
+        return max((round for round, k in self._results if k == client), default=None)
+
+    def result(self, round: int, client: int) -> Contribution:
+        """Return what is kept of a client's round; ``delta`` holds its update, or its weights, as ``keeps`` says."""
+        return self._results[round, client]
+
+    def model(self, round: int) -> Tensor:
+        """Return the global weights that a kept round started from."""
+        return self._models[round]
+
+    def record(self, round: int, model: ModelState, updates: Iterable[Contribution]) -> None:
+        """Keep an ordinary round's updates, as ``keeps`` says."""
+        if self.keeps is None or not self.keeps.keeps(round):
+            return
         for update in updates:
-            account = {"client": update.client, "round": round, "num_examples": update.num_examples}
-            tensors = {_DELTA: update.delta.detach().cpu().contiguous()}
-            content = save(tensors, metadata={META: json.dumps(account, sort_keys=True)})
-            write_durably(self.path(update.client), content)
+            if self.keeps.which == "last":
+                for at in [at for at in self._results if at[1] == update.client]:
+                    del self._results[at]
+            kept = update.delta if self.keeps.what == "updates" else model.vector + update.delta
+            kept = kept.to(torch.float16).to(kept.dtype) if self.keeps.half else kept.clone()
+            self._results[round, update.client] = replace(update, delta=kept)
+        if self.keeps.models:
+            self._models[round] = model.vector.clone()
 
-    def rounds(self) -> dict[int, int]:
-        """Return client → round of the update that is stored of it."""
-        if not self._folder.is_dir():
-            return {}
-        found = (_NAME.fullmatch(path.name) for path in self._folder.iterdir())
-        clients = sorted(int(match[1]) for match in found if match)
-        return {client: self._read(client)[0]["round"] for client in clients}
+    def replace(self, round: int, result: Contribution) -> None:
+        """Put a result in the place of what was kept of a client's round."""
+        self._results[round, result.client] = result
 
-    def load(self, client: int, round: int, like: Tensor) -> Contribution:
-        """Return a client's stored update, on the device of ``like``.
-
-        Raises
-        ------
-        RunError
-            If there is none, it is damaged, or it is not of this round: the plan that names it cannot be executed.
-        """
-        try:
-            account, delta = self._read(client)
-        except FileNotFoundError:
-            raise RunError(
-                f"{self.path(client)}: is missing, and the plan of the round forgets client {client} by it; "
-                "put it back from a copy"
-            ) from None
-        if account["round"] != round or delta.shape != like.shape:
-            raise RunError(
-                f"{self.path(client)}: is of round {account['round']} and shape {tuple(delta.shape)}; the plan asks "
-                f"for round {round} and shape {tuple(like.shape)}: does it belong to this run?"
-            )
-        return Contribution(client, account["num_examples"], delta.to(like.device))
-
-    def _read(self, client: int) -> tuple[Mapping[str, int], Tensor]:
-        path = self.path(client)
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        try:
-            with safe_open(path, framework="pt") as file:
-                account = loads_object((file.metadata() or {}).get(META, ""), "its account")
-                missing = {"client", "round", "num_examples"} - account.keys()
-                if missing:
-                    raise JsonError(f"its account lacks {', '.join(sorted(missing))}")
-                return account, file.get_tensor(_DELTA)
-        except (SafetensorError, JsonError) as error:
-            raise RunError(f"{path}: is damaged ({error}); put it back from a copy") from error
+    def forget(self, client: int) -> None:
+        """Delete all that is kept of a client."""
+        for at in [at for at in self._results if at[1] == client]:
+            del self._results[at]

@@ -19,18 +19,20 @@ from torch import Tensor
 from fedunlearn.config.settings import NoSettings
 from fedunlearn.errors import NOT_FINITE, ConfigError, UserError
 from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
+from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution
-from fedunlearn.models.layout import Layout
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.server.architecture import Architecture, one_parameter
+from fedunlearn.server.history import History
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.messages import collect, messages_for
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RequestProgress
-from fedunlearn.server.round import Needs, Round, State, copied, others_of, tensors_of
+from fedunlearn.server.round import Needs, Round, RoundStart, State, copied, others_of, tensors_of
 from fedunlearn.server.rounds import (
     QuorumMissedError,
     RoundInProgress,
@@ -76,8 +78,10 @@ class RoundLoop(Strategy):
         What is done otherwise in a live federation. Default: as in a simulation.
     excluded
         Clients, and parts of clients' data, that never take part.
-    layout
-        Returns the layout of the weights; called only where the method looks at it. Default: one parameter.
+    architecture
+        What the model is made of. Default: one parameter, and nobody knows how to draw it.
+    history
+        What is kept of earlier rounds. Default: what the method needs, in memory.
 
     Raises
     ------
@@ -102,13 +106,15 @@ class RoundLoop(Strategy):
         observe: Callable[[RoundReport], None] | None = None,
         conduct: Conduct | None = None,
         excluded: Iterable[int] = (),
-        layout: Callable[[], Layout] | None = None,
+        architecture: Architecture | None = None,
+        history: History | None = None,
     ) -> None:
         self.method = self.settings_type() if method is None else method
         if not isinstance(self.method, self.settings_type):
             given, name = type(method).__name__, type(self).__name__
             raise TypeError(f"{name} takes {self.settings_type.__name__}, not {given}")
-        if self.needs.individual and settings.aggregation.needs_individual:
+        self.needed = self.needs(self.method)
+        if self.needed.individual and settings.aggregation.needs_individual:
             raise ValueError(
                 f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
                 'own way; must be "mean"'
@@ -117,7 +123,7 @@ class RoundLoop(Strategy):
         self.conduct = conduct or Conduct()
         ledger = ledger if ledger is not None else Ledger(":memory:")
         self.docket = self.conduct.docket(
-            ledger, branch, settings, forgets=self.forgets, online=self.needs.online
+            ledger, branch, settings, forgets=self.forgets, online=self.needed.online
         )
         self.excluded = frozenset(excluded)
         if unknown := sorted(k for k in self.excluded if not self.docket.knows(k)):
@@ -130,7 +136,8 @@ class RoundLoop(Strategy):
         self._in_round = False
         self._sent = Correspondence()
         self._current: RoundInProgress | None = None
-        self._layout = layout
+        self.history = history if history is not None else History(self.needed.keeps)
+        self._architecture = architecture
         self._state_before: State = {}
 
     @property
@@ -141,17 +148,29 @@ class RoundLoop(Strategy):
     @property
     def _individually(self) -> bool:
         """Whether a round's updates are held one by one until all have arrived."""
-        asked = self.needs.individual or self.settings.aggregation.needs_individual
+        asked = (
+            self.needed.individual
+            or self.settings.aggregation.needs_individual
+            or self.history.keeps is not None
+        )
         return asked or self.conduct.wants_updates
 
     # -- what a method decides: see fedunlearn/strategies/base.py -------------------------------------------
 
     forgets: ClassVar[bool]
-    needs: ClassVar[Needs]
+
+    @classmethod
+    @abstractmethod
+    def needs(cls, method: Any) -> Needs:
+        """Return what the method cannot do without, with these settings."""
 
     @abstractmethod
     def plan(self, situation: Situation) -> RoundPlan:
         """Decide who trains and who is forgotten in a round."""
+
+    @abstractmethod
+    def job(self, start: RoundStart, kind: str) -> Job | None:
+        """Return what one kind of the round's clients does instead of training."""
 
     @abstractmethod
     def combine(self, round: Round) -> Tensor:
@@ -413,18 +432,20 @@ class RoundLoop(Strategy):
         summed, updates = current.answers.retained, tuple[Contribution, ...]()
         if not isinstance(summed, BlockSum):
             self.conduct.keep(current.plan, summed)
-            updates = tuple(summed) if self.needs.individual else ()
+            self.history.record(current.plan.round, model, () if current.plan.forget else summed)
+            updates = tuple(summed) if self.needed.individual else ()
             summed = self.settings.aggregation.sum_of(summed)
             current.answers.retained = summed
         return Round(
             plan=current.plan,
             model=model,
+            seed=self.settings.seed,
+            architecture=self._architecture or one_parameter(model.vector),
+            history=self.history,
             retained=summed,
             updates=updates,
             forgetting=current.answers.forgetting,
             forgets=current.forgets,
-            seed=self.settings.seed,
-            make_layout=self._layout or (lambda: Layout({"parameters": tuple(model.vector.shape)})),
         )
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:

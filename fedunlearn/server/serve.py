@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from logging import WARNING
 
 from flwr.common.logger import log
@@ -17,9 +17,9 @@ from fedunlearn.errors import DivergedError
 from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.robust import Aggregation
-from fedunlearn.models.layout import Layout
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
+from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.branch import Branch
 from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.hooks import Conduct
@@ -39,7 +39,7 @@ def make_strategy(
     checkpoints: Checkpoints | None = None,
     observe: Callable[[RoundReport], None] | None = None,
     conduct: Conduct | None = None,
-    layout: Callable[[], Layout] | None = None,
+    architecture: Architecture | None = None,
 ) -> RoundLoop:
     """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
     settings = Settings(
@@ -70,7 +70,7 @@ def make_strategy(
         observe=observe,
         conduct=conduct,
         excluded=branch.excluded,
-        layout=layout,
+        architecture=architecture,
     )
 
 
@@ -148,7 +148,7 @@ def serve(
         checkpoints=checkpoints,
         observe=observe,
         conduct=conduct,
-        layout=cache(lambda: Layout.of(workspace.new_model(experiment, data, branch.training_seed).module)),
+        architecture=Architecture.of(partial(workspace.new_model, experiment, data)),
     )
     for request in branch.requests:
         ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fedunlearn.config.toml_tree import plain
+from fedunlearn.federation.jobs import Job
 from fedunlearn.server.loop import RoundLoop
 from fedunlearn.server.plan import RoundPlan, Situation
-from fedunlearn.server.round import Needs, Round, State
+from fedunlearn.server.round import Needs, Round, RoundStart, State
 
 
 class UnlearningStrategy(RoundLoop):
@@ -24,12 +25,27 @@ class UnlearningStrategy(RoundLoop):
 
     forgets: ClassVar[bool] = True
     """Whether the method removes a client's influence, or only leaves the client out from then on."""
-    needs: ClassVar[Needs] = Needs()
-    """What it cannot do without."""
+
+    @classmethod
+    def needs(cls, method: Any) -> Needs:
+        """Return what the method cannot do without, with these settings. Default: nothing in particular."""
+        return Needs()
 
     def plan(self, situation: Situation) -> RoundPlan:
         """Decide who trains and who is forgotten in this round. Default: plain federated averaging."""
         return situation.fedavg()
+
+    def job(self, start: RoundStart, kind: str) -> Job | None:
+        """Return what the clients that train, or those to forget, do instead. Default: ordinary training.
+
+        Parameters
+        ----------
+        start
+            The round before anything is sent.
+        kind
+            ``train`` or ``train.forget``: :data:`fedunlearn.federation.answers.TRAIN` and ``FORGET``.
+        """
+        return None
 
     def combine(self, round: Round) -> Tensor:
         """Return the next global weights as a new tensor of the same shape. Default: federated averaging."""

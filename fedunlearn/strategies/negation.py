@@ -69,7 +69,11 @@ class NoT(UnlearningStrategy):
 
     settings_type = NoTSettings
     method: NoTSettings
-    needs = Needs(online=False)
+
+    @classmethod
+    def needs(cls, method: NoTSettings) -> Needs:
+        """Return that nobody takes part."""
+        return Needs(online=False)
 
     def plan(self, situation: Situation) -> RoundPlan:
         """Forget all that is due at once, in a round in which nobody is asked for anything."""

@@ -16,7 +16,7 @@ from fedunlearn.certificates.retention import (
     stored_round,
 )
 from fedunlearn.federation.sums import Contribution
-from fedunlearn.server.history import StoredUpdates
+from fedunlearn.live.stored_updates import StoredUpdates
 from tests.certificates.live_run import BRANCH, LiveRun, ended_run, raw_weights, stored_update, update_of
 from tests.profiles import some
 

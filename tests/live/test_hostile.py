@@ -267,11 +267,13 @@ def test_in_a_simulation_too_a_rule_withstands_what_the_mean_does_not():
 
 def test_a_method_that_combines_single_updates_itself_takes_no_rule():
     class Own(UnlearningStrategy):
-        needs = Needs(individual=True)
+        @classmethod
+        def needs(cls, method):
+            return Needs(individual=True)
 
     with pytest.raises(ValueError, match='aggregation = "krum": Own combines single updates in its own way'):
         Own(settings(aggregation=Aggregation("krum")))
-    assert Own(settings()).needs.individual
+    assert Own(settings()).needed.individual
 
 
 def test_hostile_within_the_bounds_are_out_of_the_trimmed_mean(tmp_path):

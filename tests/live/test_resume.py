@@ -8,8 +8,8 @@ from fedunlearn.federation.answers import FORGET
 from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.live.nodes import Nodes
 from fedunlearn.live.request_queue import LiveDocket
+from fedunlearn.live.stored_updates import StoredUpdates
 from fedunlearn.requests import LIVE_BRANCH
-from fedunlearn.server.history import StoredUpdates
 from tests.federation.contributions import bits
 from tests.live.living import Living, Scripted
 from tests.server.momentum import ServerMomentum

@@ -18,7 +18,10 @@ from tests.server.tiny import NUM_CLIENTS, Clients, Federation, initial_state, s
 class Individual(UnlearningStrategy):
     """Federated averaging that takes the updates one by one, in the order it gets them."""
 
-    needs = Needs(individual=True)
+    @classmethod
+    def needs(cls, method):
+        return Needs(individual=True)
+
     seen = ()
 
     def combine(self, round):

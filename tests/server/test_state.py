@@ -8,6 +8,7 @@ import torch
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.models.layout import Layout
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.round import Needs
 from fedunlearn.strategies.base import UnlearningStrategy
@@ -79,7 +80,9 @@ def test_of_a_round_that_does_not_stand_the_state_does_not_either(tmp_path, monk
 class Halving(UnlearningStrategy):
     """Forgets by itself: nobody is asked, and one parameter is halved."""
 
-    needs = Needs(online=False)
+    @classmethod
+    def needs(cls, method):
+        return Needs(online=False)
 
     def plan(self, situation):
         if not situation.to_forget:
@@ -97,7 +100,7 @@ class Halving(UnlearningStrategy):
 def test_who_is_not_asked_is_forgotten_all_the_same():
     made = Federation()
     made.submit("r1", (2, 4), 1)
-    made.run(Halving, 3, layout=lambda: Layout({"weight": (SIZE - 2,), "bias": (2,)}))
+    made.run(Halving, 3, architecture=Architecture(lambda: Layout({"weight": (SIZE - 2,), "bias": (2,)})))
     assert made.clients.of_round(2) == []
     assert made.clients.of_round(3) == [0, 1, 3, 5]
     assert made.progress("r1").unlearned_round == 2

@@ -14,6 +14,7 @@ from fedunlearn.models.flat import FlatModel
 from fedunlearn.models.layout import Layout
 from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.server.architecture import Architecture
 from fedunlearn.simulation.runner import read_scorecard, simulate
 from fedunlearn.strategies.negation import NoT, first_layer, negated
 from tests.e2e.tiny import TINY, tiny
@@ -21,6 +22,7 @@ from tests.live.living import Living
 from tests.server.tiny import NUM_CLIENTS, SIZE, Federation, averaged, examples_of, initial_state, update_of
 
 LAYOUT = Layout({"norm.weight": (1,), "a.weight": (2, 1), "a.bias": (2,)})
+ARCHITECTURE = Architecture(lambda: LAYOUT)
 
 
 def by_hand(rounds, request, gone):
@@ -40,7 +42,7 @@ def by_hand(rounds, request, gone):
 def test_a_whole_run_is_as_computed_by_hand(gone):
     made = Federation(start=initial_state(dtype=torch.float64))
     made.submit("r", gone, 2)
-    made.run(NoT, 7, layout=lambda: LAYOUT)
+    made.run(NoT, 7, architecture=ARCHITECTURE)
     torch.testing.assert_close(made.weights(7), by_hand(7, 2, gone), rtol=0, atol=1e-12)
     assert made.clients.of_round(3) == []
     assert made.progress("r").unlearned_round == 3
@@ -99,7 +101,7 @@ def test_a_live_federation_waits_for_nobody_who_is_to_be_forgotten(tmp_path):
     living = Living(tmp_path, roaming=True, quorum=0.3, rounds=4)
     living.at_round(1, lambda: living.grid.present.discard(4))
     living.at_round(2, lambda: living.intake.ask([4], source="http", actor="operator:a"))
-    living.serve(NoT, layout=lambda: LAYOUT)
+    living.serve(NoT, architecture=ARCHITECTURE)
     (record,) = living.ledger.requests(LIVE_BRANCH)
     assert (record.state, record.unlearned_round) == ("forgotten", 3)
     before, after = living.weights(2), living.weights(3)
@@ -112,7 +114,7 @@ def test_a_live_federation_waits_for_nobody_who_is_to_be_forgotten(tmp_path):
 def test_recovery_is_averaging_without_the_forgotten():
     made = Federation()
     made.submit("r", (1,), 1)
-    made.run(NoT, 3, layout=lambda: LAYOUT)
+    made.run(NoT, 3, architecture=ARCHITECTURE)
     left = [k for k in range(NUM_CLIENTS) if k != 1]
     torch.testing.assert_close(
         made.weights(3).double(), averaged(made.weights(2), 3, left), rtol=0, atol=1e-6

@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 
 from fedunlearn.errors import RunError
 from fedunlearn.federation.sums import Contribution
+from fedunlearn.live.stored_updates import StoredUpdates
 from fedunlearn.runs.checkpoints import META
-from fedunlearn.server.history import StoredUpdates
 from tests.federation.contributions import bits
 
 DELTA = torch.tensor([0.1, -3e-30, 7.5])
