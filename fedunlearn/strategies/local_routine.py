@@ -1,8 +1,8 @@
 """Local routines: whoever is to be forgotten runs a centralised unlearning method on the global model, at home.
 
-In the round after the request every client in U runs the routine (:mod:`fedunlearn.unlearning`) on the global weights
-w, with F the data to be forgotten and R what else it has, and returns Δ_u = w_u − w and |F| examples. The routine
-says how its result is to be taken:
+Formula. In the round after the request every client in U runs the routine (:mod:`fedunlearn.unlearning`) on the
+global weights w, with F the data to be forgotten and R what else it has, and returns Δ_u = w_u − w and |F| examples.
+The routine says how its result is to be taken:
 
 - replace: w ← w + Σ_U (n_u/N_U) Δ_u, the mean of the results, in a round of U alone;
 - weighted: w ← w + (Σ_S n_k Δ_k + Σ_U n_u Δ_u) / (Σ_S n_k + Σ_U n_u), with the retained clients training beside;
@@ -11,7 +11,9 @@ says how its result is to be taken:
 Recovery is federated averaging without U (of a part of a client's data: without that part). With one client, who
 holds everything, replace is the routine on pooled data, as the papers have it.
 
-Source: FedQUIT and FedUNRAN (Mora et al.) are such methods; for the others the hosting is ours.
+Source: FedQUIT and FedUNRAN (Mora et al.) are such methods.
+
+Deviations and choices of ours: of all other routines the hosting is ours.
 """
 
 from __future__ import annotations

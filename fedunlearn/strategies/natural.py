@@ -1,6 +1,10 @@
 """Natural forgetting: go on with federated averaging without the clients to forget, and do nothing else.
 
-The baseline of arXiv 2504.05822 (and of the field). Its requests end as ``excluded``, never as forgotten.
+Source: the baseline of arXiv 2504.05822, and of the field.
+
+Formula. With S⁺ the participants that are not to be forgotten, N = Σ_{S⁺} n_k: w ← w + Σ_{S⁺} (n_k/N) Δ_k.
+
+Deviations: none. Its requests end as ``excluded``, never as forgotten.
 """
 
 from typing import Any, ClassVar

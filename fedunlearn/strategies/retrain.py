@@ -1,5 +1,8 @@
 """Retraining from scratch: federated averaging that never sees what was forgotten. The oracle of every claim.
 
+Source: the field's reference, exact unlearning.
+
+Formula. Federated averaging as ever: w ← w + Σ_S (n_k/N) Δ_k, with nobody in any S who is to be forgotten.
 Oracle(e, t) is this strategy from the original's initial weights, with the same schedule, sampling rule and
 learning rates, without the clients of requests 1…e, after t rounds. Without anybody ``excluded`` it is the original.
 """

@@ -1,14 +1,10 @@
-"""Writes docs/unlearning.md from the methods: ``python -m fedunlearn.unlearning.page docs/unlearning.md``."""
+"""docs/unlearning.md, from the routines."""
 
 from __future__ import annotations
 
 import inspect
-import re
-import sys
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fedunlearn.config.conditions import LARGEST, LARGEST_RATE, Must, at_most
+from fedunlearn.manual.components import row, settings_of, text_of
 from fedunlearn.unlearning import methods
 from fedunlearn.unlearning.contract import Method
 from fedunlearn.unlearning.needs import Needs
@@ -153,13 +149,12 @@ were chosen for other models and data, and untuned ones often forget little; `fe
 are side by side in [unlearning-mnist5k.md](unlearning-mnist5k.md).
 
 """
-ABSURD = (at_most(LARGEST).text, at_most(LARGEST_RATE).text)
 HEADINGS = ("method", "from", "forgets", "needs", "passes over F, R", "result is taken as")
 
 
 def page() -> str:
     """Return the whole page."""
-    rows = [_row(HEADINGS), _row(["---"] * len(HEADINGS)), *map(_line, methods().values())]
+    rows = [row(HEADINGS), row(["---"] * len(HEADINGS)), *map(_line, methods().values())]
     note = (
         "Passes are forward and backward, with the defaults; ½ is forward alone. What `neggrad-plus` sees of F\n"
         "beside R is counted as passes over R; `fisher-noise`: of ten classes. *R*: refuses to run without\n"
@@ -175,17 +170,13 @@ def page() -> str:
     return INTRODUCTION + own + MEASURES + table + "\n".join(map(_section, methods().values()))
 
 
-def _row(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _line(method: Method) -> str:
     needs = [word for word, so in _needs(method.needs(method.settings())) if so]
     passes = method.passes(method.settings())
     forgets = "classes" if method.forgets == ("class",) else "samples, classes"
     taken = method.hosted if method.returns == "model" else "replace; an output filter"
     cost = f"{passes.forget:g}, {passes.retain:g}"
-    return _row(
+    return row(
         [f"[`{method.name}`](#{method.name})", method.source, forgets, ", ".join(needs) or "–", cost, taken]
     )
 
@@ -202,42 +193,6 @@ def _needs(needs: Needs) -> tuple[tuple[str, bool], ...]:
 
 
 def _section(method: Method) -> str:
-    text = inspect.cleandoc(inspect.getmodule(method.unlearn).__doc__ or "")
-    kinds = get_type_hints(method.settings, include_extras=True)
-    defaults = ", ".join(
-        f"`{name.replace('_', '-')} = {_toml(value)}`{_bounds(kinds[name])}"
-        for name, value in method.defaults.items()
-    )
-    return f"## {method.name}\n\n{_markdown(text)}\n\nDefaults, and what else may be given: {defaults or 'none'}.\n"
-
-
-def _bounds(kind: Any) -> str:
-    """Return the choices there are, or the bounds of a number but for those that only rule out the absurd."""
-    if get_origin(kind) is Literal:
-        return f" (or {', '.join(_toml(choice) for choice in get_args(kind)[1:])})"
-    texts = [each.text for each in getattr(kind, "__metadata__", ()) if isinstance(each, Must)]
-    told = [text.removeprefix("must be ") for text in texts if text not in ABSURD]
-    return f" ({', '.join(told)})" if told else ""
-
-
-def _markdown(docstring: str) -> str:
-    """Return a docstring's text as Markdown: roles and double backticks become code."""
-    text = re.sub(r":[a-z]+:`~?([^`]+)`", r"`\1`", docstring)
-    text = text.replace("``", "`")
-    # What is set off by indentation is a formula: Markdown has blocks for it.
-    text = re.sub(r"\n\n((?:    [^\n]+\n?)+)", lambda m: f"\n\n```\n{inspect.cleandoc(m[1])}\n```\n", text)
-    return re.sub(
-        r"(?m)^(Formula|Source|Deviations|Choice of ours|BatchNorm)(\.|:)", r"\n**\1\2**", text
-    ).replace("\n\n\n", "\n\n")
-
-
-def _toml(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    text = text_of(inspect.getmodule(method.unlearn))
+    settings = settings_of(method.settings)
+    return f"## {method.name}\n\n{text}\n\nDefaults, and what else may be given: {settings}.\n"

@@ -7,10 +7,10 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from fedunlearn import plugins
+from fedunlearn.manual.routines import page
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.simulation.source_hash import UNKNOWN, component_source
 from fedunlearn.unlearning import methods
-from fedunlearn.unlearning.page import page
 from tests.e2e.tiny import tiny
 from tests.simulation.test_diverged import POOLED, rows_of
 
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "unlearning.md"
 
 
 def test_the_page_is_up_to_date():
-    assert PAGE.read_text() == page(), "python -m fedunlearn.unlearning.page docs/unlearning.md"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m fedunlearn.manual"
 
 
 def test_every_method_says_formula_source_and_deviations():
@@ -46,7 +46,7 @@ def test_the_method_of_your_own_runs_as_it_stands_there(tmp_path, monkeypatch):
     (module,) = told["tool"]["setuptools"]["py-modules"]
     assert f"`{module}.py`" in section
     assert f'`routine = "{name}"`' in section
-    (tmp_path / f"{module}.py").write_text(code)
+    (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     point = EntryPoint(name, value, "fedunlearn.routines")
     monkeypatch.setattr(plugins, "_points", lambda kind: {name: (point,)} if kind == "routines" else {})
