@@ -105,22 +105,36 @@ class Client:
 
 @contextmanager
 def served(folder: Path, clients: int, window: float) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    """Run a live federation that has had its rounds and waits; yield its run directory and its process."""
+    """Run a live federation; yield its run directory and its process while it has its rounds."""
     file = folder / "flood.toml"
     file.write_text(EXPERIMENT.format(clients=clients, window=window, rounds=ROUNDS), encoding="utf-8")
     words = [sys.executable, "-m", "fedunlearn.cli", "run", str(file), "--out", str(folder / "runs")]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(words, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
     try:
-        # Late enough for the window not to be over when the rounds are.
-        pattern = f"runs/*/checkpoints/{LIVE_BRANCH}-r{ROUNDS - 40:04}.safetensors"
-        run = _found(folder, pattern, process).parent.parent
-        with Ledger(run / "requests.sqlite") as ledger:
-            Intake(ledger, num_clients=clients).ask([KEEPER], source="cli", actor="operator:local")
-        _found(folder, f"runs/*/checkpoints/{LIVE_BRANCH}-r{ROUNDS:04}.safetensors", process)
-        yield run, process
+        yield _after_round(folder, 0, process).parent.parent, process
     finally:
         process.kill()
+
+
+def keep_waiting(folder: Path, run: Path, clients: int, process: subprocess.Popen[bytes]) -> None:
+    """Return once the federation has had its rounds and waits, for the window of a request, instead of ending."""
+    _after_round(
+        folder, ROUNDS - 40, process
+    )  # late enough for the window not to be over when the rounds are
+    with Ledger(run / "requests.sqlite") as ledger:
+        Intake(ledger, num_clients=clients).ask([KEEPER], source="cli", actor="operator:local")
+    _after_round(folder, ROUNDS, process)
+
+
+def _after_round(folder: Path, round: int, process: subprocess.Popen[bytes]) -> Path:
+    """Wait for the checkpoint of a round, or for a later one, and return its path."""
+    while True:
+        found = _found(folder, f"runs/*/checkpoints/{LIVE_BRANCH}-r*.safetensors", process)
+        latest = max(found.parent.glob(f"{LIVE_BRANCH}-r*.safetensors"), default=found)
+        if int(latest.stem.rpartition("-r")[2]) >= round:
+            return latest
+        time.sleep(0.02)
 
 
 def _found(folder: Path, pattern: str, process: subprocess.Popen[bytes]) -> Path:
@@ -178,7 +192,12 @@ def measure(folder: Path, *, requests: int, others: int, window: float = WINDOW)
     edit(folder / "roster.toml", lambda _: Roster(tuple(entries)), new=True)
     options = ["--insecure-loopback", "--token-rate", str(RATE + 20), "--address-rate", "1e6"]
     with served(folder, clients, window) as (run, process):
-        with opened(run, folder / "roster.toml", options) as (host, port, _):
+        with opened(run, folder / "roster.toml", options) as (
+            host,
+            port,
+            _,
+        ):  # before anybody waits: it takes seconds
+            keep_waiting(folder, run, clients, process)
             before = _cpu_of(process.pid)
             answers, receipts = flood((host, port), tokens, requests)
             _, status, used = os.wait4(process.pid, 0)
