@@ -5,7 +5,7 @@ global weights w, with F the data to be forgotten and R what else it has, and re
 The routine says how its result is to be taken:
 
 - replace: w ← w + Σ_U (n_u/N_U) Δ_u, the mean of the results, in a round of U alone;
-- weighted: w ← w + (Σ_S n_k Δ_k + Σ_U n_u Δ_u) / (Σ_S n_k + Σ_U n_u), with the retained clients training beside;
+- weighted: w ← w + (Σ_{S⁺} n_k Δ_k + Σ_U n_u Δ_u) / (Σ_{S⁺} n_k + Σ_U n_u), in a round with the retained clients;
 - negated: w ← w − Σ_U (n_u/N_U) Δ_u, in a round of U alone.
 
 Recovery is federated averaging without U (of a part of a client's data: without that part). With one client, who

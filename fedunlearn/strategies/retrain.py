@@ -2,7 +2,7 @@
 
 Source: the field's reference, exact unlearning.
 
-Formula. Federated averaging as ever: w ← w + Σ_S (n_k/N) Δ_k, with nobody in any S who is to be forgotten.
+Formula. Federated averaging as ever: w ← w + Σ_{S⁺} (n_k/N) Δ_k, and never anybody in S who is forgotten.
 Oracle(e, t) is this strategy from the original's initial weights, with the same schedule, sampling rule and
 learning rates, without the clients of requests 1…e, after t rounds. Without anybody ``excluded`` it is the original.
 """

@@ -1,12 +1,12 @@
 """Bad teacher: on F a student imitates a network that knows nothing, on a part of R the original model.
 
 Formula: L = KL(p ‖ student), mean over one pass over F and ``retain_share`` of R shuffled together; p is the softmax
-of a random network on F, and of θ_o on R. KL at temperature T, times T².
+of a random network on F, and of θ_o on R. KL at temperature τ, times τ².
 
 Source: Chundawat et al., "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks Using an Incompetent
 Teacher", AAAI 2023; defaults as in the code (vikram2000b/bad-teaching-unlearning): Adam, 10⁻⁴, 1 epoch, 30 % of R.
 Deviations: KL is summed over the classes and averaged over examples; the code averages over classes as well, a factor
-that Adam does not see but for its ε. The code has no T² (its T is 1).
+that Adam does not see but for its ε. The code has no τ² (its τ is 1).
 The random network has the same architecture, with weights from :func:`fedunlearn.models.initialise.initialise`
 (purpose ``random-teacher``); models with layers that it does not know are refused. Which part of R is drawn once
 (purpose ``retain-share``). Both teachers are in evaluation mode; the student's BatchNorm statistics see F and R.

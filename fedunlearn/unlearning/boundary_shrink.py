@@ -1,6 +1,6 @@
 """Boundary shrink: every example of F learns the wrong label that is nearest to it.
 
-Formula: x' = x + ε sign ∇ₓ CE(θ_o; x, y);  ỹ = argmax_{k ≠ y} θ_o(x')_k;  θ ← θ − lr ∇ CE(θ; x, ỹ) over F. R is not
+Formula: x' = x + ε sign ∇ₓ CE(θ_o; x, y);  ỹ = argmax_{j ≠ y} θ_o(x')_j;  θ ← θ − lr ∇ CE(θ; x, ỹ) over F. R is not
 looked at.
 
 Source: Chen et al., "Boundary Unlearning: Rapid Forgetting of Deep Networks via Shifting the Decision Boundary", CVPR

@@ -5,9 +5,9 @@ from torch import Tensor
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return T² · KL(softmax(teacher/T) ‖ softmax(student/T)), the mean over a batch.
+    """Return τ² · KL(softmax(teacher/τ) ‖ softmax(student/τ)), the mean over a batch.
 
-    T² makes up for what T takes from the gradient (Hinton et al. 2015, arXiv 1503.02531). The divergence of equal
+    τ² makes up for what τ takes from the gradient (Hinton et al. 2015, arXiv 1503.02531). The divergence of equal
     logits is 0, to the last bit.
 
     Parameters

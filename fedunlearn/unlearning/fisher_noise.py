@@ -1,12 +1,12 @@
 """Fisher noise: blur every weight as far as R does not need it, so that nothing of F can be read from it.
 
-Formula: θ ← θ + n, n ~ N(0, σ² min(F^{-p}, c)) for each weight by itself, with p = ½ and F the diagonal Fisher
+Formula: θ ← θ + n, n ~ N(0, σ² min(I^{-p}, c)) for each weight by itself, with p = ½ and I the diagonal Fisher
 information on R: the mean over its examples x of Σ_y p(y|x) (∂ log p(y|x) / ∂θ)², at the original θ in evaluation
 mode. It is the true one, over all labels as the model has them, as in the authors' code, and not the empirical one,
 with the labels of the data.
 
 Source: Golatkar, Achille, Soatto, "Eternal Sunshine of the Spotless Net: Selective Forgetting in Deep Networks", CVPR
-2020; code AdityaGolatkar/SelectiveForgetting (σ² 1e-6, c 1e3, F + 1e-8, one example at a time).
+2020; code AdityaGolatkar/SelectiveForgetting (σ² 1e-6, c 1e3, I + 1e-8, one example at a time).
 Deviations: the code has p = 1; and besides (all of it with ``as_in_code``, then set ``power`` to 1) it averages the
 variance over the inputs of each unit or filter, clamps it at c/10 in the last layer, takes ten times as much there
 and in biases and normalisation, and where F is a whole class puts noise of variance 1e-3 in place of that class's

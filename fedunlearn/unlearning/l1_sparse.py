@@ -1,7 +1,7 @@
 """ℓ1-sparse: fine-tune on R with a penalty on the size of all weights, which fades out.
 
-Formula: in epoch t = 0, 1, …, T − 1: θ ← θ − lr ∇ [CE(R) + γ (1 − t/T') ‖θ‖₁], with T' = T − ``plain_epochs``, and
-no penalty from epoch T' on. All parameters count, biases and normalisation among them.
+Formula: in epoch e = 0, 1, …, E − 1: θ ← θ − lr ∇ [CE(R) + γ (1 − e/E') ‖θ‖₁], with E' = E − ``plain_epochs``, and
+no penalty from epoch E' on. All parameters count, biases and normalisation among them.
 
 Source: Jia et al., "Model Sparsity Can Simplify Machine Unlearning", NeurIPS 2023; code OPTML-Group/Unlearn-Sparse
 (10 epochs, lr 0.01, no plain epochs). γ is searched from 1e-6 to 1e-4 and the default is the middle; the code's own
@@ -36,7 +36,7 @@ class L1Sparse(Settings):
 
 
 def penalty_weight(settings: L1Sparse, epoch: int) -> float:
-    """Return the penalty's weight in an epoch: from γ at 0 in a straight line to nothing at T', and nothing after."""
+    """Return the penalty's weight in an epoch: from γ at 0 in a straight line to nothing at E', and nothing after."""
     penalised = settings.epochs - settings.plain_epochs
     return settings.gamma * (1 - epoch / penalised) if epoch < penalised else 0.0
 

@@ -1,7 +1,7 @@
 """SCRUB: a student disobeys its frozen teacher on F, and obeys it on R.
 
 Formula: in each of the first ``msteps`` epochs a pass over F that maximises KL(teacher ‖ student); in every epoch a
-pass over R that minimises γ·CE + α·KL(teacher ‖ student). KL at temperature T, times T².
+pass over R that minimises γ·CE + α·KL(teacher ‖ student). KL at temperature τ, times τ².
 With ``rewind`` (SCRUB+R) a checkpoint is kept of every epoch; the error of the last one on held-out examples of F's
 label mix is the reference, and the checkpoint whose error on F is nearest to it is the result.
 
