@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedunlearn.cli import current_folder
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded, user_folder
 
@@ -37,6 +38,7 @@ def export(
     from fedunlearn import config, workspace
     from fedunlearn.data.export import export as write
 
+    current_folder.make_importable()
     experiment = config.load(file, overrides=overrides or ())
     data = workspace.data_of(experiment, experiment.seeds[0])
     write(data, out, done=lambda path: typer.echo(path))

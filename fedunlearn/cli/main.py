@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fedunlearn import __version__, terminal
-from fedunlearn.cli import certificates, deploy, door, live, sweep
+from fedunlearn.cli import certificates, current_folder, deploy, door, live, sweep
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.home import expanded
 
@@ -49,6 +49,7 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's smoke tab
 def _load(file: Path, overrides: list[str] | None, engine: str | None, smoke: bool) -> Any:
     from fedunlearn import config
 
+    current_folder.make_importable()
     sets = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
     experiment = config.load(file, overrides=sets, smoke=smoke)
     if any(method.routine is not None for method in experiment.methods):
@@ -284,7 +285,7 @@ def _show(folder: Path, console: Console) -> bool:
 def _finished(folder: Path) -> Path:
     if not (folder / "scorecard.json").is_file():
         experiment = folder / "experiment.toml"
-        if experiment.is_file() and _load(experiment, None, None, False).live:
+        if experiment.is_file() and _is_live(experiment):
             raise UserError(
                 f"{folder}: live runs have no scorecard; see `fedunlearn requests {folder}` and its certificates"
             )
@@ -293,6 +294,12 @@ def _finished(folder: Path) -> Path:
             "such as runs/quickstart-1a2b3c4d"
         )
     return folder
+
+
+def _is_live(experiment: Path) -> bool:
+    from fedunlearn import config
+
+    return config.load(experiment).live
 
 
 deploy.register(app, data)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from fedunlearn import terminal
+from fedunlearn.cli import current_folder
 from fedunlearn.home import expanded
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def sweep(
     from fedunlearn.sweep.file import load
     from fedunlearn.sweep.search import TUNED, checked, chosen, run_sweep
 
+    current_folder.make_importable()
     searched = load(file, overrides=tuple(overrides or ()), smoke=smoke)
     console = terminal.console()
     if check:

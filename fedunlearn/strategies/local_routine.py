@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import Tensor
 
+from fedunlearn import unlearning
 from fedunlearn.config.components import SettingsOf
 from fedunlearn.config.settings import Contradiction, Settings
 from fedunlearn.federation.answers import ROUTINE
@@ -84,8 +85,8 @@ class LocalRoutineSettings(Settings):
             yield "requests.offline", requests.offline, right
 
     def label(self, name: str) -> str:
-        """Return the routine's name."""
-        return self.routine.rpartition(":")[2]
+        """Return the routine's name; of one that is named by its address, its own."""
+        return unlearning.method(self.routine).name
 
 
 class LocalRoutine(UnlearningStrategy):

@@ -165,7 +165,7 @@ def test_any_of_its_objects_can_be_named_directly(site):
             text = text.replace(f'"{name}"', f'"{value}"')
     text = text.replace('name = "orchard"', 'name = "direct"')
     direct, named = config.loads(text), config.loads(TEXT)
-    assert [method.label for method in direct.methods] == ["Damped", "METHOD", "natural"]
+    assert [method.label for method in direct.methods] == ["Damped", "shake", "natural"]
     assert config.loads(config.to_toml(direct)) == direct
     assert direct.model.settings == named.model.settings
     assert direct.data.source_settings == named.data.source_settings
