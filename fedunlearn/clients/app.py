@@ -11,14 +11,19 @@ refuses to train and to measure, for as long as Flower keeps its ``context.state
 of its SuperNode, and so every server tells it again.
 """
 
+from logging import WARNING
+
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 
 from fedunlearn.clients.node_data import client_of, routine_for
 from fedunlearn.clients.trainer import Routine
-from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import ASSIGNMENT, CARRIES, FORGET, NUMBER, RAN, TALLY, UPDATE, WORK
-from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.errors import RunError, UserError
+from fedunlearn.federation.answers import ASSIGNMENT, CARRIES, NUMBER, RAN, REFUSED, TALLY, UPDATE, WORK
+from fedunlearn.federation.client_work import ClientWork, do_work
+from fedunlearn.federation.compat import error_reply
+from fedunlearn.federation.payload import pack, unpack
 from fedunlearn.federation.tallies import tally_record
 from fedunlearn.parts import Assignment
 
@@ -47,8 +52,7 @@ def forget(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the global model on the client's own data."""
     client = _taking_part(context)
-    routine, _ = _loaded(message, context)
-    metrics = MetricRecord(routine.evaluate(client))
+    metrics = MetricRecord(_loaded(message, context).evaluate(client))
     return Message(RecordDict({"arrays": ArrayRecord(), "metrics": metrics}), reply_to=message)
 
 
@@ -56,8 +60,7 @@ def evaluate(message: Message, context: Context) -> Message:
 def tally(message: Message, context: Context) -> Message:
     """Count and sum what the global model makes of the client's own data, or of what the message assigns of them."""
     client = _taking_part(context)
-    routine, _ = _loaded(message, context)
-    config = _config_of(message)
+    routine, config = _loaded(message, context), _config_of(message)
     number = _assigned_number(client, config)
     content = RecordDict({TALLY: tally_record(routine.tally(client, config))})
     if NUMBER in config:
@@ -78,7 +81,7 @@ def forgotten(message: Message, context: Context) -> Message:
         return Message(RecordDict(), reply_to=message)
     client, config = client_of(context), _config_of(message)
     _assigned_number(client, config)
-    routine, _ = _loaded(message, context)
+    routine = _loaded(message, context)
     return Message(RecordDict({TALLY: tally_record(routine.tally(client, config))}), reply_to=message)
 
 
@@ -89,21 +92,28 @@ def query(message: Message, context: Context) -> Message:
 
 
 def _trained(message: Message, context: Context) -> Message:
-    client, kind = _taking_part(context), message.metadata.message_type
-    routine, received = _loaded(message, context)
-    config = _config_of(message)
-    content = RecordDict()
-    if kind == FORGET and config.get(TALLY):
-        content[TALLY] = tally_record(routine.tally(client, config))  # before training changes the model
+    client, config = _taking_part(context), _config_of(message)
     number = _assigned_number(client, config)
-    result = routine.train(number, kind, config)
-    update = ModelState(routine.model.vector - received.vector, routine.model.buffers())
-    content["arrays"] = pack(update)
-    content[WORK] = ConfigRecord({CARRIES: UPDATE, RAN: result.ran})
-    metrics: dict[str, int | float] = {"num-examples": result.num_examples, "train-loss": result.loss}
+    routine = routine_for(context)
+    received = unpack(message.content["arrays"])  # type: ignore[arg-type]
+    asked = ClientWork(number, message.metadata.message_type, config, received)
+    try:
+        done = do_work(routine, asked)
+    except UserError as error:
+        log(WARNING, "client %d cannot do what it is asked for: %s", client, error)
+        return error_reply(message, f"{REFUSED}{error}")
+    metrics: dict[str, int | float] = {"num-examples": done.num_examples, "train-loss": done.loss}
     if NUMBER in config:
         metrics[NUMBER] = number
-    content["metrics"] = MetricRecord(metrics)  # type: ignore[arg-type]
+    content = RecordDict(
+        {
+            "arrays": pack(done.update),
+            WORK: ConfigRecord({CARRIES: UPDATE, RAN: done.ran}),
+            "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
+        }
+    )
+    if done.tally is not None:
+        content[TALLY] = tally_record(done.tally)
     return Message(content, reply_to=message)
 
 
@@ -129,12 +139,12 @@ def _assigned_number(client: int, config: ConfigRecord) -> int:
     return int(config[NUMBER])  # type: ignore[arg-type]
 
 
-def _loaded(message: Message, context: Context) -> tuple[Routine, ModelState]:
-    """Return this thread's routine, with the message's model loaded, and that model."""
+def _loaded(message: Message, context: Context) -> Routine:
+    """Return this thread's routine, with the message's model loaded."""
     routine = routine_for(context)
     received = unpack(message.content["arrays"])  # type: ignore[arg-type]
     routine.model.load(received.vector, received.buffers)
-    return routine, received
+    return routine
 
 
 def _taking_part(context: Context) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from logging import WARNING
+from typing import TypeVar
 
 import torch
 from flwr.common.logger import log
@@ -15,7 +16,6 @@ from fedunlearn.errors import NOT_FINITE, UserError
 from fedunlearn.federation.answers import (
     FORGET,
     OTHER_WORK,
-    TALLY,
     TRAIN,
     Answers,
     RoundWork,
@@ -23,10 +23,12 @@ from fedunlearn.federation.answers import (
     work_of,
 )
 from fedunlearn.federation.client_trainer import ClientRoutine
+from fedunlearn.federation.client_work import ClientWork, Done, do_work, train_only
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
-from fedunlearn.models.state import ModelState
 from fedunlearn.out_of_memory import is_shortage
 from fedunlearn.training import LocalResult, keep_freed_memory
+
+Result = TypeVar("Result", Done, LocalResult)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Worker:
             if not clean or work.state.buffers:
                 model.load(start, work.state.buffers)
             clean = False
-            result = self._train(work, client, unit.kind, answers)
+            result = self._done(train_only, work, client, unit.kind, answers)
             if result is None:
                 continue
             clean = client != unit.clients[-1]  # whoever comes next in another unit loads its own
@@ -131,30 +133,32 @@ class Worker:
     def _one_by_one(self, work: RoundWork, unit: Unit) -> Answers:
         updates: list[Contribution] = []
         answers = Answers(updates)
-        model, start = self.routine.model, work.state.vector
         for client in unit.clients:
-            model.load(start, work.state.buffers)
-            measured = unit.kind == FORGET and bool(work.config.get(TALLY))
-            # Before training changes the model.
-            told = self.routine.tally(client, work.told(client)) if measured else None
-            result = self._train(work, client, unit.kind, answers)
-            if result is None:
+            done = self._done(do_work, work, client, unit.kind, answers)
+            if done is None:
                 continue
-            update = ModelState(model.vector - start, model.buffers())
-            if why := unsound(update, result.num_examples, work.state):
+            if why := unsound(done.update, done.num_examples, work.state):
                 answers.failed[client] = f"refused: {why}"
                 continue
-            updates.append(Contribution(client, result.num_examples, update.vector, update.buffers))
-            answers.losses[client] = result.loss
-            if told is not None:
-                answers.tallies[client] = told
+            updates.append(Contribution(client, done.num_examples, done.update.vector, done.update.buffers))
+            answers.losses[client] = done.loss
+            if done.tally is not None:
+                answers.tallies[client] = done.tally
             if work.norms and unit.kind == TRAIN:
-                answers.norms[client] = norm_of(update.vector)
+                answers.norms[client] = norm_of(done.update.vector)
         return answers
 
-    def _train(self, work: RoundWork, client: int, kind: str, answers: Answers) -> LocalResult | None:
+    def _done(
+        self,
+        do: Callable[[ClientRoutine, ClientWork], Result],
+        work: RoundWork,
+        client: int,
+        kind: str,
+        answers: Answers,
+    ) -> Result | None:
+        """Let a client do its work; None where that comes to nothing, and ``failed`` says why unless it is right."""
         try:
-            result = self.routine.train(client, kind, work.told(client))
+            result = do(self.routine, ClientWork(client, kind, work.told(client), work.state))
         except UserError as error:
             answers.failed[client] = f"refused: {error}"
             return None

@@ -92,3 +92,15 @@ def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch)
         assert answers.forgetting == [] and sorted(answers.losses) == [0]
     else:
         assert answers.failed == {} and sorted(answers.losses) == [0, 1]
+
+
+def test_a_client_that_cannot_do_it_refuses_in_the_same_line_by_message_and_without(place):
+    needing = Chosen.of("fine-tune", {"epochs": 1}).dumps()
+    reply = place.reply(FORGET, **{ROUTINE: needing})
+    assert reply.has_error()
+    work = RoundWork(place.state, {**CONFIG, ROUTINE: needing}, train=(), forget=(2,))
+    with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED)) as grid:
+        answers = grid.trainer.train_round(work)
+    assert answers.failed == {2: reply.error.reason}
+    assert reply.error.reason.startswith("refused: fine-tune: needs retained examples")
+    assert "\n" not in reply.error.reason
