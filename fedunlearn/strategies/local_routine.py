@@ -86,7 +86,7 @@ class LocalRoutineSettings(Settings):
 
     def label(self, name: str) -> str:
         """Return the routine's name; of one that is named by its address, its own."""
-        return unlearning.method(self.routine).name
+        return unlearning.method(self.routine).name if ":" in self.routine else self.routine
 
 
 class LocalRoutine(UnlearningStrategy):
