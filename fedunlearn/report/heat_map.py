@@ -37,13 +37,10 @@ def rows_to_draw(partition: Partition, forgotten: Collection[int]) -> list[int]:
 
 
 def shape_of(partition: Partition, samples: str = "samples") -> str:
-    """Return how large clients are and how many classes they hold, in words; empty where the file does not say."""
-    sizes, held = partition.sizes, partition.classes_held
-    classless = len(partition.classes) == 1
-    if not sizes or not (held or classless):
-        return ""
+    """Return how large clients are and how many classes they hold, in words."""
+    sizes, classes = partition.sizes, len(partition.classes)
     words = f"{partition.num_clients:,} clients hold {sizes['total']:,} {samples}: {_from_to(sizes)} each"
-    return words if classless else f"{words}, of {_from_to(held)} of {len(partition.classes)} classes"
+    return words if classes == 1 else f"{words}, of {_from_to(partition.classes_held)} of {classes} classes"
 
 
 def _from_to(spread: Mapping[str, float]) -> str:

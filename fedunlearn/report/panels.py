@@ -64,11 +64,9 @@ def panels(run: RunFiles) -> list[Panel]:
 
 def _panel(run: RunFiles, methods: Sequence[Branch]) -> Panel:
     first = methods[0]
-    begin = first.first_round or 0
-    asked = first.requests or (Request("", first.forget, begin),)
-    requests = tuple(sorted(asked, key=lambda request: (request.at_round or 0, request.id)))
-    fork = min([request.at_round for request in requests if request.at_round is not None] or [begin])
-    last = max([branch.last_round or 0 for branch in methods] + [fork])
+    requests = tuple(sorted(first.requests, key=lambda request: (request.at_round, request.id)))
+    fork = requests[0].at_round
+    last = max(branch.last_round for branch in methods)
     beside = [branch for branch in run.branches if branch.seed == first.seed]
     return Panel(
         seed=first.seed,
@@ -94,10 +92,9 @@ def _references(requests: Sequence[Request], beside: Sequence[Branch], last: int
         retrained = [branch for branch in beside if set(branch.forget) == gone]
         retrain = next((branch for branch in retrained if branch.kind == "retrain"), None)
         floors = tuple(branch for branch in retrained if branch.kind == "floor")
-        following = requests[place + 1].at_round if place + 1 < len(requests) else None
+        end = requests[place + 1].at_round if place + 1 < len(requests) else last
         if retrain is not None:
-            begin = 0 if place == 0 else request.at_round or 0
-            found.append(Reference(begin, last if following is None else following, retrain, floors))
+            found.append(Reference(0 if place == 0 else request.at_round, end, retrain, floors))
     return tuple(found)
 
 

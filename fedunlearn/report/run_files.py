@@ -28,10 +28,10 @@ class Request:
 
     id: str
     clients: tuple[int, ...]
-    at_round: int | None = None
-    unlearned_round: int | None = None
-    recovered_round: int | None = None
-    state: str = ""
+    at_round: int
+    unlearned_round: int | None
+    recovered_round: int | None
+    state: str
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Branch:
     kind: str
     label: str
     seed: int
-    target: int | None = None
-    forget: tuple[int, ...] = ()
-    requests: tuple[Request, ...] = ()
-    first_round: int | None = None
-    last_round: int | None = None
+    target: int | None
+    forget: tuple[int, ...]
+    requests: tuple[Request, ...]
+    first_round: int
+    last_round: int
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Partition:
         All there are, listed or not.
     sizes, classes_held
         Samples of a client, and classes of a client: ``least``, ``median``, ``most`` and ``total`` over all
-        clients; empty where the file does not say.
+        clients.
     names
         Listed clients' names by number, such as those of sites, and what the parts are that are forgotten by
         themselves; empty where there are none.
@@ -81,8 +81,8 @@ class Partition:
     counts: tuple[tuple[int, ...], ...]
     classes: tuple[str, ...]
     num_clients: int
-    sizes: Mapping[str, float] = field(default_factory=dict)
-    classes_held: Mapping[str, float] = field(default_factory=dict)
+    sizes: Mapping[str, float]
+    classes_held: Mapping[str, float]
     names: Mapping[int, str | PartName] = field(default_factory=dict)
     part_sizes: Mapping[int, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -210,35 +210,28 @@ def _engine(settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
 
 
 def _branch(entry: Mapping[str, Any]) -> Branch:
-    requests = tuple(
-        Request(
-            id=str(request.get("id", "")),
-            clients=tuple(request.get("clients") or ()),
-            at_round=request.get("at_round"),
-            unlearned_round=request.get("unlearned_round"),
-            recovered_round=_recovered_round(request),
-            state=str(request.get("state") or ""),
-        )
-        for request in entry.get("requests") or ()
-    )
     return Branch(
         name=str(entry["branch"]),
         kind=str(entry["kind"]),
-        label=str(entry.get("label") or entry["kind"]),
-        seed=int(entry.get("seed") or 0),
-        target=entry.get("target"),
-        forget=tuple(entry.get("forget") or ()),
-        requests=requests,
-        first_round=entry.get("first_round"),
-        last_round=entry.get("last_round"),
+        label=str(entry["label"]),
+        seed=int(entry["seed"]),
+        target=entry["target"],
+        forget=tuple(entry["forget"]),
+        requests=tuple(map(_request, entry["requests"])),
+        first_round=entry["first_round"],
+        last_round=entry["last_round"],
     )
 
 
-def _recovered_round(request: Mapping[str, Any]) -> int | None:
-    """Return when a request recovered: its end, if that was the outcome."""
-    stated: int | None = request.get("recovered_round")
-    ended: int | None = request.get("ended_round")
-    return ended if stated is None and request.get("outcome") == "recovered" else stated
+def _request(request: Mapping[str, Any]) -> Request:
+    return Request(
+        id=str(request["id"]),
+        clients=tuple(request["clients"]),
+        at_round=request["at_round"],
+        unlearned_round=request["unlearned_round"],
+        recovered_round=request["ended_round"] if request["outcome"] == "recovered" else None,
+        state=str(request["state"]),
+    )
 
 
 def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
@@ -246,16 +239,15 @@ def _partitions(document: Mapping[str, Any]) -> dict[int, Partition]:
 
 
 def _partition(entry: Mapping[str, Any]) -> Partition:
-    counts = tuple(tuple(int(count) for count in row) for row in entry["counts"])
-    clients = tuple(entry.get("clients") or range(len(counts)))  # without numbers: all, in order
+    clients = tuple(entry["clients"])
     parts: Mapping[str, Any] = entry.get("parts") or {}
     return Partition(
         clients=clients,
-        counts=counts,
-        classes=tuple(str(name) for name in entry.get("classes") or ()),
-        num_clients=int(entry.get("num_clients") or len(counts)),
-        sizes=entry.get("sizes") or {},
-        classes_held=entry.get("classes_held") or {},
+        counts=tuple(tuple(int(count) for count in row) for row in entry["counts"]),
+        classes=tuple(map(str, entry["classes"])),
+        num_clients=int(entry["num_clients"]),
+        sizes=entry["sizes"],
+        classes_held=entry["classes_held"],
         names={
             **dict(zip(clients, map(str, entry.get("client_names") or ()), strict=False)),
             **{

@@ -243,9 +243,8 @@ def partition(run: RunFiles) -> Markup | None:
         forgotten = {client for branch in run.branches if branch.seed == seed for client in branch.forget}
         plot = heat_map(held, forgotten, name=f"partition-{seed}", samples=samples)
         if plot:
-            told = [f"seed {seed}" if len(run.partitions) > 1 else "", shape_of(held, samples)]
-            words = "; ".join(part for part in told if part)
-            figures.append(tag("figure", plot, tag("figcaption", words) if words else None))
+            words = f"seed {seed}; " * (len(run.partitions) > 1) + shape_of(held, samples)
+            figures.append(tag("figure", plot, tag("figcaption", words)))
     if not figures:
         return None
     classless = all(len(held.classes) == 1 for held in run.partitions.values())

@@ -133,8 +133,6 @@ def _requests(drawn: Drawing, panel: Panel) -> None:
     """Draw a line where each request arrives: after its round is complete, hence half a round later."""
     previous, raised = float("-inf"), False
     for request in panel.requests:
-        if request.at_round is None:
-            continue
         near = request.at_round - previous < 0.12 * (panel.last - panel.start)
         previous, raised = request.at_round, near and not raised  # so that two labels do not overlap
         place = request.at_round + 0.5

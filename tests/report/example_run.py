@@ -67,6 +67,28 @@ def learned(round: int) -> float:
     return 96.5 - 84 * math.exp(-round / 5.5)
 
 
+def held(counts: np.ndarray, classes: Sequence[str]) -> Json:
+    """Return partition.json's entry of clients that are all listed."""
+    return {
+        "classes": list(classes),
+        "num_clients": len(counts),
+        "clients": list(range(len(counts))),
+        "counts": counts.tolist(),
+        "sizes": spread(counts.sum(axis=1)),
+        "classes_held": spread((counts > 0).sum(axis=1)),
+    }
+
+
+def spread(values: np.ndarray) -> Json:
+    """Return how a number is spread over clients."""
+    return {
+        "least": int(values.min()),
+        "median": float(np.median(values)),
+        "most": int(values.max()),
+        "total": int(values.sum()),
+    }
+
+
 @dataclass
 class ExampleRun:
     """One run: a branch per (seed, target, method), or with ``timeline`` one federation per method.
@@ -93,8 +115,7 @@ class ExampleRun:
         self.counts: dict[str, Json] = {}
         for seed in self.seeds:
             shares = self.rng.dirichlet([0.4] * CLIENTS, 10).T
-            held = {"counts": (shares * 360).astype(int).tolist(), "classes": [str(c) for c in range(10)]}
-            self.counts[str(seed)] = held
+            self.counts[str(seed)] = held((shares * 360).astype(int), [str(c) for c in range(10)])
             self._original(seed)
             if self.timeline:
                 self._timeline(seed)

@@ -10,7 +10,7 @@ import numpy as np
 from fedunlearn.evaluation.scorecard import scorecard
 from fedunlearn.report.overlay import overlay
 from tests.report.example_rows import CAP, NATURAL, PUF, Json, Point
-from tests.report.example_run import ROUNDS, ExampleRun
+from tests.report.example_run import ROUNDS, ExampleRun, held
 
 SITES = ("BIDMC", "HK", "I2CVB", "ISBI", "ISBI_1.5", "UCL")
 SLICES = (156, 94, 280, 246, 230, 105)
@@ -74,16 +74,9 @@ class SegmentationRun(ExampleRun):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        sizes = {"least": 94, "median": 193.0, "most": 280, "total": sum(SLICES)}
         for seed in self.counts:
-            self.counts[seed] = {
-                "classes": ["slices"],
-                "num_clients": 6,
-                "clients": list(range(6)),
-                "counts": [[n] for n in SLICES],
-                "client_names": list(SITES),
-                "sizes": sizes,
-            } | ({"origin": self.origin} if self.origin else {})
+            self.counts[seed] = held(np.array(SLICES)[:, None], ["slices"]) | {"client_names": list(SITES)}
+            self.counts[seed] |= {"origin": self.origin} if self.origin else {}
         self.pictured = [entry for seed in self.seeds for entry in self._entries(seed)]
 
     def card(self, run: str) -> Json:

@@ -16,7 +16,7 @@ from fedunlearn.report.plots import gap_plot
 from fedunlearn.report.run_files import read_run
 from fedunlearn.report.scores import Scores
 from tests.report.example_rows import CAP, NATURAL, PUF
-from tests.report.example_run import ROUNDS, ExampleRun
+from tests.report.example_run import ROUNDS, ExampleRun, held
 from tests.report.parsed_page import Element, parse
 
 
@@ -206,9 +206,7 @@ def png(data: bytes) -> np.ndarray:
 
 def test_a_partition_too_large_for_numbers_is_still_drawn(tmp_path):
     run = ExampleRun(targets=((0,),))
-    run.counts["1"] = {
-        "counts": [[k % 7] * 100 for k in range(120)],
-        "classes": [f"class {c}" for c in range(100)],
-    }
+    counts = np.repeat(np.arange(120)[:, None] % 7, 100, axis=1)
+    run.counts["1"] = held(counts, [f"class {c}" for c in range(100)])
     page = parse(write_report(run.write(tmp_path / "run")).read_text(encoding="utf-8"))
     assert len(chart(page, "partition-1").all("text")) < 40

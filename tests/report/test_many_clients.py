@@ -58,7 +58,7 @@ def test_few_clients_are_all_drawn_and_nothing_is_said_of_leaving_out(tmp_path):
 
 
 def partition(num_clients: int, listed: list[int]) -> Partition:
-    return Partition(tuple(listed), tuple((k + 1,) for k in listed), ("0",), num_clients)
+    return Partition(tuple(listed), tuple((k + 1,) for k in listed), ("0",), num_clients, {}, {})
 
 
 @pytest.mark.parametrize("forgotten", [set(), {5}, set(range(0, 1000, 2)), set(range(1000))])
