@@ -2,10 +2,9 @@
 
 One line is ``{"branch","round","entity","split","metric","value","seconds"}``. The file is append-only and a
 resumed run repeats rounds, so the later of two lines about the same thing wins. The process may have been
-killed while writing: a line that is not a whole JSON object is skipped and counted.
+killed while writing: a line that holds no metric is skipped and counted.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedunlearn.runs.metrics_log import metric_in
 
 Key = tuple[str, str, str, str]  # branch, entity, split, metric
 
@@ -55,28 +56,17 @@ def series_of(points: dict[int, float]) -> Series:
 class Metrics:
     """Every measurement of a run over rounds."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
+    def __init__(self, lines: Iterable[bytes]) -> None:
         self._points: dict[Key, dict[int, float]] = {}
         self.skipped = 0
-        for line in lines:
-            if line.strip():
-                self.skipped += not self._take(line)
-
-    def _take(self, line: str) -> bool:
-        try:
-            entry = json.loads(line)
-            branch, entity, split, metric = (
-                str(entry[part]) for part in ("branch", "entity", "split", "metric")
-            )
-            round, value = int(entry["round"]), entry["value"]
-            value = None if value is None else float(value)
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            return False
-        if split == "train" and entity != "server":
-            return True  # a client's own training loss: as many as were sampled, and no chart shows them
-        if value is not None and math.isfinite(value):
-            self._points.setdefault((branch, entity, split, metric), {})[round] = value
-        return True
+        for line in filter(bytes.strip, lines):
+            metric = metric_in(line)
+            if metric is None:
+                self.skipped += 1
+            elif math.isfinite(metric.value) and (metric.split != "train" or metric.entity == "server"):
+                # Left out is a client's own training loss: as many as were sampled, and no chart shows them.
+                key = (metric.branch, metric.entity, metric.split, metric.metric)
+                self._points.setdefault(key, {})[metric.round] = metric.value
 
     def series(self, branch: str, split: str, metric: str = "accuracy", entity: str = "server") -> Series:
         """Return one measurement over rounds; empty where there is none."""
@@ -108,5 +98,5 @@ def read_metrics(path: Path) -> Metrics:
     """Return the measurements of ``metrics.jsonl``; none when the file is absent."""
     if not path.exists():
         return Metrics([])
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+    with path.open("rb") as lines:
         return Metrics(lines)

@@ -132,6 +132,6 @@ def test_many_clients_in_words():
 def test_a_client_s_own_training_loss_is_read_over():
     line = '{{"branch": "b", "round": 1, "entity": "{}", "split": "{}", "metric": "loss", "value": 1, "seconds": 0}}'
     addresses = [("server", "train"), ("client-3", "train"), ("client-3", "forget")]
-    metrics = Metrics([line.format(*address) for address in addresses] + ["torn"])
+    metrics = Metrics([line.format(*address).encode() for address in addresses] + [b"torn"])
     kept = [len(metrics.series("b", split, "loss", entity)) for entity, split in addresses]
     assert (kept, metrics.skipped) == ([1, 0, 1], 1)
