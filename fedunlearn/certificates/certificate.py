@@ -271,13 +271,6 @@ def publish(prepared: Sequence[Prepared]) -> None:
         sync_folder(prepared[0].path.parent)
 
 
-def write(run: Path, document: Mapping[str, Any]) -> Path:
-    """Write a certificate durably, and its page, and return the JSON file's path."""
-    prepared = prepare(run, document)
-    publish([prepared])
-    return prepared.path
-
-
 def sweep(run: Path) -> None:
     """Remove what a crash has left of certificates that were being written."""
     folder = run / CERTIFICATES

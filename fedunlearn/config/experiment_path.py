@@ -21,7 +21,7 @@ def in_bundle(named: str) -> str:
     return str(path) if path.is_file() else named
 
 
-def experiment_path(named: str, *, bundle: Path = BUNDLE) -> Path:
+def experiment_path(named: str) -> Path:
     """Return the file that a run-config's ``experiment`` names; see :func:`in_bundle`.
 
     Raises
@@ -29,12 +29,12 @@ def experiment_path(named: str, *, bundle: Path = BUNDLE) -> Path:
     ConfigError
         If there is no such file on this machine.
     """
-    path = bundle / named
+    path = BUNDLE / named
     if path.is_file():
         return path
     if Path(named).is_absolute():
         remedy = "it must be there under this path on every machine; experiments/ travels with the app bundle"
     else:
-        found = sorted(str(p.relative_to(bundle)) for p in bundle.glob("experiments/**/*.toml"))
+        found = sorted(str(p.relative_to(BUNDLE)) for p in BUNDLE.glob("experiments/**/*.toml"))
         remedy = f"the app bundle holds {', '.join(found) or 'no experiments'}"
     raise ConfigError(f'experiment = "{named}" (run config): there is no such file; {remedy}')

@@ -264,7 +264,7 @@ def _client(number: Any) -> int | None:
 
 
 def _pixels(about: dict[str, Any]) -> Pixels | None:
-    """Return what the file says of mean and std; files of earlier versions say nothing."""
+    """Return the mean and std that the file names; None where its images were not normalised, as far as it says."""
     if "mean" not in about:
         return None
     return Pixels(tuple(map(float, about["mean"])), tuple(map(float, about["std"])))

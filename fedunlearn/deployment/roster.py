@@ -198,11 +198,6 @@ class Roster:
         """Return the number of the client whose SuperNode has this node id, or None."""
         return next((entry.number for entry in self.clients if entry.node_id == str(node_id)), None)
 
-    def node_of_client(self, number: int) -> int | None:
-        """Return the node id of a client's SuperNode, or None while it is not known."""
-        entry = self.client(number)
-        return int(entry.node_id) if entry is not None and entry.node_id is not None else None
-
     def client(self, number: int) -> ClientEntry | None:
         """Return a client's entry, or None."""
         return next((entry for entry in self.clients if entry.number == number), None)
@@ -211,14 +206,6 @@ class Roster:
     def examples(self) -> dict[int, int]:
         """Client → the most examples that it has, of those where that is known."""
         return {entry.number: entry.num_examples for entry in self.clients if entry.num_examples is not None}
-
-    def client_of_key(self, public_key: str) -> int | None:
-        """Return the number of the client whose SuperNode has this public key (OpenSSH or PEM), or None."""
-        wanted = canonical_key(public_key)
-        known = (
-            entry for entry in self.clients if entry.public_key and canonical_key(entry.public_key) == wanted
-        )
-        return next((entry.number for entry in known), None)
 
     def actor_of_token(self, token: str) -> Actor | None:
         """Return who holds a token, or None.

@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class _Silent:
     connection: socket.socket
-    visitor: Visitor
     until: asyncio.TimerHandle
 
 
@@ -115,7 +114,7 @@ class Acceptor:
             connection.close()
             return
         until = self._loop.call_later(self._seconds, self._drop, visitor)
-        self._silent[visitor] = _Silent(connection, visitor, until)
+        self._silent[visitor] = _Silent(connection, until)
         self._loop.add_reader(connection, self._speaks, visitor)
 
     def _speaks(self, visitor: Visitor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -150,26 +149,3 @@ class Row:
         if not self.forget.parts:
             found["forget"] = {"clients": self.forget.clients, "samples": None, "classes": None}
         return found
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Row:
-        """Return the row that ``as_dict``, or one line of a ``scorecard.json``, describes."""
-        forget, scale = row["forget"], row["scale"]
-        return cls(
-            **{
-                **row,
-                "forget": Forget(**{key: _hashable(value) for key, value in forget.items()}),
-                "cost": Cost(**row["cost"]),
-                "floors": {name: _hashable(values) for name, values in row.get("floors", {}).items()},
-                "outliers": tuple(Outlier(**outlier) for outlier in row.get("outliers", ())),
-                "scale": scale and Scale(**{**scale, "effective": _int_keys(scale["effective"])}),
-            }
-        )
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _int_keys(values: Mapping[Any, float]) -> dict[int, float]:
-    return {int(key): value for key, value in values.items()}

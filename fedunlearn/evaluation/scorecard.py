@@ -43,15 +43,6 @@ def scorecard(
     }
 
 
-def without_seconds(card: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scorecard less ``cost.seconds`` and ``cost.cached``: what two equal runs agree on."""
-    kept = [
-        {**row, "cost": {k: v for k, v in row["cost"].items() if k not in ("seconds", "cached")}}
-        for row in card["rows"]
-    ]
-    return {**card, "rows": kept}
-
-
 def dumps(card: Mapping[str, Any]) -> str:
     """Return the canonical JSON text: sorted keys, numbers to 6 decimals, one trailing newline.
 

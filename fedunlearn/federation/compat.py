@@ -5,13 +5,13 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 
-def ensure_task_identity(run_id: int = 1, node_id: int = 1) -> None:
+def ensure_task_identity(node_id: int = 1) -> None:
     """Let this process create Flower messages outside of a Flower runtime.
 
     ``Message(...)`` reads its run and sender from a process-wide identity that only Flower's own launchers
     set. An identity that is already there is left alone.
     """
-    for name, value in {"task_id": 1, "run_id": run_id, "node_id": node_id}.items():
+    for name, value in {"task_id": 1, "run_id": 1, "node_id": node_id}.items():
         if getattr(TaskIdentity, f"_{name}") is None:
             setattr(TaskIdentity, name, value)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from logging import WARNING
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
@@ -20,7 +19,6 @@ from flwr.serverapp import Grid
 from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
-from fedunlearn.data.export import read_part
 from fedunlearn.errors import ConfigError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of, total
@@ -101,7 +99,7 @@ class ServerFileEvaluation:
     ----------
     experiment
     data
-        Of which the validation split is read: a simulation's own, or that of a file (:meth:`from_file`).
+        Of which the validation split is read: a simulation's own, or that of a file.
 
     Raises
     ------
@@ -118,14 +116,6 @@ class ServerFileEvaluation:
         self._data = data
         self._quality = QUALITY[data.task]
         self._model = workspace.new_model(experiment, data, seed=0)
-
-    @classmethod
-    def from_file(cls, experiment: Experiment, path: Path) -> ServerFileEvaluation:
-        """Measure on a file that ``fedunlearn data export`` wrote, or anyone in that format."""
-        part = read_part(path, task=experiment.data.task, dtype=workspace.dtype_of(experiment))
-        return cls(
-            experiment, part.of_server(experiment.federation.num_clients, workspace.device_of(experiment))
-        )
 
     def bind(self, clients: Respondents) -> None:
         """Do nothing: nobody is asked."""
@@ -268,26 +258,18 @@ class FederatedEvaluation:
         return record
 
 
-def evaluation_of(
-    experiment: Experiment, *, data: Callable[[], FederatedData], file: Path | None = None
-) -> LiveEvaluation:
+def evaluation_of(experiment: Experiment, *, data: Callable[[], FederatedData]) -> LiveEvaluation:
     """Return what ``requests.validation`` asks for.
 
     Parameters
     ----------
     data
-        Loads the experiment's data; called only where their validation split is measured.
-    file
-        Validation data at the server; None: the experiment's split.
+        Loads what the server has of the experiment's data; called only where their validation split is measured.
     """
     assert experiment.requests is not None, "only a live federation is measured so"
     if experiment.requests.validation == "clients":
         return FederatedEvaluation(experiment.data.task, timeout=experiment.federation.round_timeout)
-    return (
-        ServerFileEvaluation.from_file(experiment, file)
-        if file is not None
-        else ServerFileEvaluation(experiment, data())
-    )
+    return ServerFileEvaluation(experiment, data())
 
 
 class _Told(NamedTuple):

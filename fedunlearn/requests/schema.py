@@ -128,14 +128,14 @@ def create(run: Run) -> None:
     run(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def index_clients(run: Run, branch: str | None = None) -> None:
-    """Fill `named` for a branch, or for all, from the requests that were put there as they are."""
+def index_clients(run: Run, branch: str) -> None:
+    """Fill `named` for a branch from the requests that were put there as they are."""
     run(
         "INSERT INTO named (branch, client, standing, arrival, id) "
         "SELECT r.branch, value, CASE WHEN unlearned_round IS NOT NULL THEN ? "
         "WHEN state IN (SELECT value FROM json_each(?)) THEN ? ELSE ? END, arrival, r.id "
-        "FROM requests AS r, json_each(r.clients) WHERE ? IS NULL OR r.branch = ?",
-        *(APPLIED, json.dumps(sorted(ENDS)), OVER, STILL_OPEN, branch, branch),
+        "FROM requests AS r, json_each(r.clients) WHERE r.branch = ?",
+        *(APPLIED, json.dumps(sorted(ENDS)), OVER, STILL_OPEN, branch),
     )
 
 

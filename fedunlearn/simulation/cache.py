@@ -184,10 +184,6 @@ class Cache:
     def _entry(self, kind: str, key: str) -> Path:
         return self._folder / kind / key[:2] / key
 
-    def has_branch(self, key: str) -> bool:
-        """Whether a branch is there, whole."""
-        return self._history(self._entry("branches", key)) is not None
-
     def store_branch(self, key: str, run: RunDirectory, name: str, outcome: Mapping[str, Any]) -> None:
         """Copy a finished branch and its outcome from a run; nobody ever sees half of it.
 

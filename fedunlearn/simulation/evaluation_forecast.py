@@ -21,15 +21,8 @@ PROBE_BATCH = 64
 """Most examples that the probe evaluates at once."""
 
 
-def evaluated_examples(experiment: Experiment) -> int:
-    """Return how many examples models are run over at most: after rounds, and to measure the scorecard's rows."""
-    return sum(
-        evaluated_with(experiment, seed, workspace.data_of(experiment, seed)) for seed in experiment.seeds
-    )
-
-
 def evaluated_with(experiment: Experiment, seed: int, data: FederatedData) -> int:
-    """Return the share of one seed, whose data these are."""
+    """Return how many examples models are run over at most in a seed: after rounds, and for the scorecard's rows."""
     if experiment.requests is not None:
         return (experiment.train.rounds + 1) * _measured_live(experiment.requests, data)
     everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)

@@ -29,9 +29,9 @@ def sgd(model: FlatModel, lr: float, momentum: float = 0.0, weight_decay: float 
     return FlatSGD(model, lr, momentum, weight_decay)
 
 
-def adam(model: FlatModel, lr: float, weight_decay: float = 0.0) -> torch.optim.Adam:
+def adam(model: FlatModel, lr: float) -> torch.optim.Adam:
     """Return a fresh ``torch.optim.Adam`` on the model's flat weights."""
-    return torch.optim.Adam([model.parameter], lr=lr, weight_decay=weight_decay)
+    return torch.optim.Adam([model.parameter], lr=lr)
 
 
 class Steps:

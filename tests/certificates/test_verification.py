@@ -327,7 +327,7 @@ def test_unsigned_editions_are_followed_up_to_the_signed_one(tmp_path: Path) -> 
         "edition": 2,
         "replaces": {"edition": 1, "issued_at": first["issued_at"], "sha256": digest(first)},
     }
-    certificate.write(run.folder, second)
+    certificate.publish([certificate.prepare(run.folder, second)])
     run.clerk().attend(run.round)
     said = found(run, trusted=True)
     assert said[False] == ""

@@ -5,9 +5,9 @@ from typing import Any
 
 from fedunlearn import config
 from fedunlearn.config import Experiment
-from fedunlearn.evaluation import scorecard
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.runner import read_scorecard, simulate
+from tests.evaluation.equal_cards import without_seconds
 
 TINY = """
 name = "tiny"
@@ -122,7 +122,7 @@ def checkpoints(folder: Path) -> dict[str, bytes]:
 
 def card(folder: Path) -> dict[str, Any]:
     """Return the scorecard less what the clock decides."""
-    return scorecard.without_seconds(read_scorecard(folder))
+    return without_seconds(read_scorecard(folder))
 
 
 def request_states(folder: Path) -> dict[tuple[str, str], str]:

@@ -17,9 +17,10 @@ from fedunlearn.evaluation.floors import Outlier
 from fedunlearn.evaluation.measures import measure
 from fedunlearn.evaluation.metrics import BUILT_IN
 from fedunlearn.evaluation.outputs import ModelOutputs
-from fedunlearn.evaluation.rows import AT, Row, Scale
-from fedunlearn.evaluation.scorecard import SCHEMA, dumps, scorecard, without_seconds
+from fedunlearn.evaluation.rows import AT, Scale
+from fedunlearn.evaluation.scorecard import SCHEMA, dumps, scorecard
 from tests.evaluation.builders import two_class
+from tests.evaluation.equal_cards import without_seconds
 from tests.evaluation.test_aggregates import row
 
 ROW_KEYS = {
@@ -56,10 +57,15 @@ def test_the_keys_are_the_schemas():
     assert set(card["aggregates"][0]) == LINE_KEYS
 
 
-def test_a_row_survives_the_file():
-    for original in (a_row(), row(scale=None)):
-        text = dumps(scorecard("e", "r", [original]))
-        assert Row.from_dict(json.loads(text)["rows"][0]) == original
+def test_a_row_in_the_file_says_what_the_row_does():
+    found = json.loads(dumps(scorecard("e", "r", [a_row()])))["rows"][0]
+    assert found["scale"] == {"raw": 20.0, "effective": {"3": 1.9, "10": 0.1}, "group": 2.0}
+    assert found["metrics"] == {"test_accuracy": 90.0, "mia_auc": None}
+    assert found["floors"] == {"test_accuracy": [0.5, None, 1.5]}
+    outlier = {"retraining": "floor-0-s1-3", "measure": "test_accuracy", "value": 62.0, "median": 90.0}
+    assert found["outliers"] == [outlier]
+    assert (found["request"], found["reason"]) == ("r1", "mia_auc: there is no test data")
+    assert json.loads(dumps(scorecard("e", "r", [row(scale=None)])))["rows"][0]["scale"] is None
 
 
 @pytest.mark.parametrize("at", AT)

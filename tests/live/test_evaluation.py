@@ -8,7 +8,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 
 from fedunlearn import config, workspace
 from fedunlearn.clients.app import app
-from fedunlearn.data.export import export
+from fedunlearn.data.export import export, read_part
 from fedunlearn.errors import ConfigError, OutOfMemoryError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.histograms import Tally, Withheld, tally_of
@@ -94,7 +94,10 @@ def test_the_server_measures_its_validation_data(place):
 def test_a_file_of_the_same_data_measures_the_same(place, tmp_path):
     export(place.data, tmp_path / "out")
     file = tmp_path / "out/server/validation.safetensors"
-    there = ServerFileEvaluation.from_file(place.experiment, file)
+    part = read_part(file, task="classification", dtype=torch.float32)
+    there = ServerFileEvaluation(
+        place.experiment, part.of_server(len(place.data.clients), torch.device("cpu"))
+    )
     here = ServerFileEvaluation(place.experiment, place.data)
     arrays = pack(place.state())
     assert there(1, arrays) == here(1, arrays)
@@ -263,16 +266,13 @@ def test_the_reference_asks_if_other_weights_were_measured_last(place, last):
 # -- which of them ----------------------------------------------------------------------------------------
 
 
-def test_the_experiment_says_who_measures(place, tmp_path):
+def test_the_experiment_says_who_measures(place):
     live = config.loads(LIVE)
-    export(place.data, tmp_path / "out")
-    file = tmp_path / "out/server/validation.safetensors"
 
     def never():
         raise AssertionError("the server needs no data of its own here")
 
     assert isinstance(evaluation_of(live, data=lambda: place.data), ServerFileEvaluation)
-    assert isinstance(evaluation_of(live, data=never, file=file), ServerFileEvaluation)
     asked = config.loads(LIVE, overrides=['requests.validation="clients"'])
     assert isinstance(evaluation_of(asked, data=never), FederatedEvaluation)
 

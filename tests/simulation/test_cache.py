@@ -13,6 +13,7 @@ from fedunlearn.server.branch import Branch
 from fedunlearn.simulation.cache import Cache, digest_of
 from tests.e2e.tiny import everything, tiny
 from tests.e2e.tiny import run as computed
+from tests.simulation.cached import has_branch
 
 # -- branches in and out --------------------------------------------------------------------------------------
 
@@ -55,7 +56,7 @@ def stored(tmp_path):
     fill(run, "puf-0-s1")
     fill(run, "puf-0-s11", rounds=(5,))
     cache = Cache(tmp_path / "cache")
-    assert not cache.has_branch(KEY)
+    assert not has_branch(cache, KEY)
     cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
     yield cache, run
     run.close()
@@ -75,7 +76,7 @@ def ledger_of(run, name):
 def test_a_branch_comes_back_under_another_name_with_all_it_had(stored, tmp_path):
     cache, run = stored
     other = open_run(tmp_path / "two")
-    assert Cache(tmp_path / "cache").has_branch(KEY)
+    assert has_branch(Cache(tmp_path / "cache"), KEY)
     assert cache.load_branch(KEY, other, branch("mine-3-s1")) == OUTCOME
     assert files(other, "mine-3-s1") == files(run, "puf-0-s1")
     assert len(files(run, "puf-0-s1")) == 6
@@ -146,7 +147,7 @@ def test_a_writer_that_dies_half_way_leaves_no_entry(tmp_path, monkeypatch):
     monkeypatch.setattr(run.ledger, "export", die)
     with pytest.raises(KeyboardInterrupt):
         cache.store_branch(KEY, run, "a", OUTCOME)
-    assert not cache.has_branch(KEY)
+    assert not has_branch(cache, KEY)
     monkeypatch.undo()
     cache.store_branch(KEY, run, "a", OUTCOME)
     assert cache.load_branch(KEY, run, branch("b")) == OUTCOME
@@ -179,7 +180,7 @@ def test_measures_come_back_and_unknown_ones_are_none(tmp_path):
     cache.store_measures(KEY, measures)
     assert Cache(tmp_path / "cache").measures(KEY) == measures
     assert cache.measures(digest_of("another")) is None
-    assert not cache.has_branch(KEY)
+    assert not has_branch(cache, KEY)
 
 
 def test_two_processes_may_store_the_same_measures_at_once(tmp_path, monkeypatch):
@@ -243,7 +244,7 @@ def test_a_damaged_entry_is_a_miss_and_is_stored_anew(file, damage, stored, tmp_
         path.write_bytes(content)
     damage(entry / file)
     before = files(other, "mine"), ledger_of(other, "mine")
-    assert not cache.has_branch(KEY)
+    assert not has_branch(cache, KEY)
     assert cache.load_branch(KEY, other, branch("mine")) is None
     assert (files(other, "mine"), ledger_of(other, "mine")) == before, "nothing of the run is lost by a miss"
     cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
@@ -295,7 +296,7 @@ def test_a_cache_that_cannot_be_written_is_a_note_and_no_failure(what, stored, t
     cache = Cache(tmp_path / "file" if what == "a file" else tmp_path / "file" / "cache", told.append)
     cache.store_branch(KEY, run, "puf-0-s1", OUTCOME)
     cache.store_measures(KEY, {"a": 1})
-    assert not cache.has_branch(KEY) and cache.measures(KEY) is None
+    assert not has_branch(cache, KEY) and cache.measures(KEY) is None
     (line,) = told
     assert "cannot be written (" in line and str(tmp_path / "file") in line
 

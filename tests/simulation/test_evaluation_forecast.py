@@ -9,8 +9,8 @@ from fedunlearn.runs.metrics_log import read_metrics
 from fedunlearn.simulation import evaluation_forecast as module
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.evaluation_forecast import (
-    evaluated_examples,
     evaluated_in_rounds,
+    evaluated_with,
     models_measured,
     probe_evaluation,
 )
@@ -60,12 +60,11 @@ def test_a_run_measures_about_so_many(run):
     assert models_measured(experiment, 1) == pytest.approx(len(found), rel=0.25)
 
 
-def test_rounds_and_measuring_of_every_seed_are_in_it():
+def test_rounds_and_measuring_are_in_it():
     data = workspace.data_of(tiny(), 1)
     rounds = sum(evaluated_in_rounds(branch, data) for branch in branches(tiny(), 1))
     everything = len(data.train_labels) + len(data.validation_labels) + len(data.test_labels)
-    assert evaluated_examples(tiny()) == rounds + 15 * everything
-    assert evaluated_examples(tiny("seeds=[1, 2]")) == 2 * evaluated_examples(tiny())
+    assert evaluated_with(tiny(), 1, data) == rounds + 15 * everything
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])

@@ -20,6 +20,7 @@ from fedunlearn.simulation.cache import Cache
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.runner import CACHE_VARIABLE, cache_folder, read_scorecard, simulate
 from tests.e2e.tiny import TIMELINE, checkpoints, tiny
+from tests.simulation.cached import has_branch
 from tests.simulation.scripted import TARGETS
 from tests.simulation.scripted import TIMELINE as SCRIPTED
 
@@ -216,7 +217,7 @@ def test_a_run_of_other_code_is_not_resumed(finished, tmp_path, monkeypatch):
     folder = simulate(experiment, out=tmp_path, fresh=True)
     records = json.loads((folder / "branches.json").read_text())
     assert not any(record["cached"] for record in records), "the cache holds nothing under the new keys"
-    assert all(Cache(tmp_path / ".cache").has_branch(record["key"]) for record in records)
+    assert all(has_branch(Cache(tmp_path / ".cache"), record["key"]) for record in records)
 
 
 # -- deleted checkpoints --------------------------------------------------------------------------------------
