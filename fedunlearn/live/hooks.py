@@ -120,7 +120,9 @@ class LiveConduct(Conduct):
         self._declared = declared
         self._seen = Known()  # by the last round that is complete
         self._shown = self._seen  # by the round at hand
-        self._known: float | None = None  # quality of the model as it is
+        self._known: float | None = (
+            None  # quality of the model, in the middle of an unlearning of the one before
+        )
         self._leaving: frozenset[int] = frozenset()  # whom the round at hand forgets
         self._before: ModelState | None = None  # the weights that the round at hand started from
         self._metrics_before: dict[str, float] = {}
@@ -289,7 +291,8 @@ class LiveConduct(Conduct):
 
     def told(self, plan: RoundPlan) -> dict[str, Any]:
         self._leaving = frozenset(plan.forget)
-        return {TALLY: True} if plan.asked_to_forget else {}
+        # Counted before anything is forgotten: in the first of several rounds.
+        return {TALLY: True} if plan.asked_to_forget and plan.step == 0 else {}
 
     def forgetting(self, plan: RoundPlan, answers: Answers, model: ModelState) -> list[Contribution]:
         stored = [self._stored.load(k, round, model.vector) for k, round in plan.stored.items()]
@@ -316,6 +319,8 @@ class LiveConduct(Conduct):
         on_record = docket.objection_on_record(current.plan)
         if on_record is not None:
             return on_record
+        if not current.plan.completes:  # what it does to the quality is judged once it is complete
+            return guard.objection(model, None, None, self._guard)
         after = metrics.get(self._quality)
         if after is None and self._rules.validation == "server":
             return "the model has diverged" if self._guard.enabled else ""
@@ -323,7 +328,8 @@ class LiveConduct(Conduct):
 
     def learn(self, current: RoundInProgress, docket: Docket, metrics: Mapping[str, float]) -> None:
         self._missed = 0
-        self._known = metrics.get(self._quality, self._known)
+        if not docket.under_way:
+            self._known = metrics.get(self._quality, self._known)
         self._seen = self._shown.without(docket.forgotten)
         if self._measures is not None and current.plan.round > 0:
             # Of a round that forgot nobody, what it started from is not looked at.

@@ -64,7 +64,7 @@ class RequestMeasures:
         *,
         parts: Parts = NO_PARTS,
     ) -> None:
-        """Note what a round has shown of the requests that it applies, and of those that end with it.
+        """Note what a round has shown of the requests that it begins to unlearn, and of those that end with it.
 
         Parameters
         ----------
@@ -74,26 +74,25 @@ class RequestMeasures:
         tallies
             Which the clients to forget sent with their updates.
         before
-            The weights that the round started from.
+            The weights that the unlearning started from.
         metrics_before, metrics
             Of the global model before and after the round.
         parts
             The parts of clients' data that requests may name.
         """
         known = tuple(requests)
-        requests = [r for r in known if r.unlearned_round is not None or r.outcome == "refused"]
-        applied = [
-            r for r in requests if r.id in plan.requests and plan.round in (r.unlearned_round, r.ended_round)
-        ]
-        ended = [r for r in requests if r.ended_round == plan.round and r.outcome != "refused"]
-        if not applied and not ended:
+        tried = [r for r in known if r.unlearned_round is not None or r.outcome == "refused"]
+        begun = [r for r in tried if plan.round in (r.unlearned_round, r.ended_round)]
+        begun = [r for r in known if r.id in plan.requests and plan.step == 0 and (r.under_way or r in begun)]
+        ended = [r for r in tried if r.ended_round == plan.round and r.outcome != "refused"]
+        if not begun and not ended:
             return
-        numbers = {k for r in applied for k in r.clients}
+        numbers = {k for r in begun for k in r.clients}
         told = self._not_asked(plan, numbers - tallies.keys(), known, parts)
         told |= {k: tallies[k] for k in numbers & tallies.keys()}
         measures = self._messenger.measures(told, before) if told else {}
         with self._ledger.batch():
-            for r in applied:
+            for r in begun:
                 own = {k: measures[k] for k in r.clients}
                 document = stage(plan.round - 1, own, metrics_before)
                 self._ledger.note_measures(self._branch, r.id, "before", document)

@@ -19,7 +19,7 @@ from fedunlearn.parts import Parts
 from fedunlearn.requests import Ledger, Move
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.recovery import RequestProgress
-from fedunlearn.server.request_queue import ROLLED_BACK, Docket
+from fedunlearn.server.request_queue import ROLLED_BACK, Decide, Docket
 
 OPEN = ("received", "waiting")
 LONGEST_REST = 300.0
@@ -124,7 +124,8 @@ class LiveDocket(Docket):
 
     def outlook(self, round: int) -> Outlook:
         """Say what there is to do once ``train.rounds`` are over; what ends without a round is ended here."""
-        if self.recovering or self.ledger.plan(self.branch, round) is not None:
+        # One that is broken off takes a round, too: it leads back to the weights from before it.
+        if self.recovering or self.under_way or self.ledger.plan(self.branch, round) is not None:
             return "work"
         with self.ledger.batch():
             verdict = self._decide()
@@ -133,9 +134,7 @@ class LiveDocket(Docket):
             self._carry_out(verdict, round - 1)
         return "wait" if self.ledger.requests(self.branch, OPEN) else "done"
 
-    def plan(
-        self, round: int, decide: Callable[[tuple[int, ...], frozenset[int]], RoundPlan]
-    ) -> tuple[RoundPlan, dict[int, str]]:
+    def plan(self, round: int, decide: Decide) -> tuple[RoundPlan, dict[int, str]]:
         """Return the committed plan of a round, or decide about every open request and commit one."""
         if (record := self.ledger.plan(self.branch, round)) is not None:
             return RoundPlan.from_dict(record.plan), dict(record.failed)
@@ -152,7 +151,8 @@ class LiveDocket(Docket):
                 to_forget &= self.contributed
             failing = {k for r in serve if r.unanswered >= self._patience for k in r.clients}
             stored = self._stored_of(to_forget & (self._absent() | failing)) if self._online else {}
-            plan = decide(tuple(sorted(to_forget)), verdict.gone)
+            going_on = tuple(serve) if verdict.goes_on else ()
+            plan = self._decided_by(decide, tuple(sorted(to_forget)), verdict.gone, going_on)
             plan = replace(plan, requests=verdict.serve, stored=stored)
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
         return plan, {}
@@ -234,7 +234,10 @@ class LiveDocket(Docket):
         now = self._clock()
         requests = []
         unknown: dict[str, tuple[Ended, str]] = {}
-        for record in self.ledger.requests(self.branch, OPEN):
+        under_way = {r.id for r in self.going_on()}
+        for record in self.ledger.requests(self.branch, (*OPEN, "unlearning") if under_way else OPEN):
+            if record.state == "unlearning" and record.id not in under_way:
+                continue
             if why := self.unknown(record):
                 unknown[record.id] = ("refused", why)
                 continue
@@ -250,6 +253,7 @@ class LiveDocket(Docket):
                     rests=now < self._rest_until.get(record.id, 0.0),
                     failing=unanswered >= self._patience,
                     alone=progress is not None and progress.alone,
+                    under_way=record.id in under_way,
                 )
             )
         self._forget_the_withdrawn({r.id for r in requests})
@@ -309,11 +313,14 @@ class LiveDocket(Docket):
         return "a client cannot be reached"
 
     def _forget_the_withdrawn(self, open_: set[str]) -> None:
-        """Drop what is known of requests that were tried, and ended otherwise before they were applied."""
+        """Drop what is known of requests that were tried, and ended otherwise before they were applied.
+
+        Of one that ended in the middle of its unlearning not before that is broken off.
+        """
         self.requests = tuple(
             r
             for r in self.requests
-            if r.unlearned_round is not None or r.outcome is not None or r.id in open_
+            if r.unlearned_round is not None or r.outcome is not None or r.id in open_ or r.under_way
         )
 
     def _states(self, round: int) -> dict[str, tuple[str, int]]:

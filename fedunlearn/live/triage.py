@@ -41,6 +41,8 @@ class OpenRequest:
         Whether that happened so often that its clients count as out of reach, though they can be asked.
     alone : bool
         Whether it is to be served by itself: a step that it shared was rolled back.
+    under_way : bool
+        Whether it is in the middle of an unlearning of several rounds. All that are share one.
     """
 
     id: str
@@ -51,6 +53,7 @@ class OpenRequest:
     rests: bool = False
     failing: bool = False
     alone: bool = False
+    under_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,15 @@ class Triage:
         Requests that begin to wait for a client.
     gone : frozenset[int]
         All clients that must not train: the forgotten, those left out, and those of every open request.
+    goes_on : bool
+        Whether the unlearning under way is what is served: with its next round, and with nobody else.
     """
 
     serve: tuple[str, ...] = ()
     ended: Mapping[str, tuple[Ended, str]] = field(default_factory=dict)
     waiting: tuple[str, ...] = ()
     gone: frozenset[int] = frozenset()
+    goes_on: bool = False
 
 
 def triage(requests: Iterable[OpenRequest], federation: Federation, rules: RequestsConfig) -> Triage:
@@ -128,6 +134,9 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
     A request whose clients are all named by one earlier open request is left as it is: it is a duplicate once that
     one has been applied, and served itself if it never is. Those that cannot be served now hold up nobody else.
 
+    An unlearning of several rounds is gone on with whatever else is asked, but for one whose last round failed: if it
+    cannot be tried again at once it is broken off, and its requests are treated like all others.
+
     Who forgets a part of its data goes on with the rest: only whole clients are counted when nobody may be left. How
     many rows a part has, and whether any are left besides, only its client knows.
     """
@@ -135,11 +144,18 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
     gone = set(federation.forgotten | federation.left_out)
     whole = set(federation.parts.clients(gone))
     pending: list[OpenRequest] = []
+    requests = list(requests)
+    going_on = _going_on(requests, federation, rules)
     naming: defaultdict[int, list[frozenset[int]]] = defaultdict(list)  # client → earlier open requests
     for request in requests:
         clients = request.clients
         leaving = federation.parts.clients(clients) - whole
-        if clients <= federation.forgotten:
+        if request in going_on:
+            gone |= clients
+            whole |= leaving
+            for client in clients:
+                naming[client].append(clients)
+        elif clients <= federation.forgotten:
             ended[request.id] = ("duplicate", FORGOTTEN_ALREADY)
         elif _named_before(clients, naming, federation.parts):
             continue
@@ -164,8 +180,21 @@ def triage(requests: Iterable[OpenRequest], federation: Federation, rules: Reque
             here.append(request)
         elif not request.waits and _has_had_its_window(request, federation, rules):
             waiting.append(request.id)
-    serve = tuple(r.id for r in _served(here, federation, rules))
-    return Triage(serve, ended, tuple(waiting), frozenset(gone))
+    serve = tuple(r.id for r in going_on or _served(here, federation, rules))
+    return Triage(serve, ended, tuple(waiting), frozenset(gone), goes_on=bool(going_on))
+
+
+def _going_on(
+    requests: list[OpenRequest], federation: Federation, rules: RequestsConfig
+) -> list[OpenRequest]:
+    """Return the requests whose unlearning is gone on with."""
+    under_way = [r for r in requests if r.under_way]
+    stuck = (
+        r.failing or _missing(r, federation) or _given_up(r, federation, rules) is not None
+        for r in under_way
+        if r.waits
+    )
+    return [] if any(stuck) else under_way
 
 
 def _named_before(clients: frozenset[int], naming: Mapping[int, list[frozenset[int]]], parts: Parts) -> bool:

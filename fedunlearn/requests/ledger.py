@@ -127,7 +127,8 @@ class Ledger(LedgerReader):
         Parameters
         ----------
         plan
-            JSON types only; ``plan["requests"]`` lists the ids of the requests that the round unlearns.
+            JSON types only; ``plan["requests"]`` lists the ids of the requests that the round unlearns. Those whose
+            unlearning it goes on with (``plan["step"]``) are not scheduled once more.
 
         Raises
         ------
@@ -139,7 +140,10 @@ class Ledger(LedgerReader):
             raise LedgerError(f"the plan of round {round} lacks 'requests': the ids it unlearns, [] for none")
         with self.batch():
             if plans.insert(self.store, branch, round, plan):
-                self.transition_many(branch, [Move(name, "scheduled", round) for name in plan["requests"]])
+                names = plan["requests"]
+                if plan.get("step"):
+                    names = [name for name in names if self.request(branch, name).state != "unlearning"]
+                self.transition_many(branch, [Move(name, "scheduled", round) for name in names])
 
     def record_failures(
         self, branch: str, round: int, failed: Mapping[int, str], *, amend: bool = False

@@ -6,7 +6,8 @@
         │          ▲  │            │               ├───────► forgotten-unrecovered
         └► waiting ┘◄─┴────────────┘               └───────► superseded
 
-``duplicate``, ``withdrawn``, ``refused``, ``excluded`` and ``failed`` end a life early, with nothing unlearned.
+``duplicate``, ``withdrawn``, ``refused``, ``excluded`` and ``failed`` end a life early, with nothing unlearned. An
+unlearning of several rounds enters ``unlearning`` in each of them.
 """
 
 from collections import deque
@@ -27,7 +28,8 @@ _TABLE: dict[str, tuple[str, ...]] = {
     "scheduled": ("unlearning", "waiting", "excluded", "failed"),
     # "refused": the guard rolled the step back. "waiting": a client of the set failed, nothing was applied.
     # "excluded": its clients have none of the data that it names; nothing was there to apply.
-    "unlearning": ("recovering", "waiting", "refused", "excluded", "failed"),
+    # "unlearning": a further round of it, where it takes several.
+    "unlearning": ("recovering", "unlearning", "waiting", "refused", "excluded", "failed"),
     # Applied to the weights. Its ends are its own, so that an end alone tells whether anything was unlearned;
     # a run that breaks off meanwhile leaves the request here, to be resumed.
     "recovering": ("forgotten", "forgotten-unrecovered", "superseded"),

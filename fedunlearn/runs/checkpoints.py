@@ -25,6 +25,7 @@ META = "fedunlearn"
 _PARAMETERS = "parameters"
 _BUFFERS = "buffers/"
 _STATE = "strategy/"
+_BEFORE = "before/"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Snapshot:
         so that weights and account are never of different rounds. Nothing in it may depend on the clock.
     state : Mapping[str, Tensor]
         Tensors of the strategy's own.
+    before : Snapshot or None
+        In the middle of an unlearning of several rounds: the federation before it, as it will be again if that fails.
     """
 
     round: int
@@ -51,6 +54,7 @@ class Snapshot:
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Snapshot | None = None
 
 
 @dataclass(frozen=True)
@@ -134,11 +138,11 @@ class Checkpoints:
 
     def _encoded(self, snapshot: Snapshot) -> tuple[dict[str, Any], bytes]:
         """Return what the readable copy says, and the checkpoint's bytes."""
-        tensors = {_PARAMETERS: snapshot.vector}
-        tensors |= {_BUFFERS + name: value for name, value in snapshot.buffers.items()}
-        tensors |= {_STATE + name: value for name, value in snapshot.state.items()}
+        tensors, account = _named_tensors(snapshot), {"round": snapshot.round, **snapshot.meta}
+        if (before := snapshot.before) is not None:
+            tensors |= {_BEFORE + name: value for name, value in _named_tensors(before).items()}
+            account["before"] = {"round": before.round, **before.meta}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        account = {"round": snapshot.round, **snapshot.meta}
         # One metadata key only: safetensors does not fix the order of several, and checkpoints of equal
         # content must be equal byte for byte.
         text = json.dumps(account, sort_keys=True)
@@ -183,11 +187,10 @@ class Checkpoints:
                 raise ValueError(f"its account is not of round {round}")
             if _PARAMETERS not in tensors:
                 raise ValueError(f"holds no {_PARAMETERS}")
+            before = _before(account, tensors)
         except (SafetensorError, ValueError) as error:
             raise RunError(f"{path}: is damaged ({error}); {remedy}") from error
-        buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
-        state = {n.removeprefix(_STATE): t for n, t in tensors.items() if n.startswith(_STATE)}
-        return Snapshot(round, tensors[_PARAMETERS], buffers, account, state)
+        return _snapshot(round, account, tensors, before)
 
     def latest(self) -> Snapshot | None:
         """Read the checkpoint of the highest round, or return None if there is none."""
@@ -200,6 +203,41 @@ class Checkpoints:
             self._passing.discard(round)
         self.path(round).unlink(missing_ok=True)
         self.path(round).with_suffix(".json").unlink(missing_ok=True)
+
+
+def _named_tensors(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Return a federation's tensors under the names that they have in a file."""
+    return {
+        _PARAMETERS: snapshot.vector,
+        **{_BUFFERS + name: value for name, value in snapshot.buffers.items()},
+        **{_STATE + name: value for name, value in snapshot.state.items()},
+    }
+
+
+def _snapshot(
+    round: int, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], before: Snapshot | None = None
+) -> Snapshot:
+    """Inverse of :func:`_named_tensors`."""
+    buffers = {n.removeprefix(_BUFFERS): t for n, t in tensors.items() if n.startswith(_BUFFERS)}
+    state = {n.removeprefix(_STATE): t for n, t in tensors.items() if n.startswith(_STATE)}
+    return Snapshot(round, tensors[_PARAMETERS], buffers, meta, state, before)
+
+
+def _before(account: dict[str, Any], tensors: Mapping[str, Tensor]) -> Snapshot | None:
+    """Take the federation before an unlearning out of an account; None: there is none in it.
+
+    Raises
+    ------
+    ValueError
+        It is not whole. One line.
+    """
+    meta = account.pop("before", None)
+    if meta is None:
+        return None
+    own = {n.removeprefix(_BEFORE): t for n, t in tensors.items() if n.startswith(_BEFORE)}
+    if _PARAMETERS not in own or not isinstance(meta, dict) or not isinstance(meta.get("round"), int):
+        raise ValueError(f"holds no {_BEFORE}{_PARAMETERS}")
+    return _snapshot(meta.pop("round"), meta, own)
 
 
 def account_of(path: Path) -> dict[str, Any]:

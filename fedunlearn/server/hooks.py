@@ -115,7 +115,10 @@ class Conduct:
         return answers.forgetting
 
     def reference(self, plan: RoundPlan, docket: Docket, model: ModelState) -> float | None:
-        """Return the quality that the plan's requests are to recover: of ``model``, from before the round."""
+        """Return the quality that the plan's requests are to recover: of ``model``, from before their unlearning.
+
+        Where that takes several rounds it is asked for in the first of them, and in the last, for the same model.
+        """
         return None
 
     def keep(self, plan: RoundPlan, updates: Sequence[Contribution]) -> None:
@@ -124,7 +127,10 @@ class Conduct:
     def objection(
         self, current: RoundInProgress, docket: Docket, model: ModelState, metrics: Mapping[str, float]
     ) -> str:
-        """Say why the round that made this model, and forgot somebody, must not stand; empty: it may."""
+        """Say why the round that made this model, and forgot somebody, must not stand; empty: it may.
+
+        With one of several rounds of an unlearning none of them stands.
+        """
         return ""
 
     def learn(self, current: RoundInProgress, docket: Docket, metrics: Mapping[str, float]) -> None:

@@ -139,6 +139,8 @@ class RoundLoop(Strategy):
         self.history = history if history is not None else History(self.needed.keeps)
         self._architecture = architecture
         self._state_before: State = {}
+        self._before: Snapshot | None = None
+        """The federation before the unlearning of several rounds that is under way."""
 
     @property
     def requests(self) -> tuple[RequestProgress, ...]:
@@ -302,7 +304,8 @@ class RoundLoop(Strategy):
                 self._report(begun, metrics, 0.0)
         while self.conduct.next_round(self.round + 1, num_rounds, self.docket, self.settings, grid):
             began = time.perf_counter()
-            server_round, before = self.round + 1, arrays
+            server_round = self.round + 1
+            before = arrays = self._planned(server_round, arrays)
             try:
                 arrays, train_metrics = self._train(server_round, before, config, grid, timeout)
             except QuorumMissedError as error:
@@ -376,13 +379,34 @@ class RoundLoop(Strategy):
         self.model = self._combine(current, model, answers)
         return pack(self.model), mean_loss(answers)
 
+    def _planned(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
+        """Plan and commit a round; return the weights that it starts from, which a plan may have to go back to."""
+        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
+        if plan.step == 0 and self._before is not None:
+            arrays = pack(self._go_back())
+            self._before = None
+        if plan.step == 0 and not plan.completes:
+            state, model = copied(self.state()), unpack(arrays)
+            others = {"strategy": others_of(state)} if others_of(state) else {}
+            self._before = Snapshot(server_round - 1, model.vector, model.buffers, others, tensors_of(state))
+        self._current = RoundInProgress(plan, failed, no_answers())
+        return arrays
+
+    def _go_back(self) -> ModelState:
+        """Take back the unlearning under way: the method's state here; weights and buffers are returned."""
+        before = self._before
+        assert before is not None
+        self.docket.break_off()
+        self.load_state(copied({**before.meta.get("strategy", {}), **before.state}))
+        return ModelState(before.vector, before.buffers)
+
     def _begin(
         self, server_round: int, model: ModelState, config: ConfigRecord
     ) -> tuple[RoundPlan, Mapping[int, str], ConfigRecord]:
-        """Plan and commit the round; return the plan, who failed in it before a crash, what clients are told."""
+        """Begin the planned round; return the plan, who failed in it before a crash, what clients are told."""
         self.model = model
-        plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
-        self._current = RoundInProgress(plan, failed, no_answers())
+        assert self._current is not None, "start() plans first"
+        plan, failed = self._current.plan, self._current.failed
         self.docket.begin(plan)
         told = {
             **config,
@@ -405,13 +429,18 @@ class RoundLoop(Strategy):
             self.conduct.diverged(plan.round, why)
         check_quorum(plan, answers.failed, self.settings.quorum)
         self.docket.record_failures(plan, current.failed, answers.failed)
-        if answers.failed.keys() & set(plan.forget):
+        held = bool(answers.failed.keys() & set(plan.forget))
+        if held and plan.several:
+            # Nor is a part of it of another kind of round: it is tried again, or all of it is taken back.
+            answers.forgetting, current.answers = [], answers
+            return self._go_back() if self.docket.breaks_off(plan, answers.failed) else model
+        if held:
             # Never half applied: the whole concurrent set waits for a later round.
             answers.forgetting = []
         else:
             answers.forgetting = self.conduct.forgetting(plan, answers, model)
-            if plan.requests:
-                current.reference = self.conduct.reference(plan, self.docket, model)
+            if plan.requests and (plan.step == 0 or plan.completes):
+                current.reference = self.conduct.reference(plan, self.docket, self._unlearned_from(model))
         current.answers = answers
         current.forgets = bool(answers.forgetting or (plan.forget and not plan.asks))
         round = self._round_of(current, model)
@@ -426,6 +455,11 @@ class RoundLoop(Strategy):
             return made
         self.load_state(self._state_before)
         return model
+
+    def _unlearned_from(self, model: ModelState) -> ModelState:
+        """Return the model before the unlearning at hand; ``model``: before this round."""
+        before = self._before
+        return model if before is None else ModelState(before.vector, before.buffers)
 
     def _round_of(self, current: RoundInProgress, model: ModelState) -> Round:
         """Return a round as the method sees it, with the retained updates summed up."""
@@ -460,10 +494,17 @@ class RoundLoop(Strategy):
         like = unpack(initial).vector
         tensors = {name: tensor.to(like.device) for name, tensor in snapshot.state.items()}
         self.load_state({**snapshot.meta.get("strategy", {}), **tensors})
+        if (before := snapshot.before) is not None:
+            tensors = {name: tensor.to(like.device) for name, tensor in before.state.items()}
+            self._before = replace(before, vector=before.vector.to(like.device), state=tensors)
         return pack(ModelState(snapshot.vector.to(like.device), snapshot.buffers))
 
-    def _decide(self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
+    def _decide(
+        self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int], step: int
+    ) -> RoundPlan:
         """Ask the method for its plan of a round."""
+        if step == 0 and self._before is not None:
+            self._go_back()  # it plans with the state that the round will start with
         settings, docket = self.settings, self.docket
         plan = self.plan(
             Situation(
@@ -474,6 +515,7 @@ class RoundLoop(Strategy):
                 to_forget=to_forget,
                 seed=settings.seed,
                 absent=self.conduct.absent,
+                step=step,
             )
         )
         never = gone | self.excluded
@@ -497,9 +539,12 @@ class RoundLoop(Strategy):
         return why
 
     def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:
-        """Return to the weights before the round."""
+        """Return to the weights before the round, or before the first round of the unlearning."""
         assert self._current is not None
         self._current.roll_back(why)
+        if self._before is not None:
+            self.model = self._go_back()
+            return pack(self.model)
         self.load_state(self._state_before)
         self.model = unpack(before)
         return before
@@ -535,13 +580,17 @@ class RoundLoop(Strategy):
         self.round = plan.round
         docket.requests = self.settings.recovery.judge(docket.requests, self.round, floats(metrics))
         self.conduct.learn(current, docket, floats(metrics))
+        if not docket.under_way:
+            self._before = None
         state = self.state()
         account = {"requests": docket.account(), **self.conduct.account()}
         if others := others_of(state):
             account["strategy"] = others
         self.conduct.save(
             self.checkpoints,
-            Snapshot(self.round, self.model.vector, self.model.buffers, account, tensors_of(state)),
+            Snapshot(
+                self.round, self.model.vector, self.model.buffers, account, tensors_of(state), self._before
+            ),
             lambda: self._report(current, metrics, seconds),
         )
         docket.reconcile(self.round)

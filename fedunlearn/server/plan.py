@@ -33,6 +33,11 @@ class RoundPlan:
     without : Mapping[int, tuple[int, ...]]
         Client that trains, or client or part that is forgotten → parts of its data that it leaves out: they have been
         forgotten, or are about to be. The base class fills them in.
+    completes : bool
+        Whether the forgetting of the plan's requests is complete with this round. If not, the next round goes on with
+        it: the same requests, and the same clients to forget. Whatever else is asked for waits until then.
+    step : int
+        How many rounds of this unlearning are behind. The base class fills it in.
 
     Numbers from ``num_clients`` on are parts of clients' data (:mod:`fedunlearn.parts`); parts are forgotten, whole
     clients train.
@@ -45,6 +50,13 @@ class RoundPlan:
     stored: Mapping[int, int] = field(default_factory=dict)
     without: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     asks: bool = True
+    completes: bool = True
+    step: int = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether it is one of several rounds of an unlearning."""
+        return self.step > 0 or not self.completes
 
     @property
     def asked_to_forget(self) -> tuple[int, ...]:
@@ -63,6 +75,10 @@ class RoundPlan:
             plan["stored"] = {str(client): round for client, round in self.stored.items()}
         if not self.asks:
             plan["asks"] = False
+        if not self.completes:
+            plan["completes"] = False
+        if self.step:
+            plan["step"] = self.step
         if self.without:
             plan["without"] = {str(number): list(parts) for number, parts in self.without.items()}
         return plan
@@ -79,7 +95,9 @@ class RoundPlan:
             tuple(plan["requests"]),
             stored,
             without,
-            bool(plan.get("asks", True)),
+            asks=bool(plan.get("asks", True)),
+            completes=bool(plan.get("completes", True)),
+            step=int(plan.get("step", 0)),
         )
 
 
@@ -99,11 +117,14 @@ class Situation:
         Clients that must not train, and parts of clients' data that must not be trained on: forgotten, or named by
         a request that is due.
     to_forget : tuple[int, ...]
-        Clients, and parts, to forget in this round (all requests that are due), ascending.
+        Clients, and parts, to forget in this round (all requests that are due), ascending. The same in every round of
+        an unlearning that takes several.
     seed : int
         Training seed; sampling derives from it and the round.
     absent : frozenset[int]
         Clients that cannot be reached now; never sampled.
+    step : int
+        How many rounds of the unlearning at hand are behind; 0 in an ordinary round.
     """
 
     round: int
@@ -113,6 +134,7 @@ class Situation:
     to_forget: tuple[int, ...]
     seed: int
     absent: frozenset[int] = frozenset()
+    step: int = 0
 
     def sample(self, slots: int, *, also_without: Iterable[int] = ()) -> tuple[int, ...]:
         """Draw ``slots`` clients without replacement from those that may train, or take all if they are fewer.

@@ -47,6 +47,10 @@ class RequestProgress:
         Whether it is to be unlearned by itself, because the guard rolled back a step that it shared with others.
     reason : str
         Why the guard rolled back its step the last time, how the weights diverged, or what its clients failed with.
+    steps : int
+        Rounds of its unlearning that are behind and did not complete it: of three, 1 and then 2, and 2 from then on.
+    held : bool
+        Whether the last round was to be the next of them, and a client to forget failed in it.
     """
 
     id: str
@@ -61,6 +65,13 @@ class RequestProgress:
     reference: float | None = None
     alone: bool = False
     reason: str = ""
+    steps: int = 0
+    held: bool = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is in the middle of an unlearning of several rounds."""
+        return self.steps > 0 and self.unlearned_round is None and self.outcome is None
 
     @property
     def recovering(self) -> bool:
@@ -70,9 +81,9 @@ class RequestProgress:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         progress = asdict(self) | {"clients": list(self.clients)}
-        # The account of a simulation is what it always was.
-        live_only = {"reference": None, "alone": False, "reason": ""}
-        return {k: v for k, v in progress.items() if k not in live_only or v is not live_only[k]}
+        # The account of a simulation, and of a method of one round, is what it always was.
+        seldom = {"reference": None, "alone": False, "reason": "", "steps": 0, "held": False}
+        return {k: v for k, v in progress.items() if k not in seldom or v is not seldom[k]}
 
     @classmethod
     def from_dict(cls, progress: Mapping[str, Any]) -> RequestProgress:
@@ -91,7 +102,8 @@ class RequestProgress:
         if self.unlearned_round is None:
             if self.outcome == "diverged":
                 return "failed"
-            return "waiting" if self.attempts else None
+            waits = self.held if self.under_way else self.attempts > 0
+            return "waiting" if waits else None
         if not forgets:
             return "excluded"
         return {
@@ -132,7 +144,7 @@ class RecoveryRule:
     epsilon : float
         Points of quality (0–100), ≥ 0.
     max_rounds : int
-        Cap; the unlearning round counts, so the least number of recovery rounds is 1.
+        Cap; the rounds of the unlearning count, so that the least is as many as that takes.
     references : Mapping[frozenset[int], RetrainReference]
         By the set of all clients forgotten so far.
     quality : str
@@ -164,7 +176,8 @@ class RecoveryRule:
     ) -> tuple[RequestProgress, ...]:
         """Return the requests as they stand after ``round``, given the server's measures of its weights.
 
-        ``metrics`` holds ``validation-<quality>`` and, for the authors' rule, ``test-<quality>``, in percent.
+        ``metrics`` holds ``validation-<quality>`` and, for the authors' rule, ``test-<quality>``, in percent. In the
+        middle of an unlearning nothing is judged: the model has forgotten neither all nor nothing of it.
 
         Raises
         ------
@@ -173,6 +186,8 @@ class RecoveryRule:
             was planned for (a request failed), or its oracle was not trained for so many rounds.
         """
         requests = tuple(requests)
+        if any(r.under_way for r in requests):
+            return requests
         newest = max((r.unlearned_round or 0 for r in requests), default=0)
         forgotten = frozenset(k for r in requests if r.unlearned_round is not None for k in r.clients)
         reference = (self.references or {}).get(forgotten)
@@ -201,7 +216,7 @@ class RecoveryRule:
             return request
         if unlearned < newest:
             return replace(request, outcome="superseded", ended_round=round)
-        at_cap = round - unlearned + 1 >= self.max_rounds
+        at_cap = round - self._began(request, unlearned) + 1 >= self.max_rounds
         quality = metrics.get(f"validation-{self.quality}", -math.inf)
         if self.until == "max-rounds":
             recovered = at_cap
@@ -220,3 +235,11 @@ class RecoveryRule:
         if recovered:
             return replace(request, outcome="recovered", ended_round=round)
         return replace(request, outcome="capped", ended_round=round) if at_cap else request
+
+    def _began(self, request: RequestProgress, unlearned: int) -> int:
+        """Return the round from which a request's rounds are counted: the first of its unlearning."""
+        began = unlearned - request.steps
+        if not self.references:
+            return began
+        # A retrained model has so many rounds from the request on, whatever unlearning that had to wait for.
+        return min(began, request.at_round + request.attempts + 1)

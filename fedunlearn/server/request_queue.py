@@ -17,6 +17,9 @@ from fedunlearn.requests import NOTHING_OF_IT, OPEN, Ledger, Move, RequestRecord
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.recovery import RequestProgress
 
+Decide = Callable[[tuple[int, ...], frozenset[int], int], RoundPlan]
+"""Plans a round, given whom it is to forget, who must not train, and how many rounds of that are behind."""
+
 ROLLED_BACK = "rolled back by the guard: "
 DIVERGED = "diverged: "
 """What the ledger says before the reason."""
@@ -129,8 +132,23 @@ class Docket:
         """Return all clients that a plan's requests name."""
         return frozenset(k for id_ in plan.requests for k in self._progress(id_, plan.round).clients)
 
+    @property
+    def under_way(self) -> tuple[RequestProgress, ...]:
+        """The requests in the middle of an unlearning of several rounds."""
+        return tuple(r for r in self.requests if r.under_way)
+
+    def going_on(self) -> tuple[RequestProgress, ...]:
+        """Return the requests whose unlearning the next round goes on with; none, too, where it is broken off."""
+        under_way = self.under_way
+        states = (self.ledger.request(self.branch, r.id).state for r in under_way)
+        return under_way if OPEN.issuperset(states) else ()
+
+    def break_off(self) -> None:
+        """Note that the unlearning under way is not gone on with: its requests are where they were before it."""
+        self.requests = tuple(_unbegun(r) if r.under_way else r for r in self.requests)
+
     def due(self, round: int) -> list[RequestProgress]:
-        """Return the requests that the plan of a round has to serve."""
+        """Return the requests that the plan of a round has to serve, where no unlearning is under way."""
         return [self._progress(r.id, round) for r in self.ledger.due(self.branch, round)]
 
     def is_open(self, round: int) -> bool:
@@ -148,14 +166,12 @@ class Docket:
         # A live request names no round: it arrived during the round before the one that serves it.
         return RequestProgress(id_, record.clients, round - 1 if record.at_round is None else record.at_round)
 
-    def plan(
-        self, round: int, decide: Callable[[tuple[int, ...], frozenset[int]], RoundPlan]
-    ) -> tuple[RoundPlan, dict[int, str]]:
+    def plan(self, round: int, decide: Decide) -> tuple[RoundPlan, dict[int, str]]:
         """Return the committed plan of a round, and who is known to have failed in it.
 
-        A plan that is there already is returned as it is, without asking again. Otherwise
-        ``decide(to_forget, gone)`` makes one, given the clients whose forgetting is due and all that must not
-        train.
+        A plan that is there already is returned as it is, without asking again. Otherwise ``decide(to_forget, gone,
+        step)`` makes one, given the clients whose forgetting is due and all that must not train. One that is not a
+        further step of the unlearning under way, if there is one, breaks that off.
         """
         if (record := self.ledger.plan(self.branch, round)) is not None:
             return RoundPlan.from_dict(record.plan), dict(record.failed)
@@ -171,13 +187,29 @@ class Docket:
                 else:
                     due.append(request)
             gone = frozenset(k for r in (*self.requests, *due) for k in r.clients)
+            going_on = self.going_on()
+            due = list(going_on) or due
             # Never twice: a second negation would push the model away from what it has just been rid of.
             asked = {k for r in due for k in r.clients}
             asked = {k for k in asked if self.parts.owner(k) == k or self.parts.owner(k) not in asked}
             to_forget = tuple(sorted(asked - self._covered(asked)))
-            plan = replace(decide(to_forget, gone), requests=tuple(r.id for r in due))
+            plan = self._decided_by(decide, to_forget, gone, going_on)
+            plan = replace(plan, requests=tuple(r.id for r in due))
             self.ledger.commit_plan(self.branch, round, plan.to_dict())
         return plan, {}
+
+    def _decided_by(
+        self,
+        decide: Decide,
+        to_forget: tuple[int, ...],
+        gone: frozenset[int],
+        going_on: tuple[RequestProgress, ...],
+    ) -> RoundPlan:
+        """Return the method's plan, as far as it is the method's."""
+        step = max((r.steps for r in going_on), default=0)
+        plan = decide(to_forget, gone, step)
+        # There is nothing to go on with where nobody is forgotten, or who is left out is not.
+        return replace(plan, step=step, completes=plan.completes or not (plan.forget and self.forgets))
 
     def _covered(self, numbers: Iterable[int]) -> frozenset[int]:
         """Return those clients and parts that have been forgotten: themselves, or as a part of a client that was."""
@@ -223,7 +255,9 @@ class Docket:
     ) -> None:
         """Note the plan's requests as unlearned, or as one attempt more if a client to forget failed.
 
-        Requests of one round are never half applied: if one client fails, all of them wait.
+        Requests of one round are never half applied: if one client fails, all of them wait. In the middle of an
+        unlearning of several rounds its next round is then tried again; if one of them ends meanwhile, the others
+        begin anew.
 
         Parameters
         ----------
@@ -238,28 +272,44 @@ class Docket:
         """
         requests = {r.id: r for r in self.requests}
         held = not failed.keys().isdisjoint(plan.forget)
+        broken_off = bool(refused) or self.breaks_off(plan, failed)
         if reference is not None:
             reference = max([reference, *(r.reference or 0.0 for r in self.requests if r.recovering)])
         for id_ in plan.requests:
-            r = self._progress(id_, plan.round)
+            r = replace(self._progress(id_, plan.round), held=False)
+            if broken_off:
+                r = _unbegun(r)
             if refused and len(plan.requests) == 1:
                 requests[id_] = replace(r, outcome="refused", ended_round=plan.round, reason=refused)
                 continue
             if refused:
                 requests[id_] = replace(r, attempts=r.attempts + 1, alone=True, reason=refused)
                 continue
+            if not held and not plan.completes:
+                requests[id_] = replace(r, steps=plan.step + 1, reason="")
+                continue
             if not held:
                 requests[id_] = replace(r, unlearned_round=plan.round, reference=reference, reason="")
                 continue
             # A request that only waited for another one's client has not failed.
             own = not failed.keys().isdisjoint(r.clients)
-            r = replace(r, attempts=r.attempts + 1, unanswered=r.unanswered + own, reason="")
+            r = replace(
+                r, attempts=r.attempts + 1, unanswered=r.unanswered + own, reason="", held=r.under_way
+            )
             if self._gives_up(r, failed):
                 why = _why_failed(r, failed)
                 log(WARNING, "request %s failed after %d attempts: %s", id_, r.unanswered, why)
                 r = replace(r, outcome="failed", ended_round=plan.round, reason=why)
             requests[id_] = r
         self.requests = tuple(requests.values())
+
+    def breaks_off(self, plan: RoundPlan, failed: Mapping[int, str]) -> bool:
+        """Whether an unlearning of several rounds ends with this one, in which these clients failed."""
+        if not plan.several or failed.keys().isdisjoint(plan.forget):
+            return False
+        tried = (self._progress(id_, plan.round) for id_ in plan.requests)
+        own = (r for r in tried if not failed.keys().isdisjoint(r.clients))
+        return any(self._gives_up(replace(r, unanswered=r.unanswered + 1), failed) for r in own)
 
     def _gives_up(self, request: RequestProgress, failed: Mapping[int, str]) -> bool:
         """Whether a request has failed for good, of which clients have failed once more."""
@@ -297,6 +347,11 @@ class Docket:
                 entered = r.unlearned_round if applied else r.ended_round
                 states[r.id] = (state, round if entered is None else entered)
         return states
+
+
+def _unbegun(request: RequestProgress) -> RequestProgress:
+    """Return a request as it was before the first round of its unlearning."""
+    return replace(request, steps=0, held=False)
 
 
 def _why_failed(request: RequestProgress, failed: Mapping[int, str]) -> str:

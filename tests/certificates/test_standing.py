@@ -65,7 +65,7 @@ class Federation:
             self.absent = frozenset({AWAY})
         self.intake.ask(**OPS[op], source="cli", actor="operator:x")
 
-    def decide(self, to_forget: tuple[int, ...], gone: frozenset[int]) -> RoundPlan:
+    def decide(self, to_forget: tuple[int, ...], gone: frozenset[int], step: int) -> RoundPlan:
         out = gone | self.absent | {NEVER}
         train = () if to_forget else tuple(k for k in range(NUM_CLIENTS) if k not in out)
         without = self.docket.parts.without(train, to_forget, gone, self.docket.settled)

@@ -54,7 +54,7 @@ def calls_of_a_round(served: int, open_: int) -> int:
         docket.requests = tuple(done)
         docket.reconcile(2)  # what a server that begins does once
         with counted() as calls:
-            plan, _ = docket.plan(3, lambda forget, gone: RoundPlan(3, (30, 31), forget))
+            plan, _ = docket.plan(3, lambda forget, gone, step: RoundPlan(3, (30, 31), forget))
             docket.begin(plan)
             docket.apply(plan, {}, delivered=plan.forget)
             assert docket.objection_on_record(plan) is None

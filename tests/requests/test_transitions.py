@@ -27,6 +27,7 @@ LEGAL = {
     ("scheduled", "excluded"),
     ("scheduled", "failed"),
     ("unlearning", "recovering"),
+    ("unlearning", "unlearning"),
     ("unlearning", "waiting"),
     ("unlearning", "refused"),
     ("unlearning", "excluded"),

@@ -26,7 +26,7 @@ def test_planning_and_committing_a_round(strategy):
         for round in range(1, 6):
             plan, _ = docket.plan(
                 round,
-                lambda to_forget, gone, round=round: method.plan(
+                lambda to_forget, gone, step, round=round: method.plan(
                     Situation(round, BILLION, SLOTS, gone, to_forget, seed=1)
                 ),
             )
