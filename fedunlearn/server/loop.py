@@ -21,7 +21,6 @@ from fedunlearn.errors import NOT_FINITE, ConfigError, UserError
 from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
-from fedunlearn.federation.replies import Correspondence
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
@@ -29,7 +28,7 @@ from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.server.architecture import Architecture, one_parameter
 from fedunlearn.server.history import History
 from fedunlearn.server.hooks import Conduct
-from fedunlearn.server.messages import collect, messages_for
+from fedunlearn.server.messages import MessageTrainer
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RequestProgress
 from fedunlearn.server.round import Needs, Round, RoundStart, State, copied, others_of, tensors_of
@@ -94,6 +93,20 @@ class RoundLoop(Strategy):
     settings_type: ClassVar[type] = NoSettings
     """Frozen dataclass of the strategy's own settings: its keys under [[method]]."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a strategy with messages of its own, which nobody would send or read.
+
+        Raises
+        ------
+        TypeError
+        """
+        super().__init_subclass__(**options)
+        if own := {"configure_train", "aggregate_train"} & vars(cls).keys():
+            raise TypeError(
+                f"{cls.__name__}.{min(own)} would never be called: what clients do is for job() to say, and what "
+                f"becomes of it for combine()"
+            )
+
     def __init__(
         self,
         settings: Settings,
@@ -133,8 +146,6 @@ class RoundLoop(Strategy):
         self.observe = observe
         self.round = first_round
         self.model: ModelState | None = None
-        self._in_round = False
-        self._sent = Correspondence()
         self._current: RoundInProgress | None = None
         self.history = history if history is not None else History(self.needed.keeps)
         self._architecture = architecture
@@ -203,47 +214,24 @@ class RoundLoop(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Plan the round, commit the plan, and return its messages.
+        """Refuse: :meth:`start` has no use for it, and another loop would train a forgotten client again.
 
         Raises
         ------
         UserError
-            If it was not called by :meth:`start`.
         """
-        self._check_loop()
-        nodes, model = self.conduct.nodes(grid), unpack(arrays)
-        plan, failed, config = self._begin(server_round, model, config)
-        assignments = self.assignments(plan)
-        self._sent = messages_for(plan, model, arrays, config, nodes, skip=failed, assignments=assignments)
-        return self._sent.messages
+        raise self._not_its_start()
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Combine the answers into the next global model.
+        """Refuse, as :meth:`configure_train` does.
 
         Raises
         ------
-        QuorumMissedError
-            If fewer clients answered than the quorum asks for; the message names them and why.
         UserError
-            If it was not called by :meth:`start`.
         """
-        self._check_loop()
-        current, model = self._current, self.model
-        assert current is not None and model is not None, "configure_train comes first"
-        conduct = self.conduct
-        answers = collect(
-            replies,
-            self._sent,
-            current.plan,
-            individually=self._individually,
-            norms=conduct.wants_norms,
-            tolerant=conduct.tolerant,
-        )
-        self._sent = Correspondence()  # it holds the model that the round started from
-        self.model = self._combine(current, model, answers)
-        return pack(self.model), mean_loss(answers)
+        raise self._not_its_start()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -327,39 +315,7 @@ class RoundLoop(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid, timeout: float
     ) -> tuple[ArrayRecord, MetricRecord | None]:
         """Return what the clients make of the model in one round, by messages or without."""
-        if (trainer := self._trainer_of(grid)) is not None:
-            return self._train_directly(server_round, arrays, config, trainer)
-        self._in_round = True
-        try:
-            messages = self.configure_train(server_round, arrays, config, grid)
-            replies = grid.send_and_receive(messages, timeout=timeout)
-            combined, train_metrics = self.aggregate_train(server_round, replies)
-        finally:
-            self._in_round = False
-        assert combined is not None
-        return combined, train_metrics
-
-    def _check_loop(self) -> None:
-        """Refuse a loop that is not :meth:`start`: it would forget a client in one round and train it in the next."""
-        if not self._in_round:
-            name = type(self).__name__
-            raise UserError(
-                f"{name} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
-                f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
-            )
-
-    def _trainer_of(self, grid: Grid) -> RoundTrainer | None:
-        """Return the engine's direct way to train, unless a subclass has messages of its own to send or read."""
-        ours = (RoundLoop.configure_train, RoundLoop.aggregate_train)
-        if (type(self).configure_train, type(self).aggregate_train) != ours:
-            return None
-        trainer: RoundTrainer | None = getattr(grid, "trainer", None)
-        return trainer
-
-    def _train_directly(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, trainer: RoundTrainer
-    ) -> tuple[ArrayRecord, MetricRecord | None]:
-        """Train a round without messages: what configure_train, the grid and aggregate_train do, to the same bits."""
+        trainer = self._trainer(grid, timeout)
         model = unpack(arrays)
         plan, failed, config = self._begin(server_round, model, config)
         current = self._current
@@ -399,6 +355,18 @@ class RoundLoop(Strategy):
         self.docket.break_off()
         self.load_state(copied({**before.meta.get("strategy", {}), **before.state}))
         return ModelState(before.vector, before.buffers)
+
+    def _trainer(self, grid: Grid, timeout: float) -> RoundTrainer:
+        """Return the engine's own way to train a round, or messages."""
+        trainer: RoundTrainer | None = getattr(grid, "trainer", None)
+        return trainer or MessageTrainer(grid, self.conduct.nodes(grid), timeout)
+
+    def _not_its_start(self) -> UserError:
+        """Return the error of a loop that would forget a client in one round and train it in the next."""
+        return UserError(
+            f"{type(self).__name__} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
+            f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
+        )
 
     def _begin(
         self, server_round: int, model: ModelState, config: ConfigRecord

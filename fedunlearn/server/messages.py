@@ -1,23 +1,29 @@
-"""One round's traffic: find the nodes, send, check every answer, add them up."""
+"""A federation's traffic: find the nodes; train a round by messages, checking every answer and adding them up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from logging import WARNING
-from types import MappingProxyType
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fedunlearn.errors import RunError
-from fedunlearn.federation.answers import DID_NOT_ANSWER, FORGET, NUMBER, TALLY, TRAIN, Answers, told, work_of
-from fedunlearn.federation.payload import ModelState
+from fedunlearn.federation.answers import (
+    DID_NOT_ANSWER,
+    FORGET,
+    NUMBER,
+    TALLY,
+    TRAIN,
+    Answers,
+    RoundWork,
+    work_of,
+)
+from fedunlearn.federation.payload import pack
 from fedunlearn.federation.replies import Correspondence, Question, read, secret_group
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
 from fedunlearn.out_of_memory import stop_if_out_of_memory
-from fedunlearn.parts import Assignment
-from fedunlearn.server.plan import RoundPlan
 
 
 def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
@@ -53,71 +59,72 @@ def find_clients(grid: Grid, timeout: float | None = None) -> Mapping[int, int]:
     return found
 
 
-def messages_for(
-    plan: RoundPlan,
-    model: ModelState,
-    arrays: ArrayRecord,
-    config: ConfigRecord,
-    nodes: Mapping[int, int],
-    *,
-    skip: Iterable[int] = (),
-    assignments: Mapping[int, Assignment] = MappingProxyType({}),
-) -> Correspondence:
-    """Return the round's messages. They share one content, which no receiver may change, but for assignments.
+class MessageTrainer:
+    """Trains a round by messages: the :class:`~fedunlearn.federation.answers.RoundTrainer` of grids that have none.
 
     Parameters
     ----------
-    model, arrays
-        The global model, and what it travels as.
+    grid
+    nodes
+        Client number → node id of everybody who can be sent a message; nobody else is, and has not answered.
+    timeout
+        Seconds to wait for the replies; None: as long as it takes.
     """
-    content = RecordDict({"arrays": arrays, "config": config})
-    skip, sent = set(skip), []
-    for numbers, kind in ((plan.train, TRAIN), (plan.asked_to_forget, FORGET)):
+
+    def __init__(self, grid: Grid, nodes: Mapping[int, int], timeout: float | None) -> None:
+        self._grid = grid
+        self._nodes = nodes
+        self._timeout = timeout
+
+    def train_round(self, work: RoundWork) -> Answers:
+        """Send the round's messages, and check and sum the replies as they come.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If a client failed for want of memory, unless the work is tolerant: the others will, too.
+        """
+        sent = Correspondence(_messages(work, self._nodes))
+        return _collected(self._grid.send_and_receive(sent.messages, timeout=self._timeout), sent, work)
+
+
+def _messages(work: RoundWork, nodes: Mapping[int, int]) -> Iterator[tuple[Question, RecordDict]]:
+    """Yield what is asked. The messages share one content, which no receiver may change, but for assignments."""
+    arrays, round = pack(work.state), int(work.config["round"])
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord(dict(work.config))})
+    for numbers, kind in ((work.train, TRAIN), (work.forget, FORGET)):
         for number in numbers:
-            assignment = assignments.get(number)
+            assignment = work.assignments.get(number)
             client = number if assignment is None else assignment.client
-            if number in skip or client not in nodes:
+            if client not in nodes:
                 continue
             own = content
             if assignment is not None:
-                own_config = ConfigRecord({**told(config, assignment), NUMBER: number})
-                own = RecordDict({"arrays": arrays, "config": own_config})
+                own = RecordDict(
+                    {"arrays": arrays, "config": ConfigRecord({**work.told(number), NUMBER: number})}
+                )
             question = Question(
                 number,
                 nodes[client],
                 kind,
-                secret_group(plan.round),
-                update_of=model,
-                ran=work_of(kind, config),
+                secret_group(round),
+                update_of=work.state,
+                ran=work_of(kind, work.config),
                 assigned=assignment is not None,
-                tally=kind == FORGET and bool(config.get(TALLY)),
+                tally=kind == FORGET and bool(work.config.get(TALLY)),
             )
-            sent.append((question, own))
-    return Correspondence(sent)
+            yield question, own
 
 
-def collect(
-    replies: Iterable[Message],
-    sent: Correspondence,
-    plan: RoundPlan,
-    *,
-    individually: bool,
-    norms: bool = False,
-    tolerant: bool = False,
-) -> Answers:
-    """Check and sum the replies as they come; who did not answer soundly ends up in ``failed`` by number.
+def _collected(replies: Iterable[Message], sent: Correspondence, work: RoundWork) -> Answers:
+    """Return what the replies hold; who did not answer soundly ends up in ``failed`` by number.
 
     A client may take part more than once: retained with one part of its data, forgotten with others.
-
-    Raises
-    ------
-    OutOfMemoryError
-        If a client failed for want of memory, unless ``tolerant``: the others will, too.
     """
-    ordered = OrderedSum(plan.train)
+    ordered = OrderedSum(work.train)
     single: list[Contribution] = []
-    answers = Answers(ordered.sum)
-    missing = {TRAIN: set(plan.train), FORGET: set(plan.asked_to_forget)}
+    answers = Answers(single if work.individually else ordered.sum)
+    missing = {TRAIN: set(work.train), FORGET: set(work.forget)}
     for reply in replies:
         if (question := sent.question_of(reply)) is None:
             continue
@@ -126,25 +133,23 @@ def collect(
         missing[kind].discard(client)
         if reading.why:
             answers.failed[client] = reading.why
-            if not tolerant:
-                stop_if_out_of_memory({client: reading.why}, plan.round)
+            if not work.tolerant:
+                stop_if_out_of_memory({client: reading.why}, work.config["round"])
         elif contribution is not None:
             answers.losses[client] = reading.loss
             if kind == FORGET:
                 answers.forgetting.append(contribution)
                 if reading.tally is not None:
                     answers.tallies[client] = reading.tally
-            elif individually:
+            elif work.individually:
                 single.append(contribution)
-            if norms and kind == TRAIN:
+            if work.norms and kind == TRAIN:
                 answers.norms[client] = norm_of(contribution.delta)
-        if kind == TRAIN and not individually:
+        if kind == TRAIN and not work.individually:
             ordered.put(client, contribution)
     for kind, clients in missing.items():
         for client in clients:
             answers.failed.setdefault(client, DID_NOT_ANSWER)
-            if kind == TRAIN and not individually:
+            if kind == TRAIN and not work.individually:
                 ordered.put(client, None)
-    if individually:
-        answers.retained = single
     return answers.sort()

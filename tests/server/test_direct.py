@@ -5,13 +5,12 @@ import torch
 
 from fedunlearn.errors import OutOfMemoryError, RunError
 from fedunlearn.federation.local import LocalGrid
-from fedunlearn.models.state import ModelState
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.puf import PUF
 from tests.federation.contributions import bits
 from tests.federation.scripted_routine import ScriptedRoutine, examples_of, start_state, trained
-from tests.server.tiny import NUM_CLIENTS, Clients, Federation, averaged, initial_state, settings
+from tests.server.tiny import NUM_CLIENTS, Federation, settings
 
 
 def federation(faults=None, **changes):
@@ -80,19 +79,8 @@ def test_forgetting_waits_whole_where_one_of_its_clients_fails():
     assert run.progress("r").unlearned_round is None
 
 
-def test_a_strategy_with_messages_of_its_own_gets_them():
-    """Flower's verbs stay what they are: who overrides one is asked, whatever the engine could do directly."""
-
-    class Doubling(UnlearningStrategy):
-        def aggregate_train(self, server_round, replies):
-            arrays, metrics = super().aggregate_train(server_round, list(replies))
-            self.model = ModelState(2 * self.model.vector)
-            arrays["parameters"].tensor.mul_(2)
-            return arrays, metrics
-
-    clients = Clients()
-    grid = LocalGrid(clients.app, NUM_CLIENTS, routine=lambda: pytest.fail("no message was sent"))
-    run = Federation(clients=clients, grid=grid, start=initial_state()).run(Doubling, 1)
-    assert len(clients.asked) == NUM_CLIENTS
-    expected = 2 * averaged(run.weights(0), 1, range(NUM_CLIENTS))
-    torch.testing.assert_close(run.weights(1).double(), expected, rtol=0, atol=1e-6)
+@pytest.mark.parametrize("verb", ["configure_train", "aggregate_train"])
+def test_a_strategy_with_messages_of_its_own_is_refused_when_it_is_written(verb):
+    """Nobody would call the method: better no strategy than one that does something else than it says."""
+    with pytest.raises(TypeError, match=rf"^Doubling\.{verb} would never be called: .* job\(\)"):
+        type("Doubling", (UnlearningStrategy,), {verb: lambda self, *_: None})
