@@ -302,9 +302,9 @@ class LiveConduct(Conduct):
             usual = guard.usual_norm(answers.norms, None)
         return guard.bounded(everybody, usual, self._guard)
 
-    def reference(self, plan: RoundPlan, docket: Docket, model: ModelState) -> float | None:
+    def reference(self, plan: RoundPlan, docket: Docket, model: ModelState, *, round: int) -> float | None:
         self._before = model
-        without = self._evaluation.without(docket.clients_of(plan), plan.round - 1, model)
+        without = self._evaluation.without(docket.clients_of(plan), round, model)
         self._metrics_before = floats(without)
         return self._metrics_before.get(self._quality, self._known)
 

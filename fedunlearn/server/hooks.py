@@ -114,10 +114,11 @@ class Conduct:
         """Return the updates to forget by, once it is on record who answered; ``model`` is what they started from."""
         return answers.forgetting
 
-    def reference(self, plan: RoundPlan, docket: Docket, model: ModelState) -> float | None:
-        """Return the quality that the plan's requests are to recover: of ``model``, from before their unlearning.
+    def reference(self, plan: RoundPlan, docket: Docket, model: ModelState, *, round: int) -> float | None:
+        """Return the quality that the plan's requests are to recover: of ``model``, the one after ``round``.
 
-        Where that takes several rounds it is asked for in the first of them, and in the last, for the same model.
+        It is the last one before their unlearning. Where that takes several rounds it is asked for in the first and
+        in the last of them.
         """
         return None
 

@@ -408,7 +408,8 @@ class RoundLoop(Strategy):
         else:
             answers.forgetting = self.conduct.forgetting(plan, answers, model)
             if plan.requests and (plan.step == 0 or plan.completes):
-                current.reference = self.conduct.reference(plan, self.docket, self._unlearned_from(model))
+                round, start = self._unlearned_from(plan, model)
+                current.reference = self.conduct.reference(plan, self.docket, start, round=round)
         current.answers = answers
         current.forgets = bool(answers.forgetting or (plan.forget and not plan.asks))
         round = self._round_of(current, model)
@@ -424,10 +425,11 @@ class RoundLoop(Strategy):
         self.load_state(self._state_before)
         return model
 
-    def _unlearned_from(self, model: ModelState) -> ModelState:
-        """Return the model before the unlearning at hand; ``model``: before this round."""
-        before = self._before
-        return model if before is None else ModelState(before.vector, before.buffers)
+    def _unlearned_from(self, plan: RoundPlan, model: ModelState) -> tuple[int, ModelState]:
+        """Return the model before the unlearning at hand, and after which round it was that."""
+        if (before := self._before) is None:
+            return plan.round - 1, model
+        return before.round, ModelState(before.vector, before.buffers)
 
     def _round_of(self, current: RoundInProgress, model: ModelState) -> Round:
         """Return a round as the method sees it, with the retained updates summed up."""

@@ -10,9 +10,11 @@ from fedunlearn.live.nodes import Nodes
 from fedunlearn.live.request_queue import LiveDocket
 from fedunlearn.live.stored_updates import StoredUpdates
 from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.strategies.puf import PUF
 from tests.federation.contributions import bits
 from tests.live.living import Living, Scripted
 from tests.server.momentum import ServerMomentum
+from tests.server.three_rounds import ThreeRounds
 from tests.server.tiny import Clients, raising
 
 ROUNDS = 7
@@ -43,18 +45,25 @@ def fault(round, client, kind):
     return None
 
 
+def later_fault(round, client, kind):
+    """Fail where an unlearning of three rounds is in the middle, and no longer where nobody else is there."""
+    if (round, client, kind) == (6, 3, FORGET):
+        return raising(OSError("lost"))
+    return fault(round, client, kind) if round < 5 else fault(round - 3, client, kind)
+
+
 def quality(round, state):
     """Return a quality that only a ruined model lacks, or one in round 5."""
     return 0.0 if float(state.vector.norm()) > 30 else 20.0 if round == 5 else 50.0
 
 
-def living(folder, ledger=None):
+def living(folder, ledger=None, kind=PUF):
     """Open what is on the disk: a server that knows nothing yet."""
     made = Living(
         folder,
         rules={"store-updates": True, "offline": "stored"},
         guard={"max-drop": 40, "max-norm": 1000},
-        clients=Clients(fault),
+        clients=Clients(later_fault if kind is ThreeRounds else fault),
         evaluation=Scripted(quality),
         ledger=ledger,
         rounds=ROUNDS,
@@ -115,29 +124,37 @@ def die_at(monkeypatch, owner, name, nth, *, after):
     monkeypatch.setattr(owner, name, call)
 
 
+KINDS = {
+    PUF: {False: (1, 3, 5, 7), True: (2, 4, 6, 8)},
+    ThreeRounds: {False: (3, 6, 7), True: (2, 4, 5)},
+}
+"""Strategy → the calls at which a server dies, before them or after."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "name"), POINTS, ids=[name for _, name in POINTS])
-def test_killed_there_in_any_round_everybody_gets_what_they_asked_for(tmp_path, owner, name, after):
+def test_killed_there_in_any_round_everybody_gets_what_they_asked_for(tmp_path, owner, name, after, kind):
     killed = 0
-    for nth in (1,) if name == "begins" else (2, 4, 6, 8) if after else (1, 3, 5, 7):
+    for nth in (1,) if name == "begins" else KINDS[kind][after]:
         folder = tmp_path / str(nth)
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patch:
             die_at(patch, owner, name, nth, after=after)
-            made = living(folder)
+            made = living(folder, kind=kind)
             try:
-                made.serve()
+                made.serve(kind)
             except Killed:
                 killed += 1
-        again = living(folder, made.ledger)
+        again = living(folder, made.ledger, kind)
         again.grid.present -= {5} if made.checkpoints.rounds()[-1:] < [4] else {4}
         again.grid.present |= {4} if made.checkpoints.rounds()[-1:] < [4] else {5}
-        again.serve()
-        check(again, tmp_path / f"replay-{nth}")
+        again.serve(kind)
+        check(again, tmp_path / f"replay-{nth}", kind)
     assert killed >= {"begins": 1, "objection": 1}.get(name, 2)
 
 
-def check(made, place):
+def check(made, place, kind=PUF):
     """Everybody in the right end state, nobody unlearned twice, and the record gives the same bits."""
     records = made.ledger.requests(LIVE_BRANCH)
     assert {r.clients: r.state for r in records} == ENDS
@@ -146,13 +163,14 @@ def check(made, place):
     assert set(applied) == {1, 3, 4}
     assert made.ledger.check_trail(LIVE_BRANCH) == []
     place.mkdir()
-    replayed = living(place)
+    replayed = living(place, kind=kind)
     replayed.on_report = lambda report: None  # nobody asks for anything, and everybody is there
     replayed.ledger.load(LIVE_BRANCH, made.ledger.export(LIVE_BRANCH))
-    replayed.serve()
+    replayed.serve(kind)
     assert replayed.checkpoints.rounds() == made.checkpoints.rounds()
     for t in made.checkpoints.rounds():
         assert bits(replayed.weights(t)) == bits(made.weights(t)), f"round {t}"
+    assert made.checkpoints.load(t).before is None
 
 
 def test_the_story_is_worth_interrupting(tmp_path):
@@ -165,6 +183,16 @@ def test_the_story_is_worth_interrupting(tmp_path):
     assert any("stored" in p.plan for p in plans.values())
     assert any(set(p.failed) & set(p.plan["forget"]) for p in plans.values())
     assert any(set(p.failed) & set(p.plan["train"]) for p in plans.values())
+
+
+def test_so_is_that_of_an_unlearning_of_three_rounds(tmp_path):
+    made = living(tmp_path, kind=ThreeRounds).serve(ThreeRounds)
+    check(made, tmp_path / "replay", ThreeRounds)
+    plans = {p.round: p for p in made.ledger.plans(LIVE_BRANCH)}
+    assert plans[4].plan["forget"] == [1, 2] and plans[4].plan["step"] == 2
+    assert bits(made.weights(4)) == bits(made.weights(1)), "the guard takes back all three"
+    assert plans[6].plan["step"] == plans[7].plan["step"] == 1 and 3 in plans[6].failed
+    assert "stored" in plans[7].plan
 
 
 # -- a strategy with something to keep ------------------------------------------------------------------------
