@@ -408,8 +408,8 @@ class RoundLoop(Strategy):
         else:
             answers.forgetting = self.conduct.forgetting(plan, answers, model)
             if plan.requests and (plan.step == 0 or plan.completes):
-                round, start = self._unlearned_from(plan, model)
-                current.reference = self.conduct.reference(plan, self.docket, start, round=round)
+                after, start = self._unlearned_from(plan, model)
+                current.reference = self.conduct.reference(plan, self.docket, start, round=after)
         current.answers = answers
         current.forgets = bool(answers.forgetting or (plan.forget and not plan.asks))
         round = self._round_of(current, model)
