@@ -1,29 +1,57 @@
-"""What a server keeps of earlier rounds for methods that forget by it."""
+"""What a server keeps of earlier rounds, for methods that forget by it: clients' results, and models.
+
+A store is a folder: ``round-000012/client-3@000012.safetensors`` is what client 3 came to in round 12, written in
+round 12, and ``model@000012.safetensors`` beside it are the weights that this round started from. A result that is
+replaced later gets a file of its own, ``client-3@000040.safetensors``, so that what a round has written counts from
+that round's checkpoint on, and an earlier checkpoint still finds what there was then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from math import ceil
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from fedunlearn.durable import sync_folder, write_synced
+from fedunlearn.errors import RunError
 from fedunlearn.federation.sums import Contribution
+from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.models.state import ModelState
+from fedunlearn.runs.checkpoints import META
 
 Which = Literal["last", "all"]
 What = Literal["updates", "weights"]
 
+_FILE = re.compile(r"(?:client-(\d+)|model)@(\d{6,})\.safetensors")
+_ROUND = re.compile(r"round-(\d{6,})")
+_TENSOR = "vector"
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)
+}
+
+_Account = Mapping[str, Any]
+"""What a file says of itself: ``client`` (null: the model), ``round``, ``num_examples``, ``dtype``."""
+
 
 @dataclass(frozen=True)
 class Keeps:
-    """What of ordinary rounds is kept.
+    """What of ordinary rounds is kept; of rounds that forget somebody nothing is.
 
     Attributes
     ----------
     which : str
-        Of each client the ``last`` one, or ``all`` of the rounds that are kept.
+        Of each client the ``last`` result, or ``all`` of the rounds that are kept.
     what : str
         ``updates`` w_k − w, or the ``weights`` w_k that a client came to.
     models : bool
@@ -31,7 +59,8 @@ class Keeps:
     every : int
         Rounds 1, 1 + every, 1 + 2·every, … are kept.
     half : bool
-        Whether as float16, in half of the space; what is read back is float32 again.
+        Whether as float16, in half of the space; what is read back has the model's type again. A tensor that has
+        values beyond float16's range is kept whole.
     """
 
     which: Which = "all"
@@ -44,62 +73,310 @@ class Keeps:
         """Whether a round is kept."""
         return (round - 1) % self.every == 0
 
+    @property
+    def name(self) -> str:
+        """A name that no other one has, such as ``all-updates-every-5``."""
+        words = [self.which, self.what, *["models"] * self.models, *["half"] * self.half]
+        return "-".join([*words, *[f"every-{self.every}"] * (self.every > 1)])
+
+    def num_bytes(self, rounds: int, participants: int, num_clients: int, num_parameters: int) -> int:
+        """Return how many bytes so many rounds with so many participants each take, at float32 or float16."""
+        kept = ceil(rounds / self.every)
+        if self.which == "last":
+            results, models = min(num_clients, kept * participants), min(num_clients, kept)
+        else:
+            results, models = kept * participants, kept
+        return (2 if self.half else 4) * num_parameters * (results + models * self.models)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """One file, or one tensor in memory: of which round and client (None: the model), and written in which round."""
+
+    round: int
+    client: int | None
+    written: int
+
+
+_Index = dict[tuple[int, int | None], tuple["History", _Kept]]
+"""(round, client or None for the model) → the store that has what counts of it, and which version."""
+
 
 class History:
-    """Clients' results by (round, client), and where asked for the global weights by round. In memory.
-
-    What is written in a round counts from that round's checkpoint on: :meth:`revert` drops what later rounds wrote.
+    """Clients' results by (round, client), and where asked for the global weights by round.
 
     Parameters
     ----------
     keeps
         None: nothing is kept.
+    folder
+        Where; made when something is kept. None: in memory.
+    base, base_round
+        The history of the federation that this one forks from after ``base_round``, read and never written.
+    forks
+        Rounds that other federations fork from after: of ``last`` results, those that were the last then stay.
     """
 
-    def __init__(self, keeps: Keeps | None = None) -> None:
+    def __init__(
+        self,
+        keeps: Keeps | None = None,
+        folder: Path | None = None,
+        *,
+        base: History | None = None,
+        base_round: int = 0,
+        forks: Iterable[int] = (),
+    ) -> None:
         self.keeps = keeps
-        self._results: dict[tuple[int, int], Contribution] = {}
-        self._models: dict[int, Tensor] = {}
+        self._folder = folder
+        self._base = base
+        self._base_round = base_round
+        self._forks = frozenset(forks)
+        self._memory: dict[_Kept, tuple[_Account, Tensor]] = {}
+        self._index: _Index | None = None
+        self._staged: dict[_Kept, Path | tuple[_Account, Tensor]] = {}
+        self._void: Set[_Kept] = frozenset()
+        self._now = base_round
+        self.device: torch.device | str = "cpu"
+
+    # -- what there is ------------------------------------------------------------------------------------
+
+    def keeps_round(self, round: int) -> bool:
+        """Whether an ordinary round of this number is kept."""
+        return self.keeps is not None and self.keeps.keeps(round)
 
     def rounds(self) -> tuple[int, ...]:
-        """Return the rounds that something is kept of, ascending."""
-        return tuple(sorted({round for round, _ in self._results}))
+        """Return the rounds of which results are kept, ascending."""
+        return tuple(sorted({round for round, client in self._newest() if client is not None}))
 
     def clients(self, round: int) -> tuple[int, ...]:
         """Return the clients whose results of a round are kept, ascending."""
-        return tuple(sorted(client for of, client in self._results if of == round))
+        return tuple(sorted(k for of, k in self._newest() if of == round and k is not None))
 
     def last(self, client: int) -> int | None:
-        """Return the latest round that something is kept of for a client; None: there is none."""
-        return max((round for round, k in self._results if k == client), default=None)
+        """Return the latest round of which a client's result is kept; None: there is none."""
+        return max((round for round, k in self._newest() if k == client), default=None)
 
     def result(self, round: int, client: int) -> Contribution:
-        """Return what is kept of a client's round; ``delta`` holds its update, or its weights, as ``keeps`` says."""
-        return self._results[round, client]
+        """Return what is kept of a client's round; ``delta`` is its update, or its weights, as ``keeps`` says.
+
+        Raises
+        ------
+        RunError
+            It is missing or damaged: with one line that says what to do.
+        """
+        account, vector = self._read(round, client)
+        return Contribution(client, account["num_examples"], vector)
 
     def model(self, round: int) -> Tensor:
-        """Return the global weights that a kept round started from."""
-        return self._models[round]
+        """Return the global weights that a kept round started from, shape ``(num_parameters,)``.
 
-    def record(self, round: int, model: ModelState, updates: Iterable[Contribution]) -> None:
-        """Keep an ordinary round's updates, as ``keeps`` says."""
-        if self.keeps is None or not self.keeps.keeps(round):
+        Raises
+        ------
+        RunError
+            They are missing or damaged.
+        """
+        return self._read(round, None)[1]
+
+    # -- what is written ----------------------------------------------------------------------------------
+
+    def begin(self, round: int, device: torch.device | str = "cpu") -> None:
+        """Say which round is at hand, and on which device results are wanted."""
+        self._now, self.device, self._index = round, device, None
+
+    def record(self, model: ModelState, updates: Iterable[Contribution]) -> None:
+        """Prepare to keep the results of the round at hand, an ordinary one, as ``keeps`` says.
+
+        Parameters
+        ----------
+        model
+            What the round started from.
+        """
+        if not self.keeps_round(self._now):
             return
+        assert self.keeps is not None
         for update in updates:
-            if self.keeps.which == "last":
-                for at in [at for at in self._results if at[1] == update.client]:
-                    del self._results[at]
-            kept = update.delta if self.keeps.what == "updates" else model.vector + update.delta
-            kept = kept.to(torch.float16).to(kept.dtype) if self.keeps.half else kept.clone()
-            self._results[round, update.client] = replace(update, delta=kept)
+            vector = update.delta if self.keeps.what == "updates" else model.vector + update.delta
+            self._stage(_Kept(self._now, update.client, self._now), vector, update.num_examples)
         if self.keeps.models:
-            self._models[round] = model.vector.clone()
+            self._stage(_Kept(self._now, None, self._now), model.vector, 0)
 
     def replace(self, round: int, result: Contribution) -> None:
-        """Put a result in the place of what was kept of a client's round."""
-        self._results[round, result.client] = result
+        """Prepare to put a result in the place of what is kept of a client's round, once the one at hand is over."""
+        self._stage(_Kept(round, result.client, self._now), result.delta, result.num_examples)
+
+    def publish(self) -> None:
+        """Keep what was prepared; a live federation's server does that while nobody can take over."""
+        for kept, staged in self._staged.items():
+            if isinstance(staged, Path):
+                staged.replace(self._path(kept))
+            else:
+                self._memory[kept] = staged
+        for folder in {staged.parent for staged in self._staged.values() if isinstance(staged, Path)}:
+            sync_folder(folder)
+        self._staged, self._index = {}, None
+
+    def restore(self, round: int, *, taken_back: int | None = None) -> None:
+        """Go on from the checkpoint of a round: whatever was prepared, or written later, is gone.
+
+        Parameters
+        ----------
+        taken_back
+            As in :meth:`take_back`, where that round took an unlearning back.
+        """
+        self._staged = {}
+        if self._folder is not None:
+            for left in self._folder.glob("round-*/.*.tmp"):
+                left.unlink(missing_ok=True)
+        void = range(round if taken_back is None else taken_back + 1, round)
+        self._drop(kept for kept in self._everything() if kept.written > round or kept.written in void)
+        self._now = round
+
+    def take_back(self, round: int) -> None:
+        """Return to what there was after a round; files are deleted once that is saved, by :meth:`settle`."""
+        self._staged, self._index = {}, None
+        self._void = {kept for kept in self._everything() if kept.written > round}
+
+    def settle(self, *, under_way: bool = False) -> None:
+        """Drop what nobody comes back to, now that the round at hand is saved.
+
+        Parameters
+        ----------
+        under_way
+            Whether an unlearning of several rounds is, which may be taken back.
+        """
+        if self.keeps is None:
+            return
+        self._drop(self._void)
+        self._void = frozenset()
+        if under_way:
+            return
+        newest: dict[tuple[int, int | None], int] = {}
+        for kept in self._all():
+            at = kept.round, kept.client
+            newest[at] = max(kept.written, newest.get(at, 0))
+        stale = {kept for kept in self._all() if kept.written < newest[kept.round, kept.client]}
+        if self.keeps.which == "last":
+            stale |= self._superseded()
+        self._drop(stale)
 
     def forget(self, client: int) -> None:
         """Delete all that is kept of a client."""
-        for at in [at for at in self._results if at[1] == client]:
-            del self._results[at]
+        self._drop(kept for kept in self._everything() if kept.client == client)
+
+    # -- how ----------------------------------------------------------------------------------------------
+
+    def _superseded(self) -> set[_Kept]:
+        """Return the results that are not their client's last, neither now nor at a fork, and models without any."""
+        found, needed = self._all(), set[_Kept]()
+        for at in {self._now, *(fork for fork in self._forks if fork <= self._now)}:
+            last: dict[int, _Kept] = {}
+            for kept in sorted(found, key=lambda k: (k.round, k.written)):
+                if kept.client is not None and kept.round <= at:
+                    last[kept.client] = kept
+            needed.update(last.values())
+        rounds = {kept.round for kept in needed}
+        return {k for k in found if k not in needed and (k.client is not None or k.round not in rounds)}
+
+    def _newest(self) -> _Index:
+        """Return where what counts of each (round, client) is kept."""
+        if self._index is None:
+            found: _Index = {}
+            if self._base is not None:
+                earlier = [kept for kept in self._base._all() if kept.written <= self._base_round]
+                for kept in sorted(earlier, key=attrgetter("written")):
+                    found[kept.round, kept.client] = self._base, kept
+            for kept in sorted(self._all(), key=attrgetter("written")):
+                found[kept.round, kept.client] = self, kept
+            self._index = _last_of(found) if self.keeps is not None and self.keeps.which == "last" else found
+        return self._index
+
+    def _all(self) -> list[_Kept]:
+        """Return everything in this store that was not taken back, whatever the version."""
+        return [kept for kept in self._everything() if kept not in self._void]
+
+    def _everything(self) -> list[_Kept]:
+        if self._folder is None:
+            return list(self._memory)
+        found = []
+        for folder in self._folder.glob("round-*"):
+            of = _ROUND.fullmatch(folder.name)
+            names = (_FILE.fullmatch(path.name) for path in folder.iterdir()) if of else ()
+            for name in filter(None, names):
+                assert of is not None
+                client = None if name[1] is None else int(name[1])
+                found.append(_Kept(int(of[1]), client, int(name[2])))
+        return found
+
+    def _path(self, kept: _Kept) -> Path:
+        assert self._folder is not None
+        who = "model" if kept.client is None else f"client-{kept.client}"
+        return self._folder / f"round-{kept.round:06}" / f"{who}@{kept.written:06}.safetensors"
+
+    def _stage(self, kept: _Kept, vector: Tensor, num_examples: int) -> None:
+        assert self.keeps is not None
+        dtype = str(vector.dtype).removeprefix("torch.")
+        account = {"client": kept.client, "round": kept.round, "num_examples": num_examples, "dtype": dtype}
+        vector = vector.detach().cpu().contiguous()
+        if self.keeps.half and bool(torch.isfinite(half := vector.to(torch.float16)).all()):
+            vector = half
+        if self._folder is None:
+            self._staged[kept] = account, vector.clone()
+            return
+        folder = self._path(kept).parent
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync_folder(self._folder)
+        # No two processes ever write to one such file.
+        self._staged[kept] = temporary = folder / f".{self._path(kept).name}.{secrets.token_hex(8)}.tmp"
+        write_synced(temporary, save({_TENSOR: vector}, metadata={META: json.dumps(account, sort_keys=True)}))
+
+    def _drop(self, kept: Iterable[_Kept]) -> None:
+        self._index = None
+        for each in list(kept):
+            if self._folder is None:
+                del self._memory[each]
+                continue
+            path = self._path(each)
+            path.unlink(missing_ok=True)
+            if not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+    def _read(self, round: int, client: int | None) -> tuple[_Account, Tensor]:
+        found = self._newest().get((round, client))
+        if found is None:
+            whose = "the model" if client is None else f"client {client}"
+            where = "" if self._folder is None else f" {self._folder}"
+            raise RunError(f"history{where}: nothing is kept of {whose} in round {round}")
+        store, kept = found
+        account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept))
+        return account, vector.to(self.device, _DTYPES[account["dtype"]], copy=True)
+
+
+def _last_of(found: _Index) -> _Index:
+    """Return each client's last result alone, and the models of their rounds."""
+    last: dict[int, int] = {}
+    for round, client in found:
+        if client is not None:
+            last[client] = max(round, last.get(client, 0))
+    rounds = set(last.values())
+    return {
+        (round, client): where
+        for (round, client), where in found.items()
+        if (round in rounds if client is None else last[client] == round)
+    }
+
+
+def _opened(path: Path) -> tuple[_Account, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            account = loads_object((file.metadata() or {}).get(META, ""), "its account")
+            if (
+                account.keys() != {"client", "round", "num_examples", "dtype"}
+                or account["dtype"] not in _DTYPES
+            ):
+                raise JsonError("its account is none of a history")
+            return account, file.get_tensor(_TENSOR)
+    except FileNotFoundError:
+        raise RunError(f"{path}: is missing, and the method forgets by it; put it back from a copy") from None
+    except (SafetensorError, JsonError, OSError) as error:
+        raise RunError(f"{path}: is damaged ({error}); put it back from a copy") from error

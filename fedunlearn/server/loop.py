@@ -26,7 +26,7 @@ from fedunlearn.parts import Assignment
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.server.architecture import Architecture, one_parameter
-from fedunlearn.server.history import History
+from fedunlearn.server.history import History, Keeps
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.messages import MessageTrainer
 from fedunlearn.server.plan import RoundPlan, Situation
@@ -80,7 +80,9 @@ class RoundLoop(Strategy):
     architecture
         What the model is made of. Default: one parameter, and nobody knows how to draw it.
     history
-        What is kept of earlier rounds. Default: what the method needs, in memory.
+        Returns the store of what the method needs of earlier rounds. Default: one in memory.
+    archives
+        Stores for federations that fork from this one.
 
     Raises
     ------
@@ -120,7 +122,8 @@ class RoundLoop(Strategy):
         conduct: Conduct | None = None,
         excluded: Iterable[int] = (),
         architecture: Architecture | None = None,
-        history: History | None = None,
+        history: Callable[[Keeps], History] = History,
+        archives: Iterable[History] = (),
     ) -> None:
         self.method = self.settings_type() if method is None else method
         if not isinstance(self.method, self.settings_type):
@@ -147,10 +150,12 @@ class RoundLoop(Strategy):
         self.round = first_round
         self.model: ModelState | None = None
         self._current: RoundInProgress | None = None
-        self.history = history if history is not None else History(self.needed.keeps)
+        self.history = History() if self.needed.keeps is None else history(self.needed.keeps)
+        self._stores = (self.history, *archives)
         self._architecture = architecture
         self._state_before: State = {}
         self._before: Snapshot | None = None
+        self._taken_back: int | None = None  # to after which round, where the round at hand takes an unlearning back
         """The federation before the unlearning of several rounds that is under way."""
 
     @property
@@ -159,13 +164,17 @@ class RoundLoop(Strategy):
         return self.docket.requests
 
     @property
+    def _recorded(self) -> bool:
+        """Whether the round at hand goes into a history: an ordinary one that a store keeps."""
+        plan = self._current.plan if self._current is not None else None
+        if plan is None or plan.forget:
+            return False
+        return any(store.keeps_round(plan.round) for store in self._stores)
+
+    @property
     def _individually(self) -> bool:
         """Whether a round's updates are held one by one until all have arrived."""
-        asked = (
-            self.needed.individual
-            or self.settings.aggregation.needs_individual
-            or self.history.keeps is not None
-        )
+        asked = self.needed.individual or self.settings.aggregation.needs_individual or self._recorded
         return asked or self.conduct.wants_updates
 
     # -- what a method decides: see fedunlearn/strategies/base.py -------------------------------------------
@@ -354,6 +363,8 @@ class RoundLoop(Strategy):
         assert before is not None
         self.docket.break_off()
         self.load_state(copied({**before.meta.get("strategy", {}), **before.state}))
+        self.history.take_back(before.round)
+        self._taken_back = before.round
         return ModelState(before.vector, before.buffers)
 
     def _trainer(self, grid: Grid, timeout: float) -> RoundTrainer:
@@ -375,6 +386,8 @@ class RoundLoop(Strategy):
         self.model = model
         assert self._current is not None, "start() plans first"
         plan, failed = self._current.plan, self._current.failed
+        for store in self._stores:
+            store.begin(server_round, model.vector.device)
         self.docket.begin(plan)
         told = {
             **config,
@@ -436,7 +449,9 @@ class RoundLoop(Strategy):
         summed, updates = current.answers.retained, tuple[Contribution, ...]()
         if not isinstance(summed, BlockSum):
             self.conduct.keep(current.plan, summed)
-            self.history.record(current.plan.round, model, () if current.plan.forget else summed)
+            if self._recorded:
+                for store in self._stores:
+                    store.record(model, summed)
             updates = tuple(summed) if self.needed.individual else ()
             summed = self.settings.aggregation.sum_of(summed)
             current.answers.retained = summed
@@ -455,9 +470,12 @@ class RoundLoop(Strategy):
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""
         snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
+        if snapshot is not None:
+            self.round = snapshot.round
+        for store in self._stores:
+            store.restore(self.round, taken_back=None if snapshot is None else snapshot.meta.get("taken-back"))
         if snapshot is None:
             return initial
-        self.round = snapshot.round
         self.docket.restore(snapshot.meta["requests"])
         self.conduct.restore(snapshot.meta)
         self.docket.reconcile(self.round)
@@ -516,8 +534,15 @@ class RoundLoop(Strategy):
             self.model = self._go_back()
             return pack(self.model)
         self.load_state(self._state_before)
+        self.history.take_back(self._current.plan.round - 1)
         self.model = unpack(before)
         return before
+
+    def _publish(self, current: RoundInProgress, metrics: MetricRecord | None, seconds: float) -> None:
+        """Do what goes before a checkpoint, and counts from it on."""
+        for store in self._stores:
+            store.publish()
+        self._report(current, metrics, seconds)
 
     def _report(self, current: RoundInProgress, metrics: MetricRecord | None, seconds: float) -> None:
         if self.observe is None:
@@ -556,12 +581,17 @@ class RoundLoop(Strategy):
         account = {"requests": docket.account(), **self.conduct.account()}
         if others := others_of(state):
             account["strategy"] = others
+        if self._taken_back is not None:
+            account["taken-back"] = self._taken_back
         self.conduct.save(
             self.checkpoints,
             Snapshot(
                 self.round, self.model.vector, self.model.buffers, account, tensors_of(state), self._before
             ),
-            lambda: self._report(current, metrics, seconds),
+            lambda: self._publish(current, metrics, seconds),
         )
+        self._taken_back = None
+        for store in self._stores:
+            store.settle(under_way=docket.under_way)
         docket.reconcile(self.round)
         self.conduct.completed(current, docket, self.model, floats(metrics), grid)
