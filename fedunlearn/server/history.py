@@ -324,7 +324,9 @@ class History:
             return
         folder = self._path(kept).parent
         if not folder.is_dir():
-            folder.mkdir(parents=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self._folder.parent)
+            folder.mkdir()
             sync_folder(self._folder)
         # No two processes ever write to one such file.
         self._staged[kept] = temporary = folder / f".{self._path(kept).name}.{secrets.token_hex(8)}.tmp"
@@ -348,7 +350,7 @@ class History:
             where = "" if self._folder is None else f" {self._folder}"
             raise RunError(f"history{where}: nothing is kept of {whose} in round {round}")
         store, kept = found
-        account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept))
+        account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept), kept)
         return account, vector.to(self.device, _DTYPES[account["dtype"]], copy=True)
 
 
@@ -366,7 +368,7 @@ def _last_of(found: _Index) -> _Index:
     }
 
 
-def _opened(path: Path) -> tuple[_Account, Tensor]:
+def _opened(path: Path, kept: _Kept) -> tuple[_Account, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             account = loads_object((file.metadata() or {}).get(META, ""), "its account")
@@ -375,6 +377,8 @@ def _opened(path: Path) -> tuple[_Account, Tensor]:
                 or account["dtype"] not in _DTYPES
             ):
                 raise JsonError("its account is none of a history")
+            if (account["round"], account["client"]) != (kept.round, kept.client):
+                raise JsonError("its account is of another round or client")
             return account, file.get_tensor(_TENSOR)
     except FileNotFoundError:
         raise RunError(f"{path}: is missing, and the method forgets by it; put it back from a copy") from None

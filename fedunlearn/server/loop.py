@@ -155,7 +155,9 @@ class RoundLoop(Strategy):
         self._architecture = architecture
         self._state_before: State = {}
         self._before: Snapshot | None = None
-        self._taken_back: int | None = None  # to after which round, where the round at hand takes an unlearning back
+        self._taken_back: int | None = (
+            None  # to after which round, where the round at hand takes an unlearning back
+        )
         """The federation before the unlearning of several rounds that is under way."""
 
     @property
@@ -473,7 +475,9 @@ class RoundLoop(Strategy):
         if snapshot is not None:
             self.round = snapshot.round
         for store in self._stores:
-            store.restore(self.round, taken_back=None if snapshot is None else snapshot.meta.get("taken-back"))
+            store.restore(
+                self.round, taken_back=None if snapshot is None else snapshot.meta.get("taken-back")
+            )
         if snapshot is None:
             return initial
         self.docket.restore(snapshot.meta["requests"])
@@ -592,6 +596,6 @@ class RoundLoop(Strategy):
         )
         self._taken_back = None
         for store in self._stores:
-            store.settle(under_way=docket.under_way)
+            store.settle(under_way=bool(docket.under_way))
         docket.reconcile(self.round)
         self.conduct.completed(current, docket, self.model, floats(metrics), grid)
