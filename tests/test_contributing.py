@@ -183,6 +183,7 @@ def test_the_strategy_goes_on_in_the_same_bits_after_an_interruption(strategy: A
 # -- from a terminal ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_finds_them_in_the_current_directory(folder: Path, tmp_path: Path) -> None:
     program = (
         tmp_path / "bin" / "fedunlearn"
