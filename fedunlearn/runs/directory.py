@@ -200,6 +200,10 @@ class RunDirectory:
         """Return a branch's checkpoints."""
         return Checkpoints(self.path / "checkpoints", branch, keep)
 
+    def history(self, branch: str) -> Path:
+        """Return where the earlier rounds of a branch are kept, if some are."""
+        return self.path / "history" / branch
+
     def branches(self) -> dict[str, dict[str, Any]]:
         """Return the records of finished branches by name."""
         records = self._read_json(BRANCHES, [])

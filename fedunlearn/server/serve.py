@@ -22,6 +22,7 @@ from fedunlearn.runs.checkpoints import Checkpoints, Snapshot
 from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.branch import Branch
 from fedunlearn.server.evaluation import ServerEvaluation
+from fedunlearn.server.history import History, Keeps
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.loop import RoundLoop
 from fedunlearn.server.plan import RoundPlan, Situation
@@ -40,6 +41,8 @@ def make_strategy(
     observe: Callable[[RoundReport], None] | None = None,
     conduct: Conduct | None = None,
     architecture: Architecture | None = None,
+    history: Callable[[Keeps], History] = History,
+    archives: Iterable[History] = (),
 ) -> RoundLoop:
     """Return the strategy that runs a branch, with everything that is not its method's taken from the experiment."""
     settings = Settings(
@@ -71,6 +74,8 @@ def make_strategy(
         conduct=conduct,
         excluded=branch.excluded,
         architecture=architecture,
+        history=history,
+        archives=archives,
     )
 
 
@@ -109,6 +114,8 @@ def serve(
     observe: Callable[[RoundReport], None] | None = None,
     data: FederatedData | None = None,
     conduct: Conduct | None = None,
+    history: Callable[[Keeps], History] = History,
+    archives: Iterable[History] = (),
     timeout: float = 3600,
 ) -> tuple[RequestProgress, ...]:
     """Run one branch to its end, from its latest checkpoint if it has one, and return its requests' outcome.
@@ -125,6 +132,8 @@ def serve(
         What the server measures on, and the shapes of. Default: all of the experiment's.
     conduct
         How rounds are conducted. Default: as in a simulation.
+    history, archives
+        See :class:`~fedunlearn.server.loop.RoundLoop`.
     timeout
         Seconds after which a client that has not answered has failed, on a grid that can lose clients.
 
@@ -149,6 +158,8 @@ def serve(
         observe=observe,
         conduct=conduct,
         architecture=Architecture.of(partial(workspace.new_model, experiment, data)),
+        history=history,
+        archives=archives,
     )
     for request in branch.requests:
         ledger.submit(branch.name, request_id=request.id, clients=request.clients, at_round=request.at_round)

@@ -32,6 +32,7 @@ from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import Metric
 from fedunlearn.runs.sealed import are_as_noted, discard, hash_of, read_sealed, write_sealed
 from fedunlearn.server.branch import Branch
+from fedunlearn.simulation import histories
 from fedunlearn.simulation.schedule import never_forgot
 from fedunlearn.simulation.source_hash import UNKNOWN, component_source, source_of
 
@@ -82,6 +83,8 @@ def _processor() -> str:
 
 HISTORY = "branch.json"
 """Of an entry: what became of the branch, and the hashes of its files."""
+KEPT = "history"
+"""Folder of an entry for what the branch keeps of its rounds for methods that fork from it."""
 NEVER = "never-"
 """How the key of a branch begins that is not cached, because nobody knows what computed it."""
 
@@ -115,7 +118,7 @@ def branch_key(
     if workspace.has_filter_slot(experiment):
         of_parts["filtered"] = True  # its checkpoints have a buffer more
     # The stored data are the same, whatever becomes of them in training; without any, a key is what it was.
-    augmented = experiment.data.augmentation
+    augmented, kept = experiment.data.augmentation, histories.kept_for(experiment, branch)
     of_augmentation = {} if augmented == "none" else {"augmentation": augmented}
     key = digest_of(
         of_parts
@@ -140,6 +143,7 @@ def branch_key(
             "numerics": numerics(experiment),
             "source": sources,
         }
+        | ({"history": [asdict(keeps) for keeps in kept]} if kept else {})
     )
     return f"{NEVER}{key}" if any(source.startswith(UNKNOWN) for source in sources.values()) else key
 
@@ -215,6 +219,11 @@ class Cache:
                     copy = staging / source.name.removeprefix(name)
                     _link(source, copy)
                     hashes[copy.name] = hash_of(copy)
+        for source in histories.files_of(name, run):
+            copy = staging / KEPT / source.relative_to(run.history(name))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _link(source, copy)
+            hashes[copy.relative_to(staging).as_posix()] = hash_of(copy)
         history = {
             "outcome": dict(outcome),
             "metrics": [asdict(m) for m in run.metrics.of(name).values()],
@@ -233,8 +242,12 @@ class Cache:
         checkpoints = run.checkpoints(branch.name)
         for round in checkpoints.rounds():  # of a computation that was interrupted
             checkpoints.delete(round)
+        histories.discard(branch.name, run)
         for name in history["files"]:
             target = folder / f"{branch.name}{name}"
+            if name.startswith(f"{KEPT}/"):
+                target = run.history(branch.name) / name.removeprefix(f"{KEPT}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             _link(entry / name, target)
         run.metrics.append(replace(Metric(**m), branch=branch.name) for m in history["metrics"])

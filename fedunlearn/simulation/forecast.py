@@ -15,6 +15,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.evaluation.metrics import computed
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.randomness import torch_generator
+from fedunlearn.simulation import histories
 from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
 from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
@@ -63,6 +64,8 @@ class Forecast:
         What is there of the data and is not used, and what is there more than once.
     retrainings : str
         How many further retrainings there are beside each retrained model, and why; empty where nothing is retrained.
+    history_bytes : int
+        What is kept of earlier rounds for methods that forget by it.
     """
 
     experiment: Experiment
@@ -77,6 +80,7 @@ class Forecast:
     origin: str = ""
     notes: tuple[str, ...] = ()
     retrainings: str = ""
+    history_bytes: int = 0
 
     @property
     def seconds(self) -> float:
@@ -126,6 +130,7 @@ def forecast(experiment: Experiment) -> Forecast:
         origin=models.origin_of(experiment.model, data.num_classes),
         notes=(*data.notes, *copies.lines()),
         retrainings=retrainings,
+        history_bytes=histories.num_bytes(experiment, model.num_parameters),
     )
 
 
@@ -212,11 +217,12 @@ def show(plan: Forecast, console: Console) -> None:
     one_way = plan.slots * plan.model_bytes
     start = f"start      {plan.origin}\n" if plan.origin else ""
     floor = f"floor      {plan.retrainings}\n" if plan.retrainings else ""
+    history = f", {size(plan.history_bytes)} of earlier rounds" if plan.history_bytes else ""
     console.print(
         f"model      {model}, {plan.parameters:,} parameters, {size(plan.model_bytes)} on the wire\n"
         f"{start}{floor}"
         f"round      {plan.slots} clients, {size(one_way)} down and {size(one_way)} up\n"
-        f"disk       {size(plan.disk_bytes)} of checkpoints\n"
+        f"disk       {size(plan.disk_bytes)} of checkpoints{history}\n"
         f"memory     {_memory(plan.memory)}\n"
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
         f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"

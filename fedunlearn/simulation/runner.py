@@ -29,6 +29,7 @@ from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import Branch
 from fedunlearn.server.recovery import RetrainReference
 from fedunlearn.server.serve import serve
+from fedunlearn.simulation import histories
 from fedunlearn.simulation.branches import branches, is_pooled
 from fedunlearn.simulation.cache import Cache, branch_key
 from fedunlearn.simulation.choice import choose
@@ -164,7 +165,7 @@ class _Simulation:
         self.keys[branch.name] = key
         finished = self.run.branches().get(branch.name)
         if finished is not None and finished["key"] == key:
-            if self.cache is not None and not self._has_checkpoints(branch, finished["last_round"]):
+            if self.cache is not None and not self._is_whole(branch, finished):
                 self.cache.load_branch(key, self.run, branch)  # somebody has deleted some
             self.progress.branch_done(branch, self._with_words(finished), reused=True)
             return
@@ -180,12 +181,17 @@ class _Simulation:
         if not cached:
             record["engine"] = {"name": self.experiment.engine.name, "workers": self._workers}
         self.run.finish_branch(record)
+        if not histories.kept_for(self.experiment, branch):
+            histories.discard(branch.name, self.run)  # what it kept for itself nobody reads any more
         if self.cache is not None and not cached:
             self.cache.store_branch(key, self.run, branch.name, outcome)
         self.progress.branch_done(branch, self._with_words(record), reused=cached)
 
-    def _has_checkpoints(self, branch: Branch, last_round: int) -> bool:
+    def _is_whole(self, branch: Branch, finished: Mapping[str, Any]) -> bool:
         """Whether all that is kept of a finished branch is still there."""
+        last_round = finished["last_round"]
+        if len(histories.files_of(branch.name, self.run)) != finished.get("history", 0):
+            return False
         checkpoints = self.run.checkpoints(branch.name)
         kept = {*range(max(branch.keep_from, branch.first_round + 1), last_round + 1), *branch.keep}
         return all(checkpoints.path(round).is_file() for round in kept if round <= last_round)
@@ -259,6 +265,8 @@ class _Simulation:
             fork=fork,
             references=self._references(branch),
             observe=observe,
+            history=histories.opener(branch, self.run),
+            archives=histories.archives(self.experiment, branch, self.run),
         )
         return {
             "requests": [
@@ -266,6 +274,7 @@ class _Simulation:
             ],
             # A method that diverged in its first round has left no weights.
             "last_round": max([branch.first_round, *checkpoints.rounds()]),
+            **histories.account(self.experiment, branch, self.run),
         }
 
     def _references(self, branch: Branch) -> Mapping[frozenset[int], RetrainReference]:
