@@ -47,6 +47,7 @@ from fedunlearn.server.request_queue import Docket
 from fedunlearn.server.rounds import RoundReport
 from fedunlearn.server.serve import serve
 from fedunlearn.simulation.branches import branches
+from fedunlearn.simulation.capped_rounds import check_cap
 
 POLL_SECONDS = 1.0
 SAY_AGAIN_SECONDS = 60.0
@@ -68,6 +69,7 @@ def run(grid: Grid, context: Context) -> Path:
     settings = ServerSettings.of(context.run_config)
     experiment = workspace.experiment_at(str(settings.experiment))
     check_routines(experiment)
+    check_cap(experiment)
     # As many threads as in every other engine, or sums come out in another order.
     torch.set_num_threads(experiment.engine.threads_per_client)
     folder = open_folder(experiment, settings.folder)

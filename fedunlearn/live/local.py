@@ -23,6 +23,7 @@ from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import live_branch
+from fedunlearn.simulation.capped_rounds import check_cap
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.progress import Progress
@@ -67,6 +68,7 @@ def run_live(
     """
     progress = progress or Progress()
     check_routines(experiment)
+    check_cap(experiment)
     data = workspace.data_of(experiment, experiment.seeds[0])
     # What is wrong is said before a run is begun.
     check_models(experiment, data, workspace.new_model(experiment, data, experiment.seeds[0]))

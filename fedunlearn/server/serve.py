@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import partial
 from logging import WARNING
 
@@ -25,7 +24,6 @@ from fedunlearn.server.evaluation import ServerEvaluation
 from fedunlearn.server.history import History, Keeps
 from fedunlearn.server.hooks import Conduct
 from fedunlearn.server.loop import RoundLoop
-from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.recovery import RecoveryRule, RequestProgress, RetrainReference
 from fedunlearn.server.rounds import RoundReport
 from fedunlearn.server.settings import Settings
@@ -77,29 +75,6 @@ def make_strategy(
         history=history,
         archives=archives,
     )
-
-
-def plans(experiment: Experiment, branch: Branch, rounds: Iterable[int] | None = None) -> Iterator[RoundPlan]:
-    """Yield a branch's plans of these rounds as they will be if every client answers; default: of all, in order."""
-    strategy = make_strategy(experiment, branch)
-    settings = strategy.settings
-    for round in range(branch.first_round + 1, branch.last_round + 1) if rounds is None else rounds:
-        arrived = [r for r in branch.requests if r.at_round < round]
-        gone = frozenset(k for r in arrived for k in r.clients)
-        due = {k for r in arrived if r.at_round == round - 1 for k in r.clients}
-        plan = strategy.plan(
-            Situation(
-                round=round,
-                num_clients=settings.num_clients,
-                slots=settings.slots,
-                gone=gone,
-                to_forget=tuple(sorted(due)),
-                seed=settings.seed,
-            )
-        )
-        before = frozenset(k for r in arrived if r.at_round < round - 1 for k in r.clients)
-        without = settings.parts.without(plan.train, plan.forget, gone | strategy.excluded, before)
-        yield replace(plan, without=without)
 
 
 def serve(

@@ -13,6 +13,7 @@ from fedunlearn.data import FederatedData
 from fedunlearn.evaluation.outputs import predict
 from fedunlearn.evaluation.segmentation import segment
 from fedunlearn.server.branch import Branch
+from fedunlearn.server.plans_ahead import unlearnings
 from fedunlearn.simulation.branches import branches, retrained_round
 from fedunlearn.simulation.planned_rounds import kept_or_multiple
 from fedunlearn.simulation.schedule import Schedule
@@ -58,11 +59,12 @@ def models_measured(experiment: Experiment, seed: int) -> int:
             "requests": [
                 {
                     "id": request.id,
-                    "unlearned_round": request.at_round + 1,
-                    "ended_round": request.at_round + halfway,
+                    "unlearned_round": found.last_round,
+                    "ended_round": max(found.last_round, request.at_round + halfway),
                     "outcome": "recovered",
                 }
-                for request in branch.requests
+                for found in unlearnings(experiment, branch)
+                for request in found.requests
             ],
         }
         for branch in branches(experiment, seed)

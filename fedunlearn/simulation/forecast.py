@@ -17,6 +17,7 @@ from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.randomness import torch_generator
 from fedunlearn.simulation import histories
 from fedunlearn.simulation.branch_forecast import BranchForecast, forecast_branches
+from fedunlearn.simulation.capped_rounds import check_cap
 from fedunlearn.simulation.copies import Copies
 from fedunlearn.simulation.evaluation_forecast import evaluated_with, probe_evaluation
 from fedunlearn.simulation.memory import Memory, memory_of
@@ -103,6 +104,7 @@ def forecast(experiment: Experiment) -> Forecast:
     """Work out an experiment's branches and costs; loads the data and times a few training steps."""
     check_routines(experiment)
     check_rounds(experiment)
+    check_cap(experiment)
     experiment, retrainings = choose_retrainings(experiment)
     found, copies, evaluated = [], Copies(experiment), 0
     computed(experiment.data.task, experiment.measures.metrics)

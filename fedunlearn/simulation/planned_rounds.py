@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 from fedunlearn.config import Experiment
 from fedunlearn.server.branch import Branch
 from fedunlearn.server.plan import RoundPlan
-from fedunlearn.server.serve import plans
+from fedunlearn.server.plans_ahead import plans, unlearnings
 
 SAMPLED = 64
 """Of rounds between two requests that differ by the draw of their clients alone, so many are planned."""
 
 
-def stretches(branch: Branch) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last round of each stretch in which nothing is asked and nothing changes."""
+def stretches(branch: Branch, unlearning: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last round of each stretch in which nothing is asked and nothing changes.
+
+    Parameters
+    ----------
+    unlearning
+        The rounds in which requests are served; each is a stretch of its own.
+    """
     first, last = branch.first_round + 1, branch.last_round
-    # A request is served in the round after its own; from the next one on it is behind.
-    begins = {first, *(r.at_round + after for r in branch.requests for after in (1, 2))}
+    begins = {first, *(r.at_round + 1 for r in branch.requests)}
+    begins |= {round + after for round in unlearning for after in (0, 1)}
     borders = sorted(begin for begin in begins if first <= begin <= last)
     yield from ((begin, following - 1) for begin, following in pairwise([*borders, last + 1]))
 
@@ -31,7 +37,8 @@ def planned(experiment: Experiment, branch: Branch) -> Iterator[tuple[RoundPlan,
     """
     everybody = experiment.federation.slots == experiment.federation.num_clients
     weights = {}
-    for first, last in stretches(branch):
+    served = {plan.round for found in unlearnings(experiment, branch) for plan in found.plans}
+    for first, last in stretches(branch, served):
         rounds = last - first + 1
         tried = 1 if everybody else min(rounds, SAMPLED)
         for number in range(tried):

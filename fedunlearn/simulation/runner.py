@@ -32,6 +32,7 @@ from fedunlearn.server.serve import serve
 from fedunlearn.simulation import histories
 from fedunlearn.simulation.branches import branches, is_pooled
 from fedunlearn.simulation.cache import Cache, branch_key
+from fedunlearn.simulation.capped_rounds import check_cap
 from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.forecast import examples_of
@@ -83,6 +84,7 @@ def simulate(
     """
     check_routines(experiment)
     check_rounds(experiment)
+    check_cap(experiment)
     computed(experiment.data.task, experiment.measures.metrics)
     for seed in experiment.seeds:
         # What is wrong with the data, or with a model for them, is said before a run is begun.

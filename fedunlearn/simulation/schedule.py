@@ -12,6 +12,13 @@ from fedunlearn.simulation.branches import Moment, branches, floor_name, moments
 
 Record = Mapping[str, Any]
 
+_UNSERVED: dict[str, Any] = {
+    "outcome": None,
+    "unlearned_round": None,
+    "ended_round": None,
+    "recovered_round_authors": None,
+}
+
 
 class Appointment(NamedTuple):
     """One row to come: a branch's model of a round, measured for a request (None: for all of a timeline).
@@ -30,9 +37,8 @@ class Appointment(NamedTuple):
 
 
 def never_forgot(progress: Record) -> bool:
-    """Whether the forgetting of a request was tried and failed, until it was given up or the branch ended."""
-    tried = progress.get("attempts", 0) > 0 and progress["unlearned_round"] is None
-    return tried and progress["outcome"] in (None, "failed")
+    """Whether the forgetting of a request failed, until it was given up or the branch ended, or was not come to."""
+    return progress["unlearned_round"] is None and progress["outcome"] in (None, "failed")
 
 
 class Schedule:
@@ -74,7 +80,7 @@ class Schedule:
                     self._records[branch.name]["last_round"] if end is None else max(end, last.at_round + 1)
                 )
                 # What has not forgotten all that it was to is not measured as if it had.
-                failed = end is None and any(map(never_forgot, self._records[branch.name]["requests"]))
+                failed = end is None and any(never_forgot(self.progress(branch, r)) for r in branch.requests)
                 yield Appointment(branch, last, None, "final", round, end is not None, failed)
 
     def retrain(self, moment: Moment) -> Branch:
@@ -87,9 +93,9 @@ class Schedule:
         return tuple(self.branches[floor_name(moment.index, self._seed, number)] for number in numbers)
 
     def progress(self, branch: Branch, request: ForgetRequest) -> Record:
-        """Return what became of a request in a branch."""
+        """Return what became of a request in a branch; one that others held up to its end, it knows nothing of."""
         found: list[Record] = self._records[branch.name]["requests"]
-        return next(r for r in found if r["id"] == request.id)
+        return next((r for r in found if r["id"] == request.id), _UNSERVED | {"id": request.id})
 
     def recovered_round(self, branch: Branch, request: ForgetRequest) -> int | None:
         """Return the round in which a request recovered; None too where recovery is only so many rounds long."""

@@ -150,12 +150,17 @@ class SeedScoring:
             if ids.intersection(record.plan["requests"])
             for client in sorted(record.failed.keys() & set(record.plan["forget"]), reverse=True)
         }
+        if not why:
+            return "failed: the branch ended before it was complete"
         return f"failed: {last_line(why[max(why)])} (round {max(why)})"
 
     def _recovery(self, branch: Branch, request: ForgetRequest) -> dict[str, Any]:
         progress = self._schedule.progress(branch, request)
-        # The unlearning round counts; it is later than the one after the request if a client failed to answer.
-        outcome, start = progress["outcome"], (progress["unlearned_round"] or 0) - 1
+        # The rounds of the unlearning count; the first is later than the one after the request if a client failed.
+        outcome, start = (
+            progress["outcome"],
+            (progress["unlearned_round"] or 0) - progress.get("steps", 0) - 1,
+        )
         authors = progress["recovered_round_authors"]
         recovered = self._schedule.recovered_round(branch, request)
         judged = outcome != "superseded" and self._experiment.recover.until != "max-rounds"

@@ -14,8 +14,9 @@ from fedunlearn.federation.payload import ModelState, pack, unpack
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.server.evaluation import ServerEvaluation
+from fedunlearn.server.plans_ahead import plans
 from fedunlearn.server.recovery import RetrainReference
-from fedunlearn.server.serve import make_strategy, plans, serve
+from fedunlearn.server.serve import make_strategy, serve
 from fedunlearn.simulation.branches import branches, floor_seed
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.strategies.base import UnlearningStrategy

@@ -11,7 +11,7 @@ from rich.console import Console
 from fedunlearn import config, workspace
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from fedunlearn.server.serve import plans
+from fedunlearn.server.plans_ahead import plans
 from fedunlearn.simulation import forecast as module
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.forecast import duration, forecast, show, size

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedunlearn import workspace
 from fedunlearn.server.branch import Branch, ForgetRequest
-from fedunlearn.server.serve import plans
+from fedunlearn.server.plans_ahead import plans
 from fedunlearn.simulation import forecast as forecasting
 from fedunlearn.simulation.branches import branches
 from fedunlearn.simulation.evaluation_forecast import evaluated_in_rounds
@@ -40,12 +40,12 @@ def a_branch(draw):
 
 @given(a_branch())
 def test_stretches_are_all_rounds_in_order_and_end_where_a_request_is_served(branch):
-    found = [list(range(first, last + 1)) for first, last in stretches(branch)]
+    served = {r.at_round + 1 for r in branch.requests}
+    found = [list(range(first, last + 1)) for first, last in stretches(branch, served)]
     assert all(found)
     assert [r for rounds in found for r in rounds] == list(
         range(branch.first_round + 1, branch.last_round + 1)
     )
-    served = {r.at_round + 1 for r in branch.requests}
     for rounds in found:
         assert not served & set(rounds) or len(rounds) == 1
 
