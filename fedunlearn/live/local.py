@@ -6,32 +6,26 @@ import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from fedunlearn import config, workspace
+from fedunlearn import workspace
 from fedunlearn.certificates.issuer import Clerk
 from fedunlearn.certificates.keys import find_key
 from fedunlearn.config import Experiment
-from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.live.evaluation import evaluation_of
 from fedunlearn.live.service import serve_live
-from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.requests import LIVE_BRANCH
 from fedunlearn.runs.directory import RunDirectory
-from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import live_branch
+from fedunlearn.simulation.at_work import recorder, settled
 from fedunlearn.simulation.capped_rounds import check_cap
-from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.progress import Progress
 from fedunlearn.simulation.routine_needs import check_models
-from fedunlearn.simulation.shortage import remedy
-
-if TYPE_CHECKING:
-    from fedunlearn.server.rounds import RoundReport
+from fedunlearn.simulation.shortage import advising
 
 
 def run_live(
@@ -74,10 +68,8 @@ def run_live(
     check_models(experiment, data, workspace.new_model(experiment, data, experiment.seeds[0]))
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     try:
-        with naming_shortage("the live federation"):
+        with advising("the live federation", lambda: experiment):
             _serve(experiment, run, progress, key, service)
-    except OutOfMemoryError as error:
-        raise OutOfMemoryError(f"{error}; {remedy(experiment, error)}", during=error.during) from error
     finally:
         run.close()
     return run.path
@@ -87,14 +79,9 @@ def _serve(
     asked: Experiment, run: RunDirectory, progress: Progress, key: Path | None, service: Mapping[str, Any]
 ) -> None:
     torch.set_num_threads(asked.engine.threads_per_client)
-    choice = choose(asked, before=config.load(run.experiment_path))
-    experiment = choice.experiment
-    run.settle(experiment)
-    workspace.experiment_at.cache_clear()  # the file may have been read as it was
-    branch = live_branch(experiment)
+    branch = live_branch(asked)
     progress.begin(run.path, [branch])
-    if choice.why:
-        progress.note(choice.why)
+    experiment = settled(asked, run, progress)
     signing_key = find_key(key, run_folder=run.path)
     if signing_key is None:
         progress.note(
@@ -104,10 +91,6 @@ def _serve(
     data = workspace.data_of(experiment, branch.seed)
     for note in (*data.notes, *run.notes()):
         progress.note(note)
-
-    def observe(report: RoundReport) -> None:
-        run.metrics.append(round_metrics(branch.name, report))
-        progress.round_done(branch, report.round, report.metrics)
 
     progress.branch_begins(branch, max(run.checkpoints(branch.name).rounds(), default=0))
     with open_grid(experiment, str(run.experiment_path), branch.seed) as grid:
@@ -119,7 +102,7 @@ def _serve(
             folder=run.path,
             evaluate=evaluation_of(experiment, data=lambda: data),
             holder=f"{socket.gethostname()}:{os.getpid()}",
-            observe=observe,
+            observe=recorder(run, branch, progress),
             clerk=clerk,
             data=data,
             **service,

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedData
-from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.payload import pack
 from fedunlearn.live.evaluation import LiveEvaluation
 from fedunlearn.live.hooks import Clerk, LiveConduct
 from fedunlearn.live.measurements import RequestMeasures
@@ -100,7 +100,7 @@ def serve_live(
         checkpoints.sweep()
         if data is None:
             data = workspace.data_of(experiment, branch.seed)
-        model = workspace.new_model(experiment, data, branch.training_seed)
+        architecture = Architecture.of(partial(workspace.new_model, experiment, data))
         # A node that hangs holds up no more than this: its measure is worth less than the others' training.
         patience = min(ANSWER_SECONDS, experiment.federation.round_timeout)
         messenger = Messenger(experiment.data.task, evaluate.held_out, timeout=patience)
@@ -123,11 +123,11 @@ def serve_live(
             checkpoints=checkpoints,
             observe=observe,
             conduct=conduct,
-            architecture=Architecture.of(partial(workspace.new_model, experiment, data)),
+            architecture=architecture,
         )
         strategy.start(
             grid,
-            pack(ModelState(model.vector.clone(), model.buffers())),
+            pack(architecture.initial(branch.training_seed)),
             num_rounds=sys.maxsize,
             timeout=experiment.federation.round_timeout,
             evaluate_fn=evaluate,

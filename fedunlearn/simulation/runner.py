@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from flwr.serverapp import Grid
 
-from fedunlearn import config, json_text, models, workspace
+from fedunlearn import json_text, models, workspace
 from fedunlearn.config import Experiment
 from fedunlearn.data.holdings import holdings
 from fedunlearn.durable import write_durably
-from fedunlearn.errors import OutOfMemoryError, UserError
+from fedunlearn.errors import UserError
 from fedunlearn.evaluation import scorecard
 from fedunlearn.evaluation.metrics import computed
 from fedunlearn.evaluation.rows import Row
@@ -25,15 +25,14 @@ from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.report.words import clients, names_of
 from fedunlearn.runs.checkpoints import Snapshot, weights_hash
 from fedunlearn.runs.directory import SCORECARD, RunDirectory
-from fedunlearn.runs.round_metrics import round_metrics
 from fedunlearn.server.branch import Branch
 from fedunlearn.server.recovery import RetrainReference
 from fedunlearn.server.serve import serve
 from fedunlearn.simulation import histories
+from fedunlearn.simulation.at_work import recorder, settled
 from fedunlearn.simulation.branches import branches, is_pooled
 from fedunlearn.simulation.cache import Cache, branch_key
 from fedunlearn.simulation.capped_rounds import check_cap
-from fedunlearn.simulation.choice import choose
 from fedunlearn.simulation.engines import open_grid
 from fedunlearn.simulation.forecast import examples_of
 from fedunlearn.simulation.pictures import draw_pictures
@@ -43,10 +42,7 @@ from fedunlearn.simulation.robust_rounds import check_rounds
 from fedunlearn.simulation.routine_needs import check_models, check_needs
 from fedunlearn.simulation.schedule import Schedule
 from fedunlearn.simulation.scoring import SeedScoring
-from fedunlearn.simulation.shortage import remedy
-
-if TYPE_CHECKING:
-    from fedunlearn.server.rounds import RoundReport
+from fedunlearn.simulation.shortage import advising
 
 CACHE_VARIABLE = "FEDUNLEARN_CACHE"
 
@@ -95,11 +91,8 @@ def simulate(
     run = RunDirectory.open(experiment, out, resume=resume, fresh=fresh)
     simulation = _Simulation(experiment, run, out, progress)
     try:
-        with naming_shortage("measuring the finished branches"):
+        with advising("measuring the finished branches", lambda: simulation.experiment):
             simulation.play()
-    except OutOfMemoryError as error:
-        advice = remedy(simulation.experiment, error)
-        raise OutOfMemoryError(f"{error}; {advice}", during=error.during) from error
     finally:
         run.close()
     return run.path
@@ -228,14 +221,7 @@ class _Simulation:
             return
         self._settled = True
         asked = self.experiment
-        choice = choose(
-            asked, before=config.load(self.run.experiment_path), examples=lambda: examples_of(asked)
-        )
-        if choice.why:
-            self.progress.note(choice.why)
-        self.experiment = choice.experiment
-        self.run.settle(choice.experiment)
-        workspace.experiment_at.cache_clear()  # the file may have been read as it was
+        self.experiment = settled(asked, self.run, self.progress, lambda: examples_of(asked))
 
     def _key(self, branch: Branch) -> str:
         data = workspace.data_of(self.experiment, branch.seed)
@@ -253,11 +239,6 @@ class _Simulation:
         if branch.fork_from is not None:
             fork = self.run.checkpoints(branch.fork_from).load(branch.first_round)
         checkpoints = self.run.checkpoints(branch.name, branch.keeps)
-
-        def observe(report: RoundReport) -> None:
-            self.run.metrics.append(round_metrics(branch.name, report))
-            self.progress.round_done(branch, report.round, report.metrics)
-
         requests = serve(
             grid,
             self.experiment,
@@ -266,7 +247,7 @@ class _Simulation:
             checkpoints=checkpoints,
             fork=fork,
             references=self._references(branch),
-            observe=observe,
+            observe=recorder(self.run, branch, self.progress),
             history=histories.opener(branch, self.run),
             archives=histories.archives(self.experiment, branch, self.run),
         )

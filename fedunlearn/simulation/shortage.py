@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 
 from fedunlearn import workspace
 from fedunlearn.config import Experiment
 from fedunlearn.errors import OutOfMemoryError
+from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.simulation.memory import Memory, memory_of, workers_on_one_device
 
 SMALLER = "a smaller model or smaller images are left to try"
@@ -21,6 +25,22 @@ def what_would_fit(experiment: Experiment, memory: Memory) -> str:
     if workers > 1:
         return f"{advice}; fewer than engine.workers = {workers} change no result"
     return advice if fitting else f"{advice}; {SMALLER}"
+
+
+@contextmanager
+def advising(doing: str, experiment: Callable[[], Experiment]) -> Iterator[None]:
+    """Say at what memory ran out, and what to try; see :func:`~fedunlearn.out_of_memory.naming_shortage`.
+
+    Parameters
+    ----------
+    experiment
+        Returns what is at work by then.
+    """
+    try:
+        with naming_shortage(doing):
+            yield
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}; {remedy(experiment(), error)}", during=error.during) from error
 
 
 def remedy(experiment: Experiment, error: OutOfMemoryError) -> str:
