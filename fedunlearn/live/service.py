@@ -25,8 +25,10 @@ from fedunlearn.live.nodes import NodeRoster
 from fedunlearn.live.notifications import ANSWER_SECONDS, Messenger
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.runs.directory import HISTORY
 from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.branch import live_branch
+from fedunlearn.server.history import History
 from fedunlearn.server.recovery import RequestProgress
 from fedunlearn.server.rounds import RoundReport
 from fedunlearn.server.serve import make_strategy
@@ -124,6 +126,7 @@ def serve_live(
             observe=observe,
             conduct=conduct,
             architecture=architecture,
+            history=lambda keeps: History(keeps, folder / HISTORY / LIVE_BRANCH / keeps.name),
         )
         strategy.start(
             grid,

@@ -25,6 +25,7 @@ LEDGER = "requests.sqlite"
 METRICS = "metrics.jsonl"
 BRANCHES = "branches.json"
 BEGUN = "begun.json"
+HISTORY = "history"
 LOCK = ".lock"
 
 
@@ -202,7 +203,7 @@ class RunDirectory:
 
     def history(self, branch: str) -> Path:
         """Return where the earlier rounds of a branch are kept, if some are."""
-        return self.path / "history" / branch
+        return self.path / HISTORY / branch
 
     def branches(self) -> dict[str, dict[str, Any]]:
         """Return the records of finished branches by name."""

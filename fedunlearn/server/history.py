@@ -233,6 +233,9 @@ class History:
 
     def take_back(self, round: int) -> None:
         """Return to what there was after a round; files are deleted once that is saved, by :meth:`settle`."""
+        for staged in self._staged.values():
+            if isinstance(staged, Path):
+                staged.unlink(missing_ok=True)
         self._staged, self._index = {}, None
         self._void = {kept for kept in self._everything() if kept.written > round}
 

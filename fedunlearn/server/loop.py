@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from logging import INFO, WARNING
@@ -172,6 +173,11 @@ class RoundLoop(Strategy):
         if plan is None or plan.forget:
             return False
         return any(store.keeps_round(plan.round) for store in self._stores)
+
+    @property
+    def _keeping(self) -> bool:
+        """Whether anything is ever kept of earlier rounds."""
+        return any(store.keeps is not None for store in self._stores)
 
     @property
     def _individually(self) -> bool:
@@ -471,13 +477,14 @@ class RoundLoop(Strategy):
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:
         """Return the weights to go on from, and bring the ledger to what they have been through."""
-        snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
-        if snapshot is not None:
-            self.round = snapshot.round
-        for store in self._stores:
-            store.restore(
-                self.round, taken_back=None if snapshot is None else snapshot.meta.get("taken-back")
-            )
+        # Who is replaced between looking for the checkpoint and dropping what is later would drop its successor's.
+        with self.conduct.writing() if self._keeping else nullcontext():
+            snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
+            if snapshot is not None:
+                self.round = snapshot.round
+            taken_back = None if snapshot is None else snapshot.meta.get("taken-back")
+            for store in self._stores:
+                store.restore(self.round, taken_back=taken_back)
         if snapshot is None:
             return initial
         self.docket.restore(snapshot.meta["requests"])
@@ -595,7 +602,9 @@ class RoundLoop(Strategy):
             lambda: self._publish(current, metrics, seconds),
         )
         self._taken_back = None
-        for store in self._stores:
-            store.settle(under_way=bool(docket.under_way))
+        if self._keeping:
+            with self.conduct.writing():  # what is stale to a server that was replaced may be its successor's
+                for store in self._stores:
+                    store.settle(under_way=bool(docket.under_way))
         docket.reconcile(self.round)
         self.conduct.completed(current, docket, self.model, floats(metrics), grid)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Message, MetricRecord
@@ -17,6 +18,8 @@ from fedunlearn.live.evaluation import Respondents
 from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.runs.directory import HISTORY
+from fedunlearn.server.history import History
 from fedunlearn.server.recovery import RecoveryRule
 from fedunlearn.server.rounds import RoundReport
 from fedunlearn.strategies.base import UnlearningStrategy
@@ -150,6 +153,11 @@ class Living:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", LIVE_BRANCH)
         self.intake = Intake(self.ledger, num_clients=NUM_CLIENTS)
 
+    @property
+    def history(self) -> Path:
+        """Return where what the method needs of earlier rounds is kept."""
+        return Path(self.folder) / HISTORY / LIVE_BRANCH
+
     def ask(self, *clients: int) -> str:
         """Ask for clients to be forgotten, and return the request's id."""
         return self.intake.ask(clients, source="cli", actor="operator:test").request_id
@@ -192,6 +200,7 @@ class Living:
             checkpoints=self.checkpoints,
             observe=observe,
             conduct=conduct,
+            history=lambda keeps: History(keeps, self.history / keeps.name),
             **options,
         )
         self.strategy.start(self.grid, pack(initial_state()), num_rounds=rounds, evaluate_fn=self.evaluation)

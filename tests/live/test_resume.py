@@ -9,13 +9,15 @@ from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.live.nodes import Nodes
 from fedunlearn.live.request_queue import LiveDocket
 from fedunlearn.live.stored_updates import StoredUpdates
-from fedunlearn.requests import LIVE_BRANCH
+from fedunlearn.requests import LIVE_BRANCH, FencedError, Ledger
+from fedunlearn.server.history import History
 from fedunlearn.strategies.puf import PUF
 from tests.federation.contributions import bits
 from tests.live.living import Living, Scripted
 from tests.server.momentum import ServerMomentum
 from tests.server.three_rounds import ThreeRounds
-from tests.server.tiny import Clients, raising
+from tests.server.tiny import Clients, initial_state, raising, update_of
+from tests.simulation.remembering import Remembering, Returning
 
 ROUNDS = 7
 ENDS = {
@@ -198,29 +200,143 @@ def test_so_is_that_of_an_unlearning_of_three_rounds(tmp_path):
 # -- a strategy with something to keep ------------------------------------------------------------------------
 
 
+class Ruinous(Remembering):
+    """Ruins the model where it forgets client 2, having noted in the history that all updates are none."""
+
+    def combine(self, round):
+        made = super().combine(round)
+        return 1e4 * made if 2 in round.plan.forget else made
+
+
+METHODS = {"momentum": ServerMomentum, "history": Ruinous, "last results": Returning}
+"""Strategies that go on with what they, or the server, have kept."""
+
+
+def everything_kept(made):
+    """Return what the history holds: (round, client) → numbers, and round → weights."""
+    history = made.strategy.history
+    results = {(t, k): history.result(t, k) for t in history.rounds() for k in history.clients(t)}
+    kept = {at: (result.num_examples, bits(result.delta)) for at, result in results.items()}
+    if history.keeps is not None and history.keeps.models:
+        kept |= {t: bits(history.model(t)) for t in history.rounds()}
+    return kept
+
+
+def served_again(made, place, kind):
+    """Serve what the ledger of another federation has on record, from the beginning and without interruption."""
+    replayed = living(place)
+    replayed.on_report = lambda report: None
+    replayed.ledger.load(LIVE_BRANCH, made.ledger.export(LIVE_BRANCH))
+    return replayed.serve(kind)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["save", "completed", "objection", "learn"])
-def test_killed_in_any_round_a_strategy_goes_on_with_what_it_keeps(tmp_path, name, after):
+def test_killed_in_any_round_a_strategy_goes_on_with_what_it_keeps(tmp_path, name, after, method):
     """Client 2's step is rolled back by the guard, and the velocity with it."""
-    whole = living(within(tmp_path, "whole"))
-    whole.serve(ServerMomentum)
-    refused = [r for r in whole.ledger.requests(LIVE_BRANCH) if r.state == "refused"]
-    assert [r.clients for r in refused] == [(2,)]
-    last = whole.checkpoints.rounds()[-1]
-    assert whole.strategy.steps < last, "a round was rolled back: its step is not counted"
+    kind = METHODS[method]
     for nth in (1,) if name == "objection" else (2, 4):
         folder = within(tmp_path, str(nth))
         with pytest.MonkeyPatch.context() as patch:
             die_at(patch, LiveConduct, name, nth, after=after)
             made = living(folder)
             with pytest.raises(Killed):
-                made.serve(ServerMomentum)
-        again = living(folder, made.ledger)
-        again.serve(ServerMomentum)
-        replayed = living(within(tmp_path, f"replay-{nth}"))
-        replayed.on_report = lambda report: None
-        replayed.ledger.load(LIVE_BRANCH, again.ledger.export(LIVE_BRANCH))
-        replayed.serve(ServerMomentum)
-        for t in again.checkpoints.rounds():
-            assert bits(replayed.weights(t)) == bits(again.weights(t)), f"round {t}"
-        assert replayed.strategy.steps == again.strategy.steps
+                made.serve(kind)
+        same_as_on_record(living(folder, made.ledger).serve(kind), tmp_path / f"replay-{nth}", kind)
+
+
+@pytest.mark.parametrize("method", ["history", "last results"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["record", "_stage", "publish", "settle", "restore", "begin"])
+def test_killed_while_the_history_is_written_nothing_of_it_is_lost(tmp_path, name, after, method):
+    killed = 0
+    for nth in (1,) if name == "restore" else (2, 4, 7):
+        folder = within(tmp_path, str(nth))
+        with pytest.MonkeyPatch.context() as patch:
+            die_at(patch, History, name, nth, after=after)
+            made = living(folder)
+            try:
+                made.serve(METHODS[method])
+            except Killed:
+                killed += 1
+        again = living(folder, made.ledger).serve(METHODS[method])
+        same_as_on_record(again, tmp_path / f"replay-{nth}", METHODS[method])
+        assert not list(folder.rglob("history/**/.*"))
+    assert killed
+
+
+def same_as_on_record(made, place, kind):
+    """The record gives the same bits, of the weights and of what the strategy keeps."""
+    replayed = served_again(made, within(place.parent, place.name), kind)
+    for t in made.checkpoints.rounds():
+        assert bits(replayed.weights(t)) == bits(made.weights(t)), f"round {t}"
+    assert getattr(replayed.strategy, "steps", 0) == getattr(made.strategy, "steps", 0)
+    assert everything_kept(replayed) == everything_kept(made)
+
+
+@pytest.mark.parametrize("method", ["momentum", "history"])
+def test_and_what_it_keeps_is_rolled_back_with_a_step(tmp_path, method):
+    whole = living(tmp_path).serve(METHODS[method])
+    records = whole.ledger.requests(LIVE_BRANCH)
+    assert [r.clients for r in records if r.state == "refused"] == [(2,)]
+    if method == "momentum":
+        last = whole.checkpoints.rounds()[-1]
+        assert whole.strategy.steps < last, "a step that was rolled back is not counted"
+        return
+    (after,) = [r.unlearned_round for r in records if r.clients == (3,)]
+    assert after == 3, "client 3 is forgotten right after a step that noted that its updates are none"
+    assert not whole.strategy.history.result(1, 3).delta.any(), "and now they are: that step stands"
+    moved = whole.weights(2) - update_of(initial_state().vector, 1, 3) / 10
+    assert bits(whole.weights(3)) == bits(moved)
+
+
+@pytest.mark.parametrize("where", ["in the middle of a round", "when it is saved", "before it has begun"])
+def test_a_server_that_was_replaced_changes_nothing_of_its_successors_history(tmp_path, monkeypatch, where):
+    """What is stale to it, or later than the checkpoint that it has seen, is what its successor has written."""
+    made = living(tmp_path)
+    made.ledger.take_lease(LIVE_BRANCH, "replaced", seconds=0.001)
+    left = {}
+
+    def take_over(*args, **kwargs):
+        patch.undo()
+        with Ledger(tmp_path / "requests.sqlite", clock=made.clock) as ledger:
+            ledger.take_lease(LIVE_BRANCH, "successor", seconds=1, wait=5)
+            other = living(tmp_path, ledger)
+            other.on_report = lambda report: None
+            other.serve(Returning)
+            left.update(contents(made.history))
+        return
+
+    def then(owner, name):
+        original = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            take_over()
+            return result
+
+        patch.setattr(owner, name, call)
+
+    with monkeypatch.context() as patch:
+        if where == "before it has begun":
+            made.serve(Returning, rounds=2)
+            seen = made.checkpoints.latest()
+            take_over()
+            patch.setattr(made.checkpoints, "latest", lambda: seen)
+        else:
+            made.at_round(
+                2,
+                lambda: then(*((LiveConduct, "save") if where == "when it is saved" else (History, "begin"))),
+            )
+        with pytest.raises(FencedError):
+            made.serve(Returning)
+    assert len(left) > 5
+    assert {
+        path: content for path, content in contents(made.history).items() if path.suffix != ".tmp"
+    } == left
+
+
+def contents(folder):
+    """Return path → content of all files below a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

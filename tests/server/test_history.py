@@ -126,6 +126,10 @@ def test_what_is_replaced_is_back_where_the_round_does_not_stand(tmp_path):
     store.begin(5)
     store.replace(1, second)
     assert torch.equal(store.result(1, 2).delta, first.delta), "not before the round is saved"
+    assert list(tmp_path.rglob("*.tmp"))
+    store.take_back(4)
+    assert not list(tmp_path.rglob("*.tmp")), "where the round does not stand nothing of it is left"
+    store.replace(1, second)
     store.publish()
     assert torch.equal(store.result(1, 2).delta, second.delta)
     store.settle(under_way=True)
