@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ class Noop:
         """The resident model."""
         return self._model
 
-    def train(self, client: int, kind: str, config: Config) -> LocalResult:
+    def train(self, client: int, kind: str, config: Config, tensors: Mapping[str, Tensor]) -> LocalResult:
         """Report one example, and no change."""
         return LocalResult(1, 0.0)
 

@@ -1,9 +1,10 @@
 """The Flower ClientApp: turns messages into calls of the task's routine. Holds nothing that knows the engine.
 
-Request: ``arrays`` (the global model, see :mod:`fedunlearn.federation.payload`) and ``config`` with ``round``,
-``lr`` and ``seed``. Reply to training: ``arrays`` holding the pseudo-gradient w_k − w and the buffers after
-training, ``work`` which says that this is an ``update`` and what was run for it (``train``, or the routine with its
-settings), ``metrics`` with ``num-examples`` and ``train-loss``.
+Request: ``arrays`` (the model to start from, see :mod:`fedunlearn.federation.payload`), ``config`` with ``round``,
+``lr`` and ``seed``, and what the strategy has for the client to do instead, with ``tensors`` that are sent along.
+Reply to training: ``arrays`` holding the pseudo-gradient w_k − w and the buffers after training, ``work`` which says
+that this is an ``update`` and what was run for it (``train``, with its epochs if they were named, or the routine with
+its settings), ``metrics`` with ``num-examples`` and ``train-loss``, and ``extras`` if the job asks for tensors.
 
 Where ``config`` has a ``tally``, which only live federations put there, a client to forget adds a ``tally`` of the
 model it received (see :mod:`fedunlearn.evaluation.histograms`). A node that has been told that it is forgotten
@@ -20,10 +21,22 @@ from flwr.common.logger import log
 from fedunlearn.clients.node_data import client_of, routine_for
 from fedunlearn.clients.trainer import Routine
 from fedunlearn.errors import RunError, UserError
-from fedunlearn.federation.answers import ASSIGNMENT, CARRIES, NUMBER, RAN, REFUSED, TALLY, UPDATE, WORK
-from fedunlearn.federation.client_work import ClientWork, do_work
+from fedunlearn.federation.answers import (
+    ASSIGNMENT,
+    CARRIES,
+    EXTRAS,
+    NUMBER,
+    RAN,
+    REFUSED,
+    TALLY,
+    TENSORS,
+    UPDATE,
+    WORK,
+    ClientWork,
+)
+from fedunlearn.federation.client_work import do_work
 from fedunlearn.federation.compat import error_reply
-from fedunlearn.federation.payload import pack, unpack
+from fedunlearn.federation.payload import pack, packed, unpack, unpacked
 from fedunlearn.federation.tallies import tally_record
 from fedunlearn.parts import Assignment
 
@@ -96,7 +109,8 @@ def _trained(message: Message, context: Context) -> Message:
     number = _assigned_number(client, config)
     routine = routine_for(context)
     received = unpack(message.content["arrays"])  # type: ignore[arg-type]
-    asked = ClientWork(number, message.metadata.message_type, config, received)
+    tensors = unpacked(message.content.get(TENSORS))
+    asked = ClientWork(number, message.metadata.message_type, config, received, tensors)
     try:
         done = do_work(routine, asked)
     except UserError as error:
@@ -112,6 +126,8 @@ def _trained(message: Message, context: Context) -> Message:
             "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
         }
     )
+    if done.extras:
+        content[EXTRAS] = packed(done.extras)
     if done.tally is not None:
         content[TALLY] = tally_record(done.tally)
     return Message(content, reply_to=message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from logging import WARNING
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -13,11 +15,15 @@ from torch import Tensor
 
 from fedunlearn import workspace
 from fedunlearn.clients.routine_progress import RoutineProgress
+from fedunlearn.config import TrainConfig
+from fedunlearn.errors import UserError
 from fedunlearn.evaluation.accuracy import mean_loss, quality
 from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld, tally_of
 from fedunlearn.evaluation.scored import QUALITY, Scored
-from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE, Config
+from fedunlearn.federation.answers import ASSIGNMENT, Config, work_of
+from fedunlearn.federation.client_work import SERVER
 from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import EPOCHS, LR, ROUTINE
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.parts import Assignment
 from fedunlearn.randomness import torch_generator
@@ -46,41 +52,56 @@ class Routine(ABC):
         """The resident model; its weights are whatever was loaded last."""
         return self._place.model
 
-    def train(self, client: int, kind: str, config: Config) -> LocalResult:
-        """Train the model in place on the client's data.
+    def train(
+        self, client: int, kind: str, config: Config, tensors: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> LocalResult:
+        """Train the model in place on the client's data, or run the routine that the config names.
 
-        PUF asks a client it forgets to train exactly as usual (the server negates), so both kinds are one. Where the
-        round names a local routine, a client to forget runs that instead.
+        PUF asks a client it forgets to train exactly as usual (the server negates), so both kinds are one: what is
+        done otherwise, the config says.
         """
-        if kind == FORGET and ROUTINE in config:
-            return self._forget_by_routine(client, config)
+        if ROUTINE in config:
+            return self._by_routine(client, config, tensors)
         images, targets = self._examples(client, config)
         if not len(targets):
             return LocalResult(0, 0.0)
-        return train_local(
+        result = train_local(
             self.model,
             images,
             targets,
-            self._place.experiment.train,
-            lr=float(config["lr"]),
+            self._settings(config),
+            lr=float(config[LR]),
             generator=_generator(config, client),
             recipe=self._recipe,
         )
+        return replace(result, ran=work_of(config)) if EPOCHS in config else result
 
-    def _forget_by_routine(self, client: int, config: Config) -> LocalResult:
-        """Run the round's routine on the model, in place: F is what is to be forgotten, R the client's other data.
+    def _settings(self, config: Config) -> TrainConfig:
+        """Return how the client trains: as the experiment says, but for what its job says."""
+        settings = self._place.experiment.train
+        if EPOCHS not in config:
+            return settings
+        if (epochs := int(config[EPOCHS])) < 1:
+            raise UserError(f"{SERVER}: {EPOCHS} = {epochs}: must be at least 1")
+        return replace(settings, local_epochs=epochs)
+
+    def _by_routine(self, client: int, config: Config, tensors: Mapping[str, Tensor]) -> LocalResult:
+        """Run the round's routine on the model, in place: F is what the client works with, R its other data.
+
+        So F is what is to be forgotten, or of a client that trains all that it trains on.
 
         Nobody gives it held-out examples, with one client as little as with many: a client has its own data and no
         others, in a deployment as in a simulation, and the validation split, which is the server's, judges recovery
         and tuning. A method that needs some takes a part of R.
         """
         chosen = Chosen.loads(config[ROUTINE])
-        forget, retain = self._forget_and_retain(client, config)
+        forget, retain = self._both(client, config)
         ran = chosen.dumps()  # as it was understood: the server holds it against what it asked for
         if not forget.size:
             return LocalResult(0, 0.0, ran)
         whose = str(Assignment.loads(config[ASSIGNMENT])) if ASSIGNMENT in config else f"client {client}"
         progress = RoutineProgress(f"{whose}: {chosen.name}")
+        device, results = self.model.vector.device, dict[str, Tensor]()
         found = chosen.method(
             self.model,
             forget,
@@ -92,12 +113,16 @@ class Routine(ABC):
                 augmentation=self._recipe.augmentation,
                 loss=self._recipe.loss,
                 pixel_std=self._place.data.pixel_std,
+                tensors={name: tensor.to(device) for name, tensor in tensors.items()},
+                results=results,
             ),
         )
+        # Copies: a routine may leave a window into a model that is about to hold something else.
+        extras = {name: tensor.detach().clone() for name, tensor in results.items()}
         self.model.load(found.vector, found.buffers())
-        return LocalResult(forget.size, progress.loss, ran)
+        return LocalResult(forget.size, progress.loss, ran, extras)
 
-    def _forget_and_retain(self, client: int, config: Config) -> tuple[Examples, Examples]:
+    def _both(self, client: int, config: Config) -> tuple[Examples, Examples]:
         if ASSIGNMENT not in config:
             everything = Examples(*self._place.data.client(client))
             nothing = Examples(everything.images[:0], everything.labels[:0])
@@ -120,8 +145,8 @@ class Routine(ABC):
             start,
             [images for images, _ in rows],
             [targets for _, targets in rows],
-            self._place.experiment.train,
-            lr=float(config["lr"]),
+            self._settings(config),
+            lr=float(config[LR]),
             generators=(_generator(config, client) for client in clients),  # few are drawn from
             recipe=self._recipe,
         )

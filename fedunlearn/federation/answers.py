@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from fedunlearn.errors import NOT_FINITE
 from fedunlearn.evaluation.histograms import Tally, Withheld
+from fedunlearn.federation.jobs import EPOCHS, ROUTINE, Job
+from fedunlearn.federation.shown import shown
 from fedunlearn.federation.sums import BlockSum, Contribution, all_finite
 from fedunlearn.models.state import ModelState
 from fedunlearn.parts import Assignment
+from fedunlearn.plurals import counted
 
 TRAIN = "train"
 FORGET = "train.forget"
@@ -24,8 +28,8 @@ TALLY = "tally"
 ASSIGNMENT = "assignment"
 """Entry of one client's config: what of its data it works with (:class:`fedunlearn.parts.Assignment`)."""
 
-ROUTINE = "routine"
-"""Entry of a round's config: how a client that takes part in its own forgetting does so, instead of training."""
+TENSORS, EXTRAS = "tensors", "extras"
+"""Records of arrays: what a job sends along in a message, and what comes back in a reply."""
 
 NUMBER = "number"
 """Beside an assignment, and in the answer to it: the number of the client or part that it is about."""
@@ -38,7 +42,7 @@ UPDATE, WEIGHTS = "update", "weights"
 """In it: whether its arrays are w_k − w, as they must be, or w_k."""
 
 RAN = "ran"
-"""In it: ``train``, or the routine with its settings, as :func:`work_of` has it."""
+"""In it: what was run, as :func:`work_of` has it."""
 
 DID_NOT_ANSWER = "did not answer"
 REFUSED = "refused: "
@@ -54,7 +58,7 @@ VARIANCE = "running_var"
 """How PyTorch calls the buffers of variances, at the end of their names."""
 
 Config = Mapping[str, Any]
-"""What every client of a round is told beside the weights: ``round``, ``lr``, ``seed``."""
+"""What a client is told beside the weights: ``round``, ``lr``, ``seed``, and what its job says."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class RoundWork:
         Whether a client that runs out of memory is one client that failed, and not the end of the run.
     assignments : Mapping[int, Assignment]
         What those of ``train`` and ``forget`` work with who do not simply work with all of their data.
+    jobs : Mapping[str, Job]
+        Kind → what those of that kind do; of a kind that is not there they train as usual.
     """
 
     state: ModelState
@@ -87,10 +93,48 @@ class RoundWork:
     norms: bool = False
     tolerant: bool = False
     assignments: Mapping[int, Assignment] = field(default_factory=dict)
+    jobs: Mapping[str, Job] = field(default_factory=dict)
 
-    def told(self, client: int) -> Config:
-        """Return what one client is told: the round's config, and its assignment if it has one."""
-        return told(self.config, self.assignments.get(client))
+    def start(self, kind: str) -> ModelState:
+        """Return what those of a kind start from."""
+        job = self.jobs.get(kind)
+        return self.state if job is None or job.start is None else replace(self.state, vector=job.start)
+
+    def told(self, kind: str) -> Config:
+        """Return what all those of a kind are told."""
+        job = self.jobs.get(kind)
+        return self.config if job is None else {**self.config, **job.told}
+
+    def asked(self, number: int, kind: str) -> ClientWork:
+        """Return what one client is asked for."""
+        job = self.jobs.get(kind)
+        config = told(self.told(kind), self.assignments.get(number))
+        return ClientWork(number, kind, config, self.start(kind), job.sent_to(number) if job else {})
+
+
+@dataclass(frozen=True)
+class ClientWork:
+    """What a round asks of one client.
+
+    Attributes
+    ----------
+    number : int
+        Of the client, or of the part of its data that this is about.
+    kind : str
+        ``train`` or ``train.forget``.
+    config : Mapping
+        What it is told.
+    start : ModelState
+        What it starts from, and what its update is measured from; not to be changed.
+    tensors : Mapping[str, Tensor]
+        What its job sends along; not to be changed.
+    """
+
+    number: int
+    kind: str
+    config: Config
+    start: ModelState
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def told(config: Config, assignment: Assignment | None) -> Config:
@@ -98,9 +142,11 @@ def told(config: Config, assignment: Assignment | None) -> Config:
     return config if assignment is None else {**config, ASSIGNMENT: assignment.dumps()}
 
 
-def work_of(kind: str, config: Config) -> str:
-    """Return what a client that is asked for this runs: ``train``, or the round's routine as the config names it."""
-    return str(config[ROUTINE]) if kind == FORGET and ROUTINE in config else TRAIN
+def work_of(config: Config) -> str:
+    """Return what a client runs that is told this: ``train``, for how many epochs if that is said, or a routine."""
+    if ROUTINE in config:
+        return str(config[ROUTINE])
+    return f"{TRAIN} for {counted(int(config[EPOCHS]), 'epoch')}" if EPOCHS in config else TRAIN
 
 
 @dataclass
@@ -121,6 +167,8 @@ class Answers:
         Client that trained → ‖Δ‖₂ of its update, where asked for.
     tallies : dict[int, Tally or Withheld]
         Client to forget → what the round's starting weights make of its data; only where the config has ``tally``.
+    extras : dict[int, Mapping[str, Tensor]]
+        Client → the tensors that it has sent beside its update, where its job asks for some.
     """
 
     retained: BlockSum | list[Contribution]
@@ -129,6 +177,7 @@ class Answers:
     losses: dict[int, float] = field(default_factory=dict)
     norms: dict[int, float] = field(default_factory=dict)
     tallies: dict[int, Tally | Withheld] = field(default_factory=dict)
+    extras: dict[int, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def refuse(self, clients: Mapping[int, str]) -> None:
         """Take out what came from these clients, and note why; only where single updates are at hand."""
@@ -137,7 +186,7 @@ class Answers:
         assert isinstance(self.retained, list)
         self.retained = [c for c in self.retained if c.client not in clients]
         self.forgetting = [c for c in self.forgetting if c.client not in clients]
-        for found in (self.losses, self.norms, self.tallies):
+        for found in (self.losses, self.norms, self.tallies, self.extras):
             for client in clients:
                 found.pop(client, None)
         self.failed |= clients
@@ -148,6 +197,7 @@ class Answers:
         self.failed = dict(sorted(self.failed.items()))
         self.norms = dict(sorted(self.norms.items()))
         self.tallies = dict(sorted(self.tallies.items()))
+        self.extras = dict(sorted(self.extras.items()))
         self.forgetting.sort(key=lambda c: c.client)
         if isinstance(self.retained, list):
             self.retained.sort(key=lambda c: c.client)
@@ -189,3 +239,23 @@ def unsound(update: ModelState, num_examples: int, like: ModelState) -> str:
         if name.endswith(VARIANCE) and (buffer < 0).any():
             return f"buffer {name} holds a variance below 0"
     return "" if all_finite(update.vector) else f"update {NOT_FINITE}"
+
+
+def unsound_extras(extras: Mapping[str, Tensor], returns: Mapping[str, int]) -> str:
+    """Say what is wrong with the tensors beside an update, or return an empty string.
+
+    Parameters
+    ----------
+    returns
+        The names and lengths that were asked for.
+    """
+    if extras.keys() != returns.keys():
+        return f"extras {shown(sorted(extras))}, the job's are {sorted(returns)}"
+    for name, length in returns.items():
+        extra = extras[name]
+        if (tuple(extra.shape), extra.dtype) != ((length,), torch.float32):
+            found = f"shape {tuple(extra.shape)} and {extra.dtype}"
+            return f"extra {name!r} of {found}, the job's is {(length,)} and {torch.float32}"
+        if not all_finite(extra):
+            return f"extra {name!r} {NOT_FINITE}"
+    return ""

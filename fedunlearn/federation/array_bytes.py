@@ -19,7 +19,7 @@ class UndecodableError(ValueError):
     """An array cannot be the tensor that it must be; the message says why, in one short line."""
 
 
-def decoded(array: Array, like: Tensor, what: str) -> Tensor:
+def decoded(array: Array, like: Tensor, what: str, whose: str = "the model's") -> Tensor:
     """Return an array's tensor: the very one it refers to, whatever that is, or a copy of what came over a wire.
 
     Of the latter only what ``np.save`` makes of a tensor of this shape and dtype is decoded, so that it costs no more
@@ -33,6 +33,8 @@ def decoded(array: Array, like: Tensor, what: str) -> Tensor:
         A tensor of the shape and dtype that are expected.
     what
         What it is, for errors: "update", "buffer mean".
+    whose
+        Whose shape and dtype those are, for errors.
 
     Raises
     ------
@@ -46,25 +48,25 @@ def decoded(array: Array, like: Tensor, what: str) -> Tensor:
     shape, dtype = tuple(like.shape), str(like.dtype)
     if (array.shape, f"torch.{array.dtype}") != (shape, dtype):
         found = f"{shown(array.shape)} and {shown(array.dtype)}"
-        raise UndecodableError(f"{what} of shape {found}, the model's is {shape} and {dtype}")
-    return torch.from_numpy(_values(array.data, like, what))
+        raise UndecodableError(f"{what} of shape {found}, {whose} is {shape} and {dtype}")
+    return torch.from_numpy(_values(array.data, like, what, whose))
 
 
-def _values(data: bytes, like: Tensor, what: str) -> np.ndarray:
+def _values(data: bytes, like: Tensor, what: str, whose: str) -> np.ndarray:
     """Return a copy of the values in what ``np.save`` made of an array like this."""
     shape, dtype = tuple(like.shape), torch.empty(0, dtype=like.dtype).numpy().dtype
     start = len(PREAMBLE) + 2 + int.from_bytes(data[len(PREAMBLE) : len(PREAMBLE) + 2], "little")
     size = start + dtype.itemsize * like.numel()
     if not data.startswith(PREAMBLE) or len(data) != size:
         raise UndecodableError(
-            f"{what} of {len(data)} bytes, not what np.save makes of the model's {shape} {dtype}"
+            f"{what} of {len(data)} bytes, not what np.save makes of {whose} {shape} {dtype}"
         )
     for order in ("C", "F"):
         if data[len(PREAMBLE) + 2 : start].rstrip(b" \n") == _header(shape, dtype, order):
             break
     else:
         raise UndecodableError(
-            f"{what} whose bytes say that they are something else than the model's {shape} {dtype}"
+            f"{what} whose bytes say that they are something else than {whose} {shape} {dtype}"
         )
     values = np.frombuffer(data, np.uint8, offset=start).copy() if like.numel() else np.empty(0, np.uint8)
     if dtype == np.bool_ and values.size and values.max() > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -25,8 +25,8 @@ class ClientRoutine(Protocol):
         """The resident model. The engine puts the global weights there before it calls :meth:`train`."""
         ...
 
-    def train(self, client: int, kind: str, config: Config) -> LocalResult:
-        """Train the model in place, as this client, from the weights it holds.
+    def train(self, client: int, kind: str, config: Config, tensors: Mapping[str, Tensor]) -> LocalResult:
+        """Train the model in place, as this client, from the weights it holds; or run what the config says instead.
 
         Parameters
         ----------
@@ -35,7 +35,10 @@ class ClientRoutine(Protocol):
         kind
             ``train``, or ``train.forget`` where the client takes part in its own forgetting.
         config
-            What the round tells its clients: ``round``, ``lr``, ``seed``; ``assignment``, if any.
+            What the round tells its clients: ``round``, ``lr``, ``seed``; ``assignment``, if any; what their
+            :class:`~fedunlearn.federation.jobs.Job` says, if they have one.
+        tensors
+            What the job sends along; not to be changed.
 
         Returns
         -------
@@ -47,7 +50,8 @@ class ClientRoutine(Protocol):
     def train_stack(self, clients: Sequence[int], start: Tensor, config: Config) -> StackResult:
         """Train many clients at once, all from the weights ``start``; see :mod:`fedunlearn.training.stacked`.
 
-        The same as :meth:`train` one by one, up to rounding. Only asked for under ``numerics = "fast"``.
+        The same as :meth:`train` one by one, up to rounding. Only asked for under ``numerics = "fast"``, and only to
+        train: routines are run one by one.
         """
         ...
 

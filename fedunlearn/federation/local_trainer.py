@@ -94,6 +94,7 @@ def gathered(work: RoundWork, done: Iterable[tuple[Unit, Answers]]) -> Answers:
         answers.losses |= part.losses
         answers.norms |= part.norms
         answers.tallies |= part.tallies
+        answers.extras |= part.extras
         if unit.kind == FORGET:
             answers.forgetting += part.forgetting
         elif isinstance(part.retained, BlockSum):

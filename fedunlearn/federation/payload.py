@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -60,12 +61,24 @@ def tensor_of(array: Array) -> Tensor:
 
 def pack(state: ModelState) -> ArrayRecord:
     """Return the one record a model travels in: ``parameters`` and ``buffers/<name>``."""
+    buffers = {BUFFER_PREFIX + name: value for name, value in state.buffers.items()}
+    return packed({PARAMETERS: state.vector, **buffers})
+
+
+def packed(tensors: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return the record that tensors travel in by their names."""
     # Entry by entry: a record made from a dictionary copies every array into one that holds bytes.
     record = ArrayRecord()
-    record[PARAMETERS] = TensorArray(state.vector)
-    for name, value in state.buffers.items():
-        record[BUFFER_PREFIX + name] = TensorArray(value)
+    for name, tensor in tensors.items():
+        record[name] = TensorArray(tensor)
     return record
+
+
+def unpacked(record: object) -> dict[str, Tensor]:
+    """Return the tensors in a record that :func:`packed` made; of anything else none."""
+    return (
+        {name: tensor_of(array) for name, array in record.items()} if isinstance(record, ArrayRecord) else {}
+    )
 
 
 def check_packed(record: ArrayRecord) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from logging import WARNING
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from fedunlearn.evaluation.histograms import Tally, Withheld
 from fedunlearn.federation.answers import (
     CARRIES,
+    EXTRAS,
     NUMBER,
     OTHER_WORK,
     RAN,
@@ -27,6 +29,7 @@ from fedunlearn.federation.answers import (
     UPDATE,
     WORK,
     unsound,
+    unsound_extras,
 )
 from fedunlearn.federation.array_bytes import UndecodableError, decoded
 from fedunlearn.federation.payload import BUFFER_PREFIX, PARAMETERS
@@ -57,12 +60,14 @@ class Question:
     update_of : ModelState or None
         The model that an update is asked for; None: none is.
     ran : str
-        What the node is to run for it: ``train``, or a routine as the message names it.
+        What the node is to run for it, as :func:`~fedunlearn.federation.answers.work_of` has it.
     assigned : bool
         Whether it is to work with what the message assigns of its data: then the reply says which assignment it is
         to, and may have nothing to contribute.
     tally : bool
         Whether a tally is asked for.
+    returns : Mapping[str, int]
+        Tensors that are asked for beside the update: name → length.
     client : bool
         Whether the node is asked which client it serves.
     """
@@ -75,6 +80,7 @@ class Question:
     ran: str = TRAIN
     assigned: bool = False
     tally: bool = False
+    returns: Mapping[str, int] = field(default_factory=dict)
     client: bool = False
 
     def message(self, content: RecordDict) -> Message:
@@ -108,6 +114,8 @@ class Reading:
         Mean training loss; NaN where the client does not say.
     tally : Tally or Withheld or None
         None where the reply has none.
+    extras : Mapping[str, Tensor]
+        The tensors beside the update.
     client : int or None
         Which client the node says it serves.
     """
@@ -117,6 +125,7 @@ class Reading:
     contribution: Contribution | None = None
     loss: float = math.nan
     tally: Tally | Withheld | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
     client: int | None = None
 
 
@@ -172,8 +181,9 @@ def _content(content: RecordDict, question: Question) -> Reading:
     update = _update(content.get("arrays"), question.update_of)
     if why := unsound(update, num_examples, question.update_of):
         raise _RefusedError(why)
+    extras = _extras(content.get(EXTRAS), question.returns) if question.returns else {}
     contribution = Contribution(question.number, num_examples, update.vector, update.buffers)
-    return Reading(contribution=contribution, loss=loss, tally=tally)
+    return Reading(contribution=contribution, loss=loss, tally=tally, extras=extras)
 
 
 def _check_work(content: RecordDict, question: Question) -> None:
@@ -207,6 +217,26 @@ def _update(arrays: object, like: ModelState) -> ModelState:
         tensors[key] = decoded(arrays[key], wanted, what)
     vector = tensors.pop(PARAMETERS)
     return ModelState(vector, {key.removeprefix(BUFFER_PREFIX): tensor for key, tensor in tensors.items()})
+
+
+def _extras(arrays: object, returns: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return the tensors in a record of arrays: those that were asked for, and no others."""
+    if not isinstance(arrays, ArrayRecord):
+        raise _RefusedError(f"the answer holds no extras, the job's are {sorted(returns)}")
+    if arrays.keys() != returns.keys():
+        raise _RefusedError(f"extras {shown(sorted(arrays))}, the job's are {sorted(returns)}")
+    extras = {
+        name: decoded(
+            arrays[name],
+            torch.empty(length, dtype=torch.float32, device="meta"),
+            f"extra {name!r}",
+            "the job's",
+        )
+        for name, length in returns.items()
+    }
+    if why := unsound_extras(extras, returns):
+        raise _RefusedError(why)
+    return extras
 
 
 def _whole(metrics: MetricRecord, name: str) -> int:

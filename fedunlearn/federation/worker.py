@@ -18,12 +18,14 @@ from fedunlearn.federation.answers import (
     OTHER_WORK,
     TRAIN,
     Answers,
+    ClientWork,
     RoundWork,
     unsound,
     work_of,
 )
 from fedunlearn.federation.client_trainer import ClientRoutine
-from fedunlearn.federation.client_work import ClientWork, Done, do_work, train_only
+from fedunlearn.federation.client_work import Done, do_work, train_only
+from fedunlearn.federation.jobs import ROUTINE
 from fedunlearn.federation.sums import BlockSum, Contribution, norm_of, pieces_of
 from fedunlearn.out_of_memory import is_shortage
 from fedunlearn.training import LocalResult, keep_freed_memory
@@ -84,14 +86,14 @@ class Worker:
 
     def _sum(self, work: RoundWork, unit: Unit) -> Answers:
         """Add up the unit's updates as they are trained, without holding a single one."""
-        model, start = self.routine.model, work.state.vector
-        start_pieces = pieces_of(start)
+        model, start = self.routine.model, work.start(unit.kind)
+        start_pieces = pieces_of(start.vector)
         total = BlockSum()
         answers = Answers(total)
         clean = False
         for client in unit.clients:
-            if not clean or work.state.buffers:
-                model.load(start, work.state.buffers)
+            if not clean or start.buffers:
+                model.load(start.vector, start.buffers)
             clean = False
             result = self._done(train_only, work, client, unit.kind, answers)
             if result is None:
@@ -107,6 +109,8 @@ class Worker:
                 measured=work.norms,
             )
             answers.losses[client] = result.loss
+            if result.extras:
+                answers.extras[client] = result.extras
             if work.norms:
                 answers.norms[client] = norm
         # Looked at once for all: NaN and Inf do not go away in a sum. Only where there are any is it worth to
@@ -144,6 +148,8 @@ class Worker:
             answers.losses[client] = done.loss
             if done.tally is not None:
                 answers.tallies[client] = done.tally
+            if done.extras:
+                answers.extras[client] = done.extras
             if work.norms and unit.kind == TRAIN:
                 answers.norms[client] = norm_of(done.update.vector)
         return answers
@@ -158,7 +164,7 @@ class Worker:
     ) -> Result | None:
         """Let a client do its work; None where that comes to nothing, and ``failed`` says why unless it is right."""
         try:
-            result = do(self.routine, ClientWork(client, kind, work.told(client), work.state))
+            result = do(self.routine, work.asked(client, kind))
         except UserError as error:
             answers.failed[client] = f"refused: {error}"
             return None
@@ -166,7 +172,7 @@ class Worker:
             # The traceback is the user's, not ours to swallow: the strategy reports it by client.
             answers.failed[client] = traceback.format_exc()
             return None
-        if result.ran != (asked := work_of(kind, work.config)):
+        if result.ran != (asked := work_of(work.told(kind))):
             answers.failed[client] = f"{OTHER_WORK}: the client ran {result.ran!r}, asked was {asked!r}"
             return None
         if result.num_examples == 0 and client in work.assignments:
@@ -177,8 +183,10 @@ class Worker:
         return result
 
     def _stacks_up(self, work: RoundWork, unit: Unit) -> bool:
-        """Whether a unit is trained in stacks: not where somebody works with a part of its data only."""
-        return self.batch_clients > 1 and work.assignments.keys().isdisjoint(unit.clients)
+        """Whether a unit is trained in stacks: no routine is, nor whoever works with a part of its data only."""
+        if self.batch_clients == 1 or ROUTINE in work.told(unit.kind):
+            return False
+        return work.assignments.keys().isdisjoint(unit.clients)
 
     # -- many in one stack --------------------------------------------------------------------------------
 
@@ -186,7 +194,7 @@ class Worker:
         total = BlockSum()
         answers = Answers(total)
         for clients in self._stacks(unit):
-            deltas, sound = self._train_stack(work, clients, answers)
+            deltas, sound = self._train_stack(work, clients, unit.kind, answers)
             if deltas is not None:
                 total.add_stack([c for c, _ in sound], [n for _, n in sound], deltas)
                 continue
@@ -198,7 +206,7 @@ class Worker:
         updates: list[Contribution] = []
         answers = Answers(updates)
         for clients in self._stacks(unit):
-            deltas, sound = self._train_stack(work, clients, answers)
+            deltas, sound = self._train_stack(work, clients, unit.kind, answers)
             if deltas is None:
                 updates += self._without_stack(work, Unit(clients, unit.kind, summed=False), answers)
             else:
@@ -220,12 +228,12 @@ class Worker:
         return [unit.clients[at : at + size] for at in range(0, len(unit.clients), size)]
 
     def _train_stack(
-        self, work: RoundWork, clients: Sequence[int], answers: Answers
+        self, work: RoundWork, clients: Sequence[int], kind: str, answers: Answers
     ) -> tuple[Tensor | None, list[tuple[int, int]]]:
         """Return the sound updates as a matrix, and (client, n_k) of each; None if the stack as such failed."""
-        start = work.state.vector
+        start = work.start(kind).vector
         try:
-            result = self.routine.train_stack(clients, start, work.config)
+            result = self.routine.train_stack(clients, start, work.told(kind))
         except Exception as error:
             if is_shortage("".join(traceback.format_exception_only(error))):
                 log(WARNING, "no memory for %d clients in one stack, one by one instead", len(clients))

@@ -106,7 +106,7 @@ class Conduct:
         Parameters
         ----------
         routine
-            Whether the clients to forget were asked for something else than to train.
+            Whether the clients to forget were asked for something else than to train as usual.
         """
         return {}
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedunlearn.config.settings import NoSettings
 from fedunlearn.errors import NOT_FINITE, ConfigError, UserError
-from fedunlearn.federation.answers import ROUTINE, Answers, RoundTrainer, RoundWork
+from fedunlearn.federation.answers import FORGET, TRAIN, Answers, RoundTrainer, RoundWork
 from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.payload import ModelState, check_packed, pack, unpack
 from fedunlearn.federation.sums import BlockSum, Contribution
@@ -211,10 +211,6 @@ class RoundLoop(Strategy):
         """Return the next global buffers."""
 
     @abstractmethod
-    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
-        """Return what the clients of a round are told beside round, learning rate and seed."""
-
-    @abstractmethod
     def coefficients(self, round: Round) -> dict[int, float]:
         """Return the factor that multiplied each forgotten client's update."""
 
@@ -337,6 +333,7 @@ class RoundLoop(Strategy):
         plan, failed, config = self._begin(server_round, model, config)
         current = self._current
         assert current is not None
+        current.jobs = self._jobs(plan, model)
         answers = trainer.train_round(
             RoundWork(
                 state=model,
@@ -347,6 +344,7 @@ class RoundLoop(Strategy):
                 norms=self.conduct.wants_norms,
                 tolerant=self.conduct.tolerant,
                 assignments=self.assignments(plan),
+                jobs=current.jobs,
             )
         )
         self.model = self._combine(current, model, answers)
@@ -400,17 +398,35 @@ class RoundLoop(Strategy):
         told = {
             **config,
             **self.conduct.told(plan),
-            **self.told(plan),
             "round": server_round,
             "lr": learning_rate(self.settings.train, server_round),
             "seed": self.settings.seed,
         }
         return plan, failed, ConfigRecord(told)
 
+    def _jobs(self, plan: RoundPlan, model: ModelState) -> dict[str, Job]:
+        """Return what the kinds that take part in the round do other than to train as usual."""
+        start = RoundStart(plan, model, self.settings.seed, self._architecture_of(model), self.history)
+        jobs = {}
+        for kind, numbers in ((TRAIN, plan.train), (FORGET, plan.asked_to_forget)):
+            if not numbers or (job := self.job(start, kind)) is None:
+                continue
+            like = model.vector
+            if job.start is not None and (job.start.shape, job.start.dtype) != (like.shape, like.dtype):
+                raise ValueError(
+                    f"{type(self).__name__}.job: start of shape {tuple(job.start.shape)} and {job.start.dtype}, the "
+                    f"weights are of {tuple(like.shape)} and {like.dtype}"
+                )
+            jobs[kind] = job
+        return jobs
+
+    def _architecture_of(self, model: ModelState) -> Architecture:
+        return self._architecture or one_parameter(model.vector)
+
     def _combine(self, current: RoundInProgress, model: ModelState, answers: Answers) -> ModelState:
         """Return the next global model from the round's answers."""
         plan = current.plan
-        quorum, routine = self.settings.quorum, ROUTINE in self.told(plan)
+        quorum, routine = self.settings.quorum, FORGET in current.jobs
         answers.refuse(self.conduct.screened(plan, self.docket, answers, model, routine=routine))
         # A client that had failed before a crash was not asked again: the replay does the same.
         answers.failed |= current.failed
@@ -426,6 +442,7 @@ class RoundLoop(Strategy):
         if held:
             # Never half applied: the whole concurrent set waits for a later round.
             answers.forgetting = []
+            answers.extras = {k: extras for k, extras in answers.extras.items() if k not in plan.forget}
         else:
             answers.forgetting = self.conduct.forgetting(plan, answers, model)
             if plan.requests and (plan.step == 0 or plan.completes):
@@ -467,12 +484,13 @@ class RoundLoop(Strategy):
             plan=current.plan,
             model=model,
             seed=self.settings.seed,
-            architecture=self._architecture or one_parameter(model.vector),
+            architecture=self._architecture_of(model),
             history=self.history,
             retained=summed,
             updates=updates,
             forgetting=current.answers.forgetting,
             forgets=current.forgets,
+            extras=current.answers.extras,
         )
 
     def _resume(self, initial: ArrayRecord) -> ArrayRecord:

@@ -15,12 +15,13 @@ from fedunlearn.federation.answers import (
     FORGET,
     NUMBER,
     TALLY,
+    TENSORS,
     TRAIN,
     Answers,
     RoundWork,
     work_of,
 )
-from fedunlearn.federation.payload import pack
+from fedunlearn.federation.payload import pack, packed
 from fedunlearn.federation.replies import Correspondence, Question, read, secret_group
 from fedunlearn.federation.sums import Contribution, OrderedSum, norm_of
 from fedunlearn.out_of_memory import stop_if_out_of_memory
@@ -89,31 +90,37 @@ class MessageTrainer:
 
 
 def _messages(work: RoundWork, nodes: Mapping[int, int]) -> Iterator[tuple[Question, RecordDict]]:
-    """Yield what is asked. The messages share one content, which no receiver may change, but for assignments."""
-    arrays, round = pack(work.state), int(work.config["round"])
-    content = RecordDict({"arrays": arrays, "config": ConfigRecord(dict(work.config))})
+    """Yield what is asked. Those of a kind share what is the same for all, and no receiver may change it."""
+    round = int(work.config["round"])
     for numbers, kind in ((work.train, TRAIN), (work.forget, FORGET)):
+        start, told, job = work.start(kind), work.told(kind), work.jobs.get(kind)
+        common = RecordDict({"arrays": pack(start), "config": ConfigRecord(dict(told))})
+        if job is not None and job.tensors:
+            common[TENSORS] = packed(job.tensors)
         for number in numbers:
             assignment = work.assignments.get(number)
             client = number if assignment is None else assignment.client
             if client not in nodes:
                 continue
-            own = content
-            if assignment is not None:
-                own = RecordDict(
-                    {"arrays": arrays, "config": ConfigRecord({**work.told(number), NUMBER: number})}
-                )
+            content, asked = common, work.asked(number, kind)
+            if assignment is not None or (job is not None and number in job.own):
+                content = RecordDict(dict(common.items()))
+                if assignment is not None:
+                    content["config"] = ConfigRecord({**asked.config, NUMBER: number})
+                if job is not None and number in job.own:
+                    content[TENSORS] = packed(asked.tensors)
             question = Question(
                 number,
                 nodes[client],
                 kind,
                 secret_group(round),
-                update_of=work.state,
-                ran=work_of(kind, work.config),
+                update_of=start,
+                ran=work_of(told),
                 assigned=assignment is not None,
-                tally=kind == FORGET and bool(work.config.get(TALLY)),
+                tally=kind == FORGET and bool(told.get(TALLY)),
+                returns={} if job is None else job.returns,
             )
-            yield question, own
+            yield question, content
 
 
 def _collected(replies: Iterable[Message], sent: Correspondence, work: RoundWork) -> Answers:
@@ -137,6 +144,8 @@ def _collected(replies: Iterable[Message], sent: Correspondence, work: RoundWork
                 stop_if_out_of_memory({client: reading.why}, work.config["round"])
         elif contribution is not None:
             answers.losses[client] = reading.loss
+            if reading.extras:
+                answers.extras[client] = reading.extras
             if kind == FORGET:
                 answers.forgetting.append(contribution)
                 if reading.tally is not None:

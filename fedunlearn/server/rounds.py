@@ -12,6 +12,7 @@ from flwr.common.logger import log
 
 from fedunlearn.errors import NOT_FINITE, RunError
 from fedunlearn.federation.answers import Answers
+from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.sums import BlockSum, all_finite
 from fedunlearn.models.state import ModelState
 from fedunlearn.server.plan import RoundPlan
@@ -55,6 +56,8 @@ class RoundInProgress:
         Whether anybody's forgetting was applied in it.
     coefficients : Mapping[int, float]
         Client to forget → the factor that its update was multiplied by.
+    jobs : Mapping[str, Job]
+        What its clients were asked to do other than to train as usual, by kind.
     """
 
     plan: RoundPlan
@@ -64,6 +67,7 @@ class RoundInProgress:
     refused: str = ""
     forgets: bool = False
     coefficients: Mapping[int, float] = field(default_factory=dict)
+    jobs: Mapping[str, Job] = field(default_factory=dict)
 
     @property
     def held(self) -> bool:
@@ -118,7 +122,7 @@ def divergence(plan: RoundPlan, failed: Mapping[int, str], quorum: float, *, rou
     Parameters
     ----------
     routine
-        Whether the clients to forget run a method of their own, which may diverge. Of those that train as usual an
+        Whether the clients to forget have a job of the method's, which may diverge. Of those that train as usual an
         update that is no numbers is a fault of the client's, and it is asked again.
     """
     lost = {client for client, why in failed.items() if why.endswith(NOT_FINITE)}

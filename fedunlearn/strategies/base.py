@@ -38,6 +38,9 @@ class UnlearningStrategy(RoundLoop):
     def job(self, start: RoundStart, kind: str) -> Job | None:
         """Return what the clients that train, or those to forget, do instead. Default: ordinary training.
 
+        Asked once for each kind that takes part in the round, and again where the round is executed again after an
+        interruption: what is returned depends on `start`, the settings and the method's own state alone.
+
         Parameters
         ----------
         start
@@ -57,10 +60,6 @@ class UnlearningStrategy(RoundLoop):
         Never negated: an extrapolated variance can become negative.
         """
         return round.retained.mean_buffers() if round.retained else dict(round.model.buffers)
-
-    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
-        """Return what the clients of a round are told beside round, learning rate and seed."""
-        return {}
 
     def coefficients(self, round: Round) -> dict[int, float]:
         """Return the factor that multiplied each forgotten client's update, for the record."""

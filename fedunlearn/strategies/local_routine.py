@@ -29,11 +29,12 @@ from torch import Tensor
 from fedunlearn import unlearning
 from fedunlearn.config.components import SettingsOf
 from fedunlearn.config.settings import Contradiction, Settings
-from fedunlearn.federation.answers import ROUTINE
+from fedunlearn.federation.answers import FORGET
 from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.sums import BlockSum, Contribution
 from fedunlearn.server.plan import RoundPlan, Situation
-from fedunlearn.server.round import Round
+from fedunlearn.server.round import Round, RoundStart
 from fedunlearn.strategies.base import UnlearningStrategy, settings_in_words
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ class LocalRoutine(UnlearningStrategy):
             train = situation.sample(max(situation.slots - len(forget), 0))
         return RoundPlan(situation.round, train, forget)
 
-    def told(self, plan: RoundPlan) -> Mapping[str, Any]:
-        """Return which routine the clients to forget run."""
-        return {ROUTINE: self.chosen.dumps()} if plan.forget else {}
+    def job(self, start: RoundStart, kind: str) -> Job | None:
+        """Let the clients to forget run the routine."""
+        return Job(routine=self.chosen) if kind == FORGET else None
 
     def combine(self, round: Round) -> Tensor:
         """Take the clients' results as the routine says, or average where nobody forgot."""

@@ -1,6 +1,7 @@
 """THE local training loop: clients, retrained oracles and benchmarks all call it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ class LocalResult:
     """Mean loss (for cross-entropy in nats) over all rows seen, each at the weights it was seen with."""
     ran: str = "train"
     """What was run: training, or a routine with its settings, as the round named it."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a routine has left to be sent back beside the weights."""
 
 
 def learning_rate(settings: TrainConfig, round: int) -> float:

@@ -8,8 +8,8 @@ point group ``fedunlearn.routines``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from math import inf
 from numbers import Real
 from typing import Any, Literal, NamedTuple, Protocol
@@ -69,6 +69,11 @@ class Conditions:
     least_batch : int
         Fewest examples that the model can be trained on at once; a last batch of fewer joins the one before it.
         :class:`Method` fills it in from the model, see :func:`fedunlearn.training.batch_sizes.least_batch`.
+    tensors : Mapping[str, Tensor]
+        What a server has sent along for the method, by name: one-dimensional, of float32, on the model's device; not
+        to be changed.
+    results : MutableMapping[str, Tensor]
+        Takes what goes back to the server beside the model, by name: one-dimensional, of float32.
 
     Raises
     ------
@@ -83,6 +88,8 @@ class Conditions:
     held_out: Examples | None = None
     pixel_std: tuple[float, ...] = (1.0,)
     least_batch: int = 1
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    results: MutableMapping[str, Tensor] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.clip_norm is not None and not _positive(self.clip_norm):
@@ -92,6 +99,22 @@ class Conditions:
             raise UserError(
                 f"pixel_std = {stds}: must be numbers > 0 in a tuple, one for all channels or one for each"
             )
+
+    def tensor(self, name: str, length: int) -> Tensor:
+        """Return one of the tensors that a server has sent along, not to be changed.
+
+        Raises
+        ------
+        UserError
+            It is not there, or of another length.
+        """
+        if name not in self.tensors:
+            there = ", ".join(map(repr, sorted(self.tensors))) or "none"
+            raise UserError(f"tensor {name!r} is missing; there are: {there}")
+        found = self.tensors[name]
+        if found.shape != (length,):
+            raise UserError(f"tensor {name!r} of shape {tuple(found.shape)}: must be {(length,)}")
+        return found
 
 
 def _positive(value: object) -> bool:
@@ -242,7 +265,8 @@ class Method:
             return model.copy()
         needs = self.needs(settings)
         self._check(needs, model, forget, retain, conditions)
-        conditions = replace(conditions, least_batch=least_batch(model, forget.images))
+        results = {} if conditions is PLAIN else conditions.results  # what all share by default keeps nothing
+        conditions = replace(conditions, least_batch=least_batch(model, forget.images), results=results)
         with own_draws(model, generator):
             found = self.unlearn(
                 model, forget, retain, settings=settings, generator=generator, conditions=conditions

@@ -6,8 +6,9 @@ import torch
 from fedunlearn import workspace
 from fedunlearn.clients.tasks import routine_of
 from fedunlearn.data.augmentation import RotateCropFlip
-from fedunlearn.federation.answers import FORGET, ROUTINE
+from fedunlearn.federation.answers import FORGET
 from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import ROUTINE
 from tests.clients.experiment import write
 from tests.e2e.tiny import PARTS, checkpoints, everything, run, tiny
 from tests.federation.ray_sessions import own_ray

@@ -8,8 +8,9 @@ import pytest
 from fedunlearn.clients import routine_progress
 from fedunlearn.clients.routine_progress import RoutineProgress
 from fedunlearn.clients.tasks import routine_of
-from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET
 from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import ROUTINE
 from fedunlearn.parts import Assignment, Part
 from fedunlearn.unlearning.contract import Report
 from tests.clients.experiment import write

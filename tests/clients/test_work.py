@@ -7,8 +7,9 @@ from fedunlearn import plugins, workspace
 from fedunlearn.clients.app import app
 from fedunlearn.clients.classification import Classification
 from fedunlearn.clients.tasks import routine_of
-from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, ROUTINE, TRAIN, RoundWork
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, TRAIN, RoundWork
 from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import EPOCHS, ROUTINE, Job
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
 from fedunlearn.federation.payload import ModelState, pack
 from fedunlearn.federation.replies import Question, read
@@ -16,7 +17,8 @@ from fedunlearn.parts import Assignment, Part
 from tests.clients.experiment import write
 
 SEED = 1
-CHOSEN = Chosen.of("random-label", {"epochs": 1, "batch-size": 8}).dumps()
+JOB = Job(Chosen.of("random-label", {"epochs": 1, "batch-size": 8}))
+CHOSEN = JOB.routine.dumps()
 CONFIG = {"round": 1, "seed": SEED, "lr": 0.1}
 PART = {ASSIGNMENT: Assignment(2, Part(7, 2, 0.5)).dumps(), NUMBER: 7}
 NOTHING = {ASSIGNMENT: Assignment(2, Part(7, 2, classes=())).dumps(), NUMBER: 7}
@@ -45,7 +47,9 @@ def place(tmp_path):
     ("kind", "config", "ran"),
     [
         (TRAIN, {}, "train"),
-        (TRAIN, {ROUTINE: CHOSEN}, "train"),  # it is those who forget that the routine is meant for
+        (TRAIN, {ROUTINE: CHOSEN}, CHOSEN),
+        (TRAIN, {EPOCHS: 3}, "train for 3 epochs"),
+        (FORGET, {EPOCHS: 1, **PART}, "train for 1 epoch"),
         (FORGET, {}, "train"),
         (FORGET, {ROUTINE: CHOSEN}, CHOSEN),
         (FORGET, {ROUTINE: CHOSEN, **PART}, CHOSEN),
@@ -69,8 +73,8 @@ def test_a_client_says_what_it_carries_and_ran_and_the_server_finds_that_it_was_
 class Ignoring(Classification):
     """A task of somebody's own that has never heard of routines."""
 
-    def train(self, client, kind, config):
-        return super().train(client, TRAIN, config)
+    def train(self, client, kind, config, tensors):
+        return super().train(client, TRAIN, {k: v for k, v in config.items() if k != ROUTINE}, tensors)
 
 
 def test_a_client_that_ignores_the_routine_says_so_without_knowing(place, monkeypatch):
@@ -83,7 +87,7 @@ def test_a_client_that_ignores_the_routine_says_so_without_knowing(place, monkey
 @pytest.mark.parametrize("task", [Ignoring, Classification])
 def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch):
     monkeypatch.setitem(plugins.LOADED, ("tasks", "classification"), task)
-    work = RoundWork(place.state, {**CONFIG, ROUTINE: CHOSEN}, train=(0,), forget=(1,))
+    work = RoundWork(place.state, CONFIG, train=(0,), forget=(1,), jobs={FORGET: JOB})
     with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED), workers=workers) as grid:
         answers = grid.trainer.train_round(work)
     if task is Ignoring:
@@ -95,10 +99,10 @@ def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch)
 
 
 def test_a_client_that_cannot_do_it_refuses_in_the_same_line_by_message_and_without(place):
-    needing = Chosen.of("fine-tune", {"epochs": 1}).dumps()
-    reply = place.reply(FORGET, **{ROUTINE: needing})
+    needing = Job(Chosen.of("fine-tune", {"epochs": 1}))
+    reply = place.reply(FORGET, **needing.told)
     assert reply.has_error()
-    work = RoundWork(place.state, {**CONFIG, ROUTINE: needing}, train=(), forget=(2,))
+    work = RoundWork(place.state, CONFIG, train=(), forget=(2,), jobs={FORGET: needing})
     with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED)) as grid:
         answers = grid.trainer.train_round(work)
     assert answers.failed == {2: reply.error.reason}

@@ -209,14 +209,14 @@ def with_faults() -> None:
     """Let some clients fail, and one be evil: for reasons that are there again whenever the round is executed."""
     whole = Classification.train
 
-    def train(self: Classification, client: int, kind: str, config: Any) -> Any:
+    def train(self: Classification, client: int, kind: str, config: Any, tensors: Any) -> Any:
         round = int(config["round"])
         if kind == FORGET and client in FLAKY and round % 2 == 0:
             raise OSError(f"client {client} is lost in round {round}")
         if kind != FORGET and (31 * round + client) % 61 == 0:
             raise OSError(f"client {client} is lost in round {round}")
         start = self.model.vector.clone()
-        result = whole(self, client, kind, config)
+        result = whole(self, client, kind, config, tensors)
         if kind == FORGET and client == POISONED:
             self.model.vector.add_(self.model.vector - start, alpha=1e6)
         return result

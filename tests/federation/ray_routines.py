@@ -24,7 +24,7 @@ class RayRoutine(ScriptedRoutine):
     its process there, and waits for somebody to kill it. With a "home", any client on another node is trapped.
     """
 
-    def train(self, client, kind, config):
+    def train(self, client, kind, config, tensors):
         self.faults = config.get("faults", {})
         if client in config.get("deadly", ()):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -32,7 +32,7 @@ class RayRoutine(ScriptedRoutine):
         away = home is not None and ray.get_runtime_context().get_node_id() != home
         if client == config.get("trapped") or away:
             fall_into(Path(config["trap"]))
-        return super().train(client, kind, config)
+        return super().train(client, kind, config, tensors)
 
     def train_stack(self, clients, start, config):
         self.faults = config.get("faults", {})

@@ -35,7 +35,7 @@ class Routine:
     def _data(self, client):
         return tiny.examples(9 + client, 10 + client)
 
-    def train(self, client, kind, config):
+    def train(self, client, kind, config, tensors):
         generator = torch_generator(1, "batches", config["round"], client)
         return train_local(self.model, *self._data(client), SETTINGS, lr=0.1, generator=generator)
 

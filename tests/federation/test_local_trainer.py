@@ -149,10 +149,10 @@ def test_workers_train_in_threads_of_their_own():
     at_once = threading.Barrier(2, timeout=60)
 
     class Meeting(ScriptedRoutine):
-        def train(self, client, kind, config):
+        def train(self, client, kind, config, tensors):
             threads.add(threading.get_ident())
             at_once.wait()  # passes only if two clients train at the same time
-            return super().train(client, kind, config)
+            return super().train(client, kind, config, tensors)
 
     trainer = LocalTrainer(Meeting, workers=2)
     trainer.train_round(round_of(range(2)))

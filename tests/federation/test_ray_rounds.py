@@ -105,8 +105,8 @@ class Overseer(RayRoutine):
         super().__init__(size=300_000)
         self.data = data
 
-    def train(self, client, kind, config):
-        result = super().train(client, kind, config)
+    def train(self, client, kind, config, tensors):
+        result = super().train(client, kind, config, tensors)
         in_store = any(
             "plasma" in line and _holds(line, self.data.data_ptr())
             for line in Path("/proc/self/maps").read_text().splitlines()

@@ -124,7 +124,7 @@ class Clients:
         metrics = MetricRecord({"num-examples": num_examples, "train-loss": 1 / (1 + client)})
         if NUMBER in config:
             metrics[NUMBER] = config[NUMBER]
-        work = ConfigRecord({CARRIES: UPDATE, RAN: work_of(kind, config)})
+        work = ConfigRecord({CARRIES: UPDATE, RAN: work_of(config)})
         content = RecordDict({"arrays": pack(update), "metrics": metrics, WORK: work})
         self.rewritten(round, client, kind, content)
         return Message(content, reply_to=message)

@@ -8,8 +8,9 @@ from torch import nn
 from fedunlearn import plugins, unlearning, workspace
 from fedunlearn.clients.tasks import routine_on
 from fedunlearn.errors import ConfigError, UserError
-from fedunlearn.federation.answers import ASSIGNMENT, FORGET, ROUTINE
+from fedunlearn.federation.answers import ASSIGNMENT, FORGET
 from fedunlearn.federation.hosted_routine import Chosen, alternatives, check_routines
+from fedunlearn.federation.jobs import ROUTINE
 from fedunlearn.models.mlp import MLPSettings
 from fedunlearn.requests import Ledger
 from fedunlearn.simulation.branches import moments
