@@ -28,6 +28,7 @@ from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import RequestRecord
 from fedunlearn.requests.transitions import ENDS
 from fedunlearn.runs.checkpoints import Checkpoints, Prepared, weights_hash
+from fedunlearn.text_files import resolved
 
 log = logging.getLogger("fedunlearn")
 
@@ -346,7 +347,7 @@ class Clerk:
             return None  # still hindered: no edition after every round
         quarantine = account["quarantine"]
         evidence = certificate.Evidence(
-            run=self._run.resolve().name,
+            run=resolved(self._run).name,
             experiment=self._experiment,
             branch=self._branch,
             record=record,

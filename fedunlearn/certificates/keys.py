@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedunlearn.durable import write_synced
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded
+from fedunlearn.text_files import resolved
 
 KEY_VARIABLE = "FEDUNLEARN_SIGNING_KEY"
 """The environment variable that names the key's file where no option does."""
@@ -116,7 +117,7 @@ class SigningKey:
             It cannot be read, holds no Ed25519 private key, lies inside the run directory, or others than its owner
             may read or write it.
         """
-        if run_folder is not None and path.resolve().is_relative_to(run_folder.resolve()):
+        if run_folder is not None and resolved(path).is_relative_to(resolved(run_folder)):
             raise UserError(
                 f"{path}: the signing key lies inside the run directory {run_folder}; whoever can edit the trail "
                 "could sign it too: keep it elsewhere"

@@ -27,6 +27,7 @@ from fedunlearn.plurals import counted
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
 from fedunlearn.requests.records import LIVE_BRANCH
+from fedunlearn.text_files import resolved
 
 __all__ = ["Finding", "verify"]
 
@@ -53,8 +54,8 @@ def verify(path: Path, *, public_keys: Sequence[PublicKey] = (), heads: Sequence
         if not (path / LEDGER).is_file():
             raise UserError(f"{path}: holds no {LEDGER}; name a run directory or a certificate")
         return list(_run(path, public_keys, heads))
-    run = path.resolve().parent.parent
-    if path.resolve().parent.name != CERTIFICATES or not (run / LEDGER).is_file():
+    run = resolved(path).parent.parent
+    if resolved(path).parent.name != CERTIFICATES or not (run / LEDGER).is_file():
         if heads:
             raise UserError(f"{path}: lies in no run directory, whose trail a head could be looked for in")
         return list(checked_certificate.check(path, public_keys, None))

@@ -11,6 +11,7 @@ import typer
 from fedunlearn.cli import current_folder
 from fedunlearn.errors import UserError
 from fedunlearn.home import expanded, user_folder
+from fedunlearn.text_files import resolved
 
 
 def register(app: typer.Typer, data: typer.Typer) -> None:
@@ -90,11 +91,11 @@ def supervise(
     def say(line: str) -> None:
         typer.echo(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
 
-    place = folder.resolve()
+    place = resolved(folder)
     _agree_on_folder(run_config or [], place)
     link = FlowerSuperLink(
         superlink,
-        app=app.resolve(),
+        app=resolved(app),
         run_config=[*(run_config or []), f"folder={json.dumps(str(place))}"],
         federation=federation,
     )
@@ -116,7 +117,7 @@ def _agree_on_folder(run_config: list[str], place: Path) -> None:
         named = parse_config_args([*run_config, "beside=1"]).get("folder")
     except (ValueError, click.ClickException) as error:
         raise UserError(f"--run-config: cannot be read ({error})") from None
-    if named not in (None, "") and expanded(str(named)).resolve() != place:
+    if named not in (None, "") and resolved(expanded(str(named))) != place:
         raise UserError(
             f'--run-config folder="{named}": is not --folder {place}; leave it out, --folder is passed on to the run'
         )
