@@ -190,9 +190,11 @@ def test_the_plan_as_it_is_shown():
     assert "disk       77.8 kB of checkpoints" in text
     assert "too little" not in text
     seconds = duration(forecast(TARGETS).seconds)
-    assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
+    assert (
+        f"time       about {seconds} of training with 1 worker(s), at 1,000 examples/s each (probed)" in text
+    )
     seconds = duration(forecast(TARGETS).evaluation_seconds)
-    assert f"           about {seconds} of evaluation, by a probe of 10,000 examples/s; attacks" in text
+    assert f"           about {seconds} of evaluation, at 10,000 examples/s (probed); attacks" in text
 
 
 def test_a_live_federation_is_one_and_its_requests_come_on_top():
@@ -210,7 +212,7 @@ def test_a_live_federation_is_one_and_its_requests_come_on_top():
     assert asked.evaluated == 4 * len(data.train_labels)
     output = io.StringIO()
     show(plan, Console(file=output, width=100))
-    assert "live, without requests" in output.getvalue() and "each request comes" in output.getvalue()
+    assert "live, excluding requests" in output.getvalue() and "each request comes" in output.getvalue()
     assert "at most 4 rounds of recovery" in output.getvalue() and "all, at most" not in output.getvalue()
 
 
@@ -283,7 +285,7 @@ def test_memory_as_it_is_shown():
     text = shown(**NEED, here=24 * 10**9)
     assert (
         "memory about 9.4 GB of the 24.0 GB here: data 2.0 GB, weights and sums 1.0 GB, activations of a batch of 64 "
-        "6.4 GB; by a probe" in text
+        "6.4 GB (probed)" in text
     )
     assert "too little" not in text
     several = shown(**NEED, here=24 * 10**9, models=3)
