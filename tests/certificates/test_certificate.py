@@ -133,8 +133,8 @@ def test_clients_are_listed_as_in_speech(clients: list[int]) -> None:
 def test_whom_other_requests_forgot_is_not_called_unforgotten(state: str) -> None:
     story = replace(STORY, state=state, clients=(1, 2, 3), forgotten={1: ("ra",), 2: ("ra", "rb")})
     told = text_of(story)
-    assert "Client 1 has been forgotten, not on account of this request but by request ra." in told
-    assert "Client 2 has been forgotten, not on account of this request but by requests ra and rb." in told
+    assert "Client 1 has been forgotten, not because of this request but by request ra." in told
+    assert "Client 2 has been forgotten, not because of this request but by requests ra and rb." in told
     if state != "withdrawn":
         assert "Client 3 has NOT been forgotten" in told
     assert not re.search(r"[Cc]lients[^.]* NOT", told)
@@ -205,8 +205,8 @@ def test_part_in_training_is_counted_without_failed_rounds_and_plans_to_come(tmp
     }
     text = shown(document)
     assert (
-        "3, the first 1, the last 3; training went on to round 4, and from the first round planned after the arrival "
-        "of its request on, client 5 had no part in it" in text
+        "3, the first 1, the last 3; training continued to round 4; from the first round planned after the request "
+        "arrived, client 5 had no part in it" in text
     )
     assert "client 3 had no part" not in text  # it was planned in round 3, and failed
 
@@ -263,7 +263,7 @@ def test_only_the_certificate_of_an_unlearned_request_is_the_later_word(tmp_path
     forgotten = partly_forgotten(run, 3)
     text = shown(certified(run, forgotten))
     assert (
-        f"{excluded}, ended as “Not forgotten: only left out”. Where the two differ, this certificate is"
+        f"{excluded}, ended as “Not forgotten: only excluded from training”. Where the two differ, this"
         in text
     )
 
@@ -284,11 +284,11 @@ def test_of_a_client_that_never_trained_there_was_nothing_to_forget(tmp_path: Pa
             False,
         )
         assert f"{named(clients, start=True)} never took part in training" in text
-        assert "nothing had been learned from" in text and "left out of training from round 2 on" in text
-        assert "NOT been forgotten" not in text and "still in it" not in text
+        assert "nothing had been learned from" in text and "excluded from training from round 2 on" in text
+        assert "NOT been forgotten" not in text and "still contains" not in text
     assert 'class="unknown"' in page(told[4,])
     # The remark is outside the chain: where plans say otherwise, it does not count.
-    assert told[3, 4]["outcome"]["title"] == "Not forgotten: only left out"
+    assert told[3, 4]["outcome"]["title"] == "Not forgotten: only excluded from training"
     assert "“Nothing to forget”" in shown(told[3, 4])
 
 
@@ -308,7 +308,7 @@ def test_measures_are_passed_on_and_shown_with_their_reasons(tmp_path: Path) -> 
     assert document["measures"]["before"]["reason"]
     text = shown(document)
     assert "41.50" in text and "– (its node is gone)" in text
-    assert "not known to have been told" in text
+    assert "not known to have been notified" in text
 
 
 def test_no_operators_name_stands_in_a_certificate(tmp_path: Path) -> None:
@@ -345,10 +345,10 @@ def test_the_limits_stand_right_under_the_headline(tmp_path: Path, state: str) -
     document = certified(run, request)
     text, outcome = shown(document), document["outcome"]
     header = re.findall(r"<header>.*</header>", page(document), re.DOTALL)[0]
-    limit = "no certificate says that nothing is left"
+    limit = "this does not certify that nothing is left"
     assert (limit in header) == outcome["unlearned"]
     assert above(
-        text, outcome["title"], outcome["meaning"][0], "What this paper does not say", "Asks to forget"
+        text, outcome["title"], outcome["meaning"][0], "What this certificate does not say", "Asks to forget"
     )
 
 

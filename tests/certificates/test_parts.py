@@ -50,8 +50,8 @@ def test_every_end_is_told_of_the_part_and_not_of_its_client(state):
 
 def test_nothing_of_it_is_its_client_s_word():
     empty = story("excluded", "unlearning")
-    assert ending(empty) is NOTHING_TO_FORGET and "is its word" in meaning(empty)[0]
-    assert ending(story("excluded", "waiting")).title == "Not forgotten: only left out"
+    assert ending(empty) is NOTHING_TO_FORGET and "is its statement" in meaning(empty)[0]
+    assert ending(story("excluded", "waiting")).title == "Not forgotten: only excluded from training"
 
 
 def ask(run, clients, **wanted):
@@ -91,7 +91,8 @@ def test_a_duplicate_names_the_request_that_forgot_its_client(tmp_path):
     document, page = certified(run, part)
     assert document["outcome"]["state"] == "duplicate" and document["related"]["done_by"] == [whole]
     assert (
-        f"was done by request {whole}, and not a second time: class 2 of client 3 had been unlearned" in page
+        f"was done by request {whole} and not repeated: class 2 of client 3 had already been unlearned"
+        in page
     )
 
 

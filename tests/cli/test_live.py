@@ -452,7 +452,7 @@ def test_verifying_looks_at_every_branch_of_a_simulation(at: Place, say: Callabl
     said = say("requests", at.folder, "--verify")
     assert said.code == 0 and said.out.count("trail intact") == 2
     said = say("requests", at.folder, "--head", head)
-    assert said.code == 2 and "is of one trail, this run has 2" in said.err
+    assert said.code == 2 and "belongs to one trail, but this run has 2" in said.err
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "door"])
