@@ -220,7 +220,7 @@ def test_why_a_request_was_not_served_stands_under_the_table(at: Place, say: Cal
     assert lines[-3:] == [
         f"{ids[0]} (asked by client) refused: it is [of] the last clients",
         f"{ids[1]} (asked by client) excluded: offline",
-        f"{ids[2]} (asked by operator) failed: no reason was noted",
+        f"{ids[2]} (asked by operator) failed: no reason given",
     ]
     assert say("requests", at.folder).out.count("(asked by") == 3, "not of those who got what they asked for"
 

@@ -25,7 +25,7 @@ def test_they_are_listed_under_a_heading_with_what_they_mean(tmp_path):
     (section,) = page.all("section", id="duplicates")
     assert section.all("h2")[0].text == "More than once"
     assert [item.text for item in section.all("li")] == [LINE, "of <b> & c"], "text, no markup"
-    assert "A copy that stays is trained on after the forgetting" in section.text
+    assert "A retained copy is still trained on after the forgetting" in section.text
     assert "Copies" in page.all("nav")[0].text
 
 

@@ -48,7 +48,7 @@ def test_some_of_many_clients_are_drawn_and_the_forgotten_among_them(tmp_path):
     ]
     section = page.all("section", id="partition")[0].text
     assert "100,000 clients hold 199,999 samples: 1 to 3 (median 2) each, of 1 of 10 classes" in section
-    assert "only some are drawn" in section
+    assert "only an evenly spaced selection is drawn" in section
     assert len((tmp_path / "run" / "report.html").read_bytes()) < 3e5
 
 

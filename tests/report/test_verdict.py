@@ -149,7 +149,7 @@ def test_methods_without_a_common_case_are_not_ranked_as_if_they_had_one():
     puf, other = (found_of(label, *rows) for label in ("puf", "other"))
     assert (puf.evidence.before, other.evidence.before) == (10.0, 30.0)
     assert puf.own and other.own
-    assert "No case has numbers of all methods: they cannot be compared with each other." in cautions(
+    assert "No case has numbers for all methods, so they cannot be compared with each other." in cautions(
         scores(*rows)
     )
 
@@ -221,8 +221,10 @@ def test_all_that_a_finding_compares_is_of_the_same_cases(table, before):
 
 
 def test_too_little_to_forget_is_said():
-    assert not any("Little to tell" in words for words in cautions(scores(*one_case(original=6.0, puf=1.0))))
-    (warning,) = [w for w in cautions(scores(*one_case(original=5.9, puf=1.0))) if "Little to tell" in w]
+    assert not any(
+        "Too little to tell" in words for words in cautions(scores(*one_case(original=6.0, puf=1.0)))
+    )
+    (warning,) = [w for w in cautions(scores(*one_case(original=5.9, puf=1.0))) if "Too little to tell" in w]
     assert "only 5.9 points" in warning
     assert "3 × the floor of 2.0" in warning
 
@@ -243,11 +245,11 @@ def test_odd_retrainings_are_named():
     rows[1]["outliers"] = [odd]
     (warning,) = [words for words in cautions(scores(*rows)) if "Retrainings" in words]
     assert "floor-0-s1-2 in round 10 (forget accuracy 62.0 %, the others 90.5)." in warning
-    assert "Gaps are to" not in warning
+    assert "Gaps are measured to" not in warning
     rows[1]["outliers"] = [{**odd, "retraining": "retrain-0-s1"}] * 2
     (warning,) = [words for words in cautions(scores(*rows)) if "Retrainings" in words]
     assert warning.count("62.0") == 1
-    assert warning.endswith("Gaps are to retrain-…: where that is odd, so are they.")
+    assert warning.endswith("Gaps are measured to retrain-…: where that is an outlier, they are too.")
 
 
 def test_waiting_is_never_called_forgetting():

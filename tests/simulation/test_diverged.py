@@ -114,7 +114,7 @@ def test_tables_and_report_say_it(diverged, tmp_path):
     card = read_scorecard(diverged)
     scores = Scores(card)
     (found,) = (each for each in findings(scores) if each.label == "gradient-ascent")
-    assert (found.level, found.words) == ("poor", "diverged: its weights are no numbers any more")
+    assert (found.level, found.words) == ("poor", "diverged: its weights became NaN or infinite")
     assert found.gap is None
     for table, lines in ((scorecard_table(card), 2), (comparison_table([card]), 1)):
         cells = [cell for column in table.columns for cell in column.cells]
