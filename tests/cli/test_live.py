@@ -98,7 +98,7 @@ def test_a_request_on_this_machine_is_in_the_ledger_when_the_command_returns(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--client", "8"], "clients: 8 is no client of this federation; must be from 0 to 7"),
+        (["--client", "8"], "clients: 8 is not a client of this federation; must be from 0 to 7"),
         (["--client", "-1"], "clients: -1 is no client"),
     ],
 )
@@ -435,7 +435,7 @@ def test_verifying_tells_an_intact_trail_from_one_that_was_touched(
     assert say("requests", at.folder, "--verify").code == 0, "cut off and tidied up: only a head kept tells"
     said = say("requests", at.folder, "--head", heads[2])
     assert said.code == 1 and said.err == "failed: 1 of 1 trails is not intact\n"
-    assert "the given head is of entry 3, the trail ends at entry 2: it was cut off" in said.out
+    assert "the given head belongs to entry 3, but the trail ends at entry 2: it was cut off" in said.out
     with ledger_of(at) as ledger:
         ledger.store.rows("UPDATE audit SET at = at - 86400 WHERE entry = 1")
     said = say("requests", at.folder, "--verify")
@@ -479,7 +479,7 @@ def test_a_share_single_samples_or_classes(
         refused = [
             (say("forget", where), "--client: is missing"),
             (say("forget", where, "--samples", "0.5"), "--client: is missing"),
-            (say("forget", where, "--client", 3, "--samples", "7"), "written with a comma: 7,"),
+            (say("forget", where, "--client", 3, "--samples", "7"), "a single row with a comma: 7,"),
             (say("forget", where, "--client", 3, "--samples", "2.5"), "samples: "),
             (
                 say("forget", where, "--client", 3, "--samples", "abc"),
