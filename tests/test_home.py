@@ -146,5 +146,5 @@ def test_a_path_that_is_none_is_refused_in_one_line(path, monkeypatch):
     assert "\n" not in str(refused.value) and "\0" not in str(refused.value)
     if path and "\0" not in path:
         monkeypatch.setenv("FEDUNLEARN_CACHE", path)
-        with pytest.raises(UserError, match=r"^\$FEDUNLEARN_CACHE: ~nobody.* write the whole path$"):
+        with pytest.raises(UserError, match=r"^\$FEDUNLEARN_CACHE: ~nobody.* write the full path$"):
             cache_folder(Path("runs"))

@@ -4,7 +4,7 @@ from fedunlearn.report.page import write_report
 from tests.report.example_run import ExampleRun
 from tests.report.parsed_page import parse
 
-LINE = "forgetting client 0 leaves copies of its images: 3 in what stays, 1 in the test set"
+LINE = "forgetting client 0 leaves copies of its images: 3 in the retained data, 1 in the test set"
 
 
 def page_of(tmp_path, seeds, copies):

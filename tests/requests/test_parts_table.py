@@ -161,7 +161,7 @@ def test_a_client_asks_only_about_its_own_data(ledger, intake):
         ([1], {"samples": []}, "samples: names none"),
         ([1], {"samples": [1, 1]}, "samples: names a row twice"),
         ([1], {"samples": [-1]}, "samples: -1 is no row"),
-        ([1, 2], {"samples": [0]}, "samples: single rows are one client's"),
+        ([1, 2], {"samples": [0]}, "samples: single rows belong to one client"),
         ([1, 2], {"samples": {1: [0]}}, "samples: must have the rows of each client"),
         ([1], {"classes": []}, "classes: names none"),
         ([1], {"classes": [-1]}, "classes: -1 is no class"),
@@ -175,7 +175,7 @@ def test_what_can_mean_nothing_is_refused_and_leaves_nothing(ledger, intake, cli
 
 
 def test_masks_have_no_classes_to_forget(ledger):
-    with pytest.raises(InvalidRequestError, match="no meaning for masks"):
+    with pytest.raises(InvalidRequestError, match="meaningless for masks"):
         ask(Intake(ledger, num_clients=5, task="segmentation"), [1], classes=[0])
 
 

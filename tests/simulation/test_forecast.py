@@ -245,7 +245,7 @@ def test_copies_across_what_is_forgotten_are_told(monkeypatch):
     assert forecast(tiny("targets=[[0]]")).notes == (
         "of the training images 2 occur more than once, 2 of these with several clients, 2 under several labels",
         "of the test images 1 are training images too",
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in the test set",
     )
 
 
@@ -254,10 +254,11 @@ def test_of_many_seeds_and_targets_the_worst_are_told_in_few_lines(monkeypatch):
     with_copies(monkeypatch, {2})
     experiment = tiny("seeds=[1, 2, 3]", "targets=[[0], [1], [0, 2], [1, 3], [2]]")
     assert [note for note in forecast(experiment).notes if "forgetting" in note] == [
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting client 0 and client 2 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting client 1 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting leaves copies of 1 more target, fewer each (seed 2)",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in the test set (seed 2)",
+        "forgetting client 0 and client 2 leaves copies of its images: 1 in the retained data, 1 in the test set "
+        "(seed 2)",
+        "forgetting client 1 leaves copies of its images: 1 in the retained data, 1 in the test set (seed 2)",
+        "forgetting leaves copies of 1 more target, fewer for each (seed 2)",
     ]
 
 

@@ -168,7 +168,9 @@ def test_an_experiment_is_no_sweep_and_a_sweep_no_experiment(tmp_path):
         ConfigError, match=r"^method .*: belongs to an experiment, which fedunlearn run takes"
     ):
         load(tmp_path / "small.toml")
-    with pytest.raises(ConfigError, match=r"^space .*: belongs to a sweep: fedunlearn sweep takes this file"):
+    with pytest.raises(
+        ConfigError, match=r"^space .*: belongs to a sweep; run this file with fedunlearn sweep"
+    ):
         config.load(file)
 
 

@@ -124,7 +124,8 @@ def test_a_scan_of_which_an_extreme_value_leaves_next_to_nothing_is_refused(own,
     write(own / "HK" / SCAN, scan)
     text = error(own)
     assert re.match(
-        rf"HK/{SCAN}: shows \d shades between .+: a mask, or one extreme value; put the scan", text
+        rf"HK/{SCAN}: shows \d shades between .+: it is a mask, or has one extreme value; replace it by the scan",
+        text,
     ), text
 
 
