@@ -122,4 +122,4 @@ def test_other_exceptions_pass_untouched():
 
 def test_an_error_that_quotes_a_workers_traceback_is_read_too():
     with pytest.raises(OutOfMemoryError, match=r"^starting: out of memory"), naming_shortage("starting"):
-        raise RunError(f"Ray worker 7 cannot take up its duty:\n{report(full_gpu)}")
+        raise RunError(f"Ray worker 7 cannot start:\n{report(full_gpu)}")

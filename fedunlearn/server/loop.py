@@ -132,8 +132,8 @@ class RoundLoop(Strategy):
         self.needed = self.needs(self.method)
         if self.needed.individual and settings.aggregation.needs_individual:
             raise ValueError(
-                f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
-                'own way; must be "mean"'
+                f'aggregation = "{settings.aggregation.rule}": must be "mean", as {type(self).__name__} '
+                "combines individual updates itself"
             )
         self.settings = settings
         self.conduct = conduct or Conduct()
@@ -527,7 +527,7 @@ class RoundLoop(Strategy):
         why = self.conduct.objection(current, self.docket, self.model, floats(metrics))
         if why:
             requests = ", ".join(current.plan.requests)
-            log(WARNING, "round %d is rolled back: %s; refused: %s", current.plan.round, why, requests)
+            log(WARNING, "round %d was rolled back: %s; refused: %s", current.plan.round, why, requests)
         return why
 
     def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:

@@ -477,8 +477,8 @@ BROKEN_LIVE = [
     (
         'name = "puf"\n[requests]\nwindow = 5',
         'name = "local-routine"\nroutine = "salun"\n[requests]\noffline = "stored"\nstore-updates = true',
-        'requests.offline = "stored" (x.toml): must be "wait" or "exclude" with a local routine, which a client '
-        "has to run itself",
+        'requests.offline = "stored" (x.toml): must be "wait" or "exclude" with a local routine, which only the '
+        "client itself can run",
     ),
     (
         "window = 5",

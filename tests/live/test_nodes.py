@@ -138,7 +138,7 @@ def test_two_that_claim_one_client(caplog):
 def test_a_client_that_there_is_not(claim, caplog):
     nodes, grid, _ = federation({2: claim})
     assert 2 not in settled(nodes, grid)
-    assert f"says that it serves client {claim}; there are clients 0 to 3" in caplog.text
+    assert f"says that it serves client {claim}; clients are 0 to 3" in caplog.text
 
 
 def test_the_roster_decides(caplog):
