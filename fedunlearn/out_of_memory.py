@@ -78,4 +78,4 @@ def naming_shortage(doing: str, during: str = "") -> Iterator[None]:
 
 def _told(doing: str, report: str) -> str:
     asked_for = _ASKED_FOR.search(report)
-    return f"{doing}: out of memory" + (f" (requested {asked_for[1]})" if asked_for else "")
+    return f"{doing}: out of memory" + (f" (asked for {asked_for[1]})" if asked_for else "")

@@ -1,7 +1,7 @@
 """What the end of a forget request means, in words for a data-protection officer: what is true, and nothing more.
 
 Three things are kept apart. *Unlearned*: a step that removes an estimate of the clients' influence was applied to the
-shared model. *Left out*: the clients are not asked to train any more. *Put away*: files that hold something of them
+shared model. *Excluded*: the clients are no longer asked to train. *Removed*: files that hold something of them
 were removed. Only the first is called forgetting.
 """
 

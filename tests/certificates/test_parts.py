@@ -43,7 +43,7 @@ def test_every_end_is_told_of_the_part_and_not_of_its_client(state):
         for never in (False, True) if state == "excluded" else (False,):
             text = " ".join(meaning(story(state, came_from, never_took_part=never)))
             assert "50 % of the samples of client 3" in text
-            assert "client 6" not in text and "not asked to train" not in text
+            assert "client 6" not in text and "no longer asked to train" not in text
             if came_from == "recovering":
                 assert "client 3 goes on with the rest of its data" in text
 
@@ -114,4 +114,4 @@ def test_training_that_left_the_part_out_is_not_its_own(tmp_path):
         "without_it_until": 5,
         "planned_after_end": 0,
     }
-    assert "on, 50 % of the samples of client 3 had no part in it" in page
+    assert "arrived, 50 % of the samples of client 3 had no part in it" in page

@@ -124,7 +124,7 @@ class Federation:
         found = self.certificates()
         for record, document in found:
             self.check_step(record, document)
-            if record.parts and "not trained on any more" in " ".join(document["outcome"]["meaning"]):
+            if record.parts and "no longer trained on" in " ".join(document["outcome"]["meaning"]):
                 self.check_who_goes_on(record, document)
         return len(found)
 

@@ -652,7 +652,7 @@ def test_rows_come_from_a_file(tmp_path: Path) -> None:
     experiment = loads(text)
     assert [experiment.parts[n].samples for n in (4, 5)] == [(0, 5), (7,)]
     for content, complaint in {
-        "{": "is no JSON",
+        "{": "is not JSON",
         "[1]": "with 2 clients",
         '{"1": [0]}': "client 2 must have a list of distinct rows",
         '{"1": [0, 0], "2": [1]}': "client 1 must have",

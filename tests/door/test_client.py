@@ -203,9 +203,9 @@ def test_no_proxy_sees_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://hospital.example:8443", "would send the token in the clear"),
-        ("http://192.0.2.1", "would send the token in the clear"),
-        ("http://127.0.0.1.example.org", "would send the token in the clear"),
+        ("http://hospital.example:8443", "would send the token unencrypted"),
+        ("http://192.0.2.1", "would send the token unencrypted"),
+        ("http://127.0.0.1.example.org", "would send the token unencrypted"),
         ("ftp://127.0.0.1", "is not a door's address"),
         ("https://", "is not a door's address"),
         ("https://server/requests?limit=1", "is not a door's address"),

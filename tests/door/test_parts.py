@@ -80,7 +80,7 @@ SAMPLES = "samples: must be a share above 0 and at most 1, such as 0.5; or disti
             "samples: 1 means all of them; leave it out to forget whole clients",
         ),
         ({"clients": [3, 4], "samples": [1]}, "samples: single rows belong to one client"),
-        ({"clients": [3], "samples": {"4": [1]}}, "samples: must have the rows of each client"),
+        ({"clients": [3], "samples": {"4": [1]}}, "samples: must have the rows of each named client"),
         ({"clients": [3], "samples": [1, 1]}, "samples: names a row twice"),
         ({"clients": [3], "classes": []}, "classes: must name at least 1 class"),
         ({"clients": [3], "classes": [0.5]}, "classes[0]: must be a whole number"),

@@ -160,7 +160,7 @@ def test_a_defect_is_not_taken_for_a_missing_value():
 
 
 def test_an_example_on_both_sides_is_refused(models):
-    with pytest.raises(ValueError, match="both to forget and to retain"):
+    with pytest.raises(ValueError, match="both to be forgotten and retained"):
         measured(models, "original", retain=np.arange(39, 200))
 
 

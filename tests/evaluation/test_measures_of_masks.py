@@ -153,7 +153,7 @@ def test_a_model_that_predicts_nothing_is_measured_as_far_as_that_goes(kept, dat
 def test_distances_that_nobody_asked_for_are_null(models, data):
     found = measured(collect(models["original"][0], data))
     assert found["test_hausdorff"] is None
-    assert "nobody asked" in found.reasons["test_hausdorff"]
+    assert "not requested" in found.reasons["test_hausdorff"]
     assert found["test_missed"] == 0
 
 

@@ -169,7 +169,7 @@ def test_everything_is_computed_once_for_each_evidence(monkeypatch):
 
 
 def test_an_example_on_both_sides_is_refused():
-    with pytest.raises(ValueError, match="both to forget and to retain"):
+    with pytest.raises(ValueError, match="both to be forgotten and retained"):
         evidence(retain=np.array([1, 2]))
 
 

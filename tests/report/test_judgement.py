@@ -75,7 +75,7 @@ CASES = {
         of(6.0, -2.0, n=3, above=1, below=2),
         "fair",
         f"forgot too much in 2 of 3 cases and too little in 1. It is on average 2.0 {BELOW} (6.0 points away, "
-        "whichever way). The original was 20.0 points away",
+        "in either direction). The original was 20.0 points away",
     ),
     "too much in two of three, with little to tell apart": (
         of(2.8, -2.5, floor=1.2, its_floor=2.1, before=3.6, natural=2.3, n=3, above=1, below=2, awaited=3),
@@ -91,8 +91,8 @@ CASES = {
     "too much in the mean, within the floor in two": (
         of(3.0, -2.4, n=3, below=1),
         "fair",
-        f"forgot too much: on average 2.4 {BELOW} (3.0 points away, whichever way). The original was 20.0 points "
-        "away",
+        f"forgot too much: on average 2.4 {BELOW} (3.0 points away, in either direction). The original was 20.0 "
+        "points away",
     ),
     "too much without a floor": (
         of(3.0, -3.0, floor=None, its_floor=None),

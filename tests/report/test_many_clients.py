@@ -54,7 +54,7 @@ def test_some_of_many_clients_are_drawn_and_the_forgotten_among_them(tmp_path):
 
 def test_few_clients_are_all_drawn_and_nothing_is_said_of_leaving_out(tmp_path):
     page = page_of(ExampleRun(targets=((7,),)), tmp_path / "run")
-    assert "only some" not in page.all("section", id="partition")[0].text
+    assert "evenly spaced" not in page.all("section", id="partition")[0].text
 
 
 def partition(num_clients: int, listed: list[int]) -> Partition:

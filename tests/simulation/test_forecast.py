@@ -212,7 +212,7 @@ def test_a_live_federation_is_one_and_its_requests_come_on_top():
     assert asked.evaluated == 4 * len(data.train_labels)
     output = io.StringIO()
     show(plan, Console(file=output, width=100))
-    assert "live, excluding requests" in output.getvalue() and "each request comes" in output.getvalue()
+    assert "live, excluding requests" in output.getvalue() and "each request" in output.getvalue()
     assert "at most 4 rounds of recovery" in output.getvalue() and "all, at most" not in output.getvalue()
 
 

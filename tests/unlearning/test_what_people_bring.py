@@ -295,7 +295,7 @@ def test_arrays_and_lists_are_refused_as_such(method, name, kind):
     values = getattr(FORGET, name).numpy()
     other = FORGET._replace(**{name: values if kind == "ndarray" else values.tolist()})
     for what, message in in_each_place(method, other).items():
-        assert message.startswith(f"{method.name}: {name} {what} are a {kind}, and must be a torch.Tensor;")
+        assert message.startswith(f"{method.name}: {name} {what} are a {kind}, but must be a torch.Tensor;")
 
 
 @pytest.mark.parametrize("name", Examples._fields)

@@ -133,7 +133,7 @@ def test_the_number_of_clients_must_be_that_of_the_sites(own):
 
 
 def test_sites_belong_to_data_that_have_some():
-    with pytest.raises(ConfigError, match=r"data\.partition = 'site': belongs to"):
+    with pytest.raises(ConfigError, match=r"data\.partition = 'site': requires"):
         load_federated(DataConfig.of(source="digits", partition="site"), 6, seed=1)
 
 
