@@ -377,7 +377,7 @@ class RoundLoop(Strategy):
     def _not_its_start(self) -> UserError:
         """Return the error of a loop that would forget a client in one round and train it in the next."""
         return UserError(
-            f"{type(self).__name__} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
+            f"{type(self).__name__} must be run with its own start(): Flower's Strategy.start, or a wrapper such as "
             f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
         )
 
