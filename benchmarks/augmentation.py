@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.augmentation", description=headline)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="only draw the policies, as a PNG")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of runs")
-    parser.add_argument("--smoke", action="store_true", help="the same, in little")
+    parser.add_argument("--smoke", action="store_true", help="a scaled-down version")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     parser.add_argument("--write-docs", action="store_true", help=f"put the tables into docs/{PAGE.name}")
     chosen = parser.parse_args(arguments)

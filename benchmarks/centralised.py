@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     headline = str(__doc__).partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.centralised", description=headline)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of runs")
-    parser.add_argument("--smoke", action="store_true", help="the same, in little")
+    parser.add_argument("--smoke", action="store_true", help="a scaled-down version")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="of the sweeps' files")  # fmt: skip
     parser.add_argument("--write-docs", action="store_true", help=f"put the tables into docs/{PAGE.name}")

@@ -72,7 +72,7 @@ def xgboost_trees(table: Table, classes: int, seed: int) -> Classifier:
         return _boost(table, parameters, ROUNDS)
     except ImportError as error:
         raise UserError(
-            '--model xgboost: needs xgboost, which the extra "tabular" brings: '
+            '--model xgboost: needs xgboost, which is in the extra "tabular": '
             "in the clone, pip install -e '.[tabular]' -c constraints.txt"
         ) from error
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NOT_FINITE = "holds NaN or Inf"
-"""How a reason ends where weights, or an update of them, are no numbers: training has diverged."""
+"""How a reason ends where weights or an update are not finite: training has diverged."""
 
 
 def one_line(text: str) -> str:
@@ -30,18 +30,18 @@ class RunError(Exception):
 
 
 class DivergedError(RunError):
-    """Weights, or what comes out of them, are no numbers any more, and no round can follow.
+    """Weights or outputs became NaN or infinite, so no round can follow.
 
     Attributes
     ----------
     round : int
-        In which it came to that.
+        The round in which that happened.
     why : str
-        What is no number.
+        What is not finite.
     """
 
     def __init__(self, round: int, why: str) -> None:
-        super().__init__(f"round {round}: diverged, {why}; a smaller learning rate is the first thing to try")
+        super().__init__(f"round {round}: diverged, {why}; try a smaller learning rate first")
         self.round = round
         self.why = why
 

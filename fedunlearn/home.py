@@ -24,12 +24,12 @@ def expanded(path: str | PathLike[str]) -> Path:
     """
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise UserError(f"{text!r}: is no path; name a file or folder")
+        raise UserError(f"{text!r}: is not a path; name a file or folder")
     try:
         return Path(text).expanduser()
     except RuntimeError:
         whose = Path(text).parts[0]
-        raise UserError(f"{text}: there is no home folder for {whose} here; write the whole path") from None
+        raise UserError(f"{text}: there is no home folder for {whose}; write the full path") from None
 
 
 expanded.__name__ = "path"  # as the command line's help calls what this function reads
@@ -90,7 +90,7 @@ def why_temporary() -> str:
     if _can_be_written(users):
         return ""
     where = "there is no home folder" if users is None else f"{users} cannot be written to"
-    return f"{where}: prepared data are kept for this run only; set FEDUNLEARN_CACHE to a folder of your own"
+    return f"{where}: prepared data are kept only for this run; set FEDUNLEARN_CACHE to a folder you can write to"
 
 
 def give_name() -> None:

@@ -54,16 +54,16 @@ def loads(text: str | bytes, place: object, *, allow_nan: bool = False) -> Any:
         if _SURROGATE.search(whole):
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
-        raise JsonError(f"{place}: is no JSON (byte {error.start} is not UTF-8)") from None
+        raise JsonError(f"{place}: is not JSON (byte {error.start} is not UTF-8)") from None
     except UnicodeEncodeError:
-        raise JsonError(f"{place}: is no JSON (half a surrogate pair stands for a character)") from None
+        raise JsonError(f"{place}: is not JSON (it contains half a surrogate pair)") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise JsonError(f"{place}: is no JSON ({error.msg}: {where})") from None
+        raise JsonError(f"{place}: is not JSON ({error.msg}: {where})") from None
     except RecursionError:
-        raise JsonError(f"{place}: is no JSON that is read here (nested deeper than {DEEPEST})") from None
+        raise JsonError(f"{place}: cannot be read as JSON (nested deeper than {DEEPEST})") from None
     except _RefusedError as error:
-        raise JsonError(f"{place}: is no JSON that is read here ({error})") from None
+        raise JsonError(f"{place}: cannot be read as JSON ({error})") from None
     return value
 
 
@@ -71,7 +71,7 @@ def loads_object(text: str | bytes, place: object, *, allow_nan: bool = False) -
     """Parse JSON that must be an object; see :func:`loads`."""
     value = loads(text, place, allow_nan=allow_nan)
     if not isinstance(value, dict):
-        raise JsonError(f"{place}: holds {_kind(value)} where a JSON object {{…}} belongs")
+        raise JsonError(f"{place}: is {_kind(value)}, but must be a JSON object {{…}}")
     return value
 
 
@@ -84,12 +84,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(read) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"the key {_short(twice)} stands there twice")
+        raise _RefusedError(f"the key {_short(twice)} appears twice")
     return read
 
 
 def _constant(name: str) -> float:
-    raise _RefusedError(f"{name} is no number")
+    raise _RefusedError(f"{name} is not a number")
 
 
 def _integer(digits: str) -> int:

@@ -168,7 +168,7 @@ class Assignment:
         ConfigError
             The text is none of :meth:`dumps`.
         """
-        place = "the message of the server: assignment"
+        place = "the server's message: assignment"
         try:
             told = loads_object(text, place)
             part = None if told["part"] is None else Part.from_dict(told["part"])

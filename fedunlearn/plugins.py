@@ -256,7 +256,7 @@ def broken(kind: str) -> dict[str, str]:
     found = {}
     for name, points in _points(kind).items():
         if name in KINDS[kind].built_in:
-            found[name] = f"{points[0].value}: there is a {name!r} already"
+            found[name] = f"{points[0].value}: there is already a {name!r}"
             continue
         try:
             find(kind, name)
@@ -280,7 +280,9 @@ def call(kind: str, name: str, **offered: Any) -> Any:
             arguments[parameter.name] = offered[parameter.name]
         elif parameter.default is parameter.empty:
             known = ", ".join(offered)
-            raise ConfigError(f"{KINDS[kind].one} {name!r}: asks for {parameter.name!r}; there is {known}")
+            raise ConfigError(
+                f"{KINDS[kind].one} {name!r}: has a parameter {parameter.name!r}; it can have {known}"
+            )
     return function(**arguments)
 
 
@@ -322,9 +324,9 @@ def _wrong_with(kind: Kind, found: Any, settings: Any) -> str:
             what = "must be a subclass of" if kind.subclass else "is no"
             return f"{what} {kind.base.replace(':', '.')}"
     elif not callable(found):
-        return f"is no {kind.one}: it cannot be called"
+        return f"is not a {kind.one}: it cannot be called"
     if not (isinstance(settings, type) and is_dataclass(settings)):
-        return "has settings that are no dataclass"
+        return "has settings that are not a dataclass"
     if kind.settings != Kind.settings and not issubclass(settings, load_object(kind.settings)):
         return f"has settings that must derive from {kind.settings.replace(':', '.')}"
     return ""

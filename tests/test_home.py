@@ -72,9 +72,7 @@ def test_what_needs_a_home_says_so_in_one_line(folder):
     words = [sys.executable, "-m", "fedunlearn.cli", "supervise", "--folder", "runs/live"]
     done = as_nobody(*words, folder=folder)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith(
-        "error: there is no home folder here, where Flower keeps its settings; set HOME"
-    )
+    assert done.stderr.startswith("error: there is no home folder for Flower's settings; set HOME")
 
 
 def test_without_a_home_things_are_kept_for_this_process_and_one_line_says_so(monkeypatch, tmp_path):
@@ -148,5 +146,5 @@ def test_a_path_that_is_none_is_refused_in_one_line(path, monkeypatch):
     assert "\n" not in str(refused.value) and "\0" not in str(refused.value)
     if path and "\0" not in path:
         monkeypatch.setenv("FEDUNLEARN_CACHE", path)
-        with pytest.raises(UserError, match=r"^\$FEDUNLEARN_CACHE: ~nobody.* write the whole path$"):
+        with pytest.raises(UserError, match=r"^\$FEDUNLEARN_CACHE: ~nobody.* write the full path$"):
             cache_folder(Path("runs"))

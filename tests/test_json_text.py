@@ -41,7 +41,7 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> str:
         ("{torn", "line 1 column 2"),
         ('{"a": 1', "line 1 column 8"),
         ('{"a": 1}}', "Extra data"),
-        ('{"a": 1, "b": {"c": 1, "c": 1}}', "the key 'c' stands there twice"),
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', "the key 'c' appears twice"),
         ('{"' + "k" * 99 + '": 1, "' + "k" * 99 + '": 2}', "kkkk…kkkk"),
         ("[NaN]", "NaN is no number"),
         ("[-Infinity]", "-Infinity is no number"),
@@ -96,7 +96,7 @@ def test_what_only_looks_too_much_is_read(value: Any) -> None:
 def test_numbers_that_are_not_finite_are_read_where_they_are_allowed() -> None:
     found = loads("[NaN, Infinity, -Infinity, 1e999]", "here", allow_nan=True)
     assert math.isnan(found[0]) and found[1:] == [math.inf, -math.inf, math.inf]
-    with pytest.raises(JsonError, match="stands there twice"):
+    with pytest.raises(JsonError, match="appears twice"):
         loads('{"a": NaN, "a": NaN}', "here", allow_nan=True)
 
 
@@ -106,5 +106,5 @@ def test_numbers_that_are_not_finite_are_read_where_they_are_allowed() -> None:
 )
 def test_what_is_no_object_is_named(text: str, kind: str) -> None:
     assert loads_object("{}", "here") == {}
-    with pytest.raises(JsonError, match=f"^here: holds {kind} where a JSON object {{…}} belongs$"):
+    with pytest.raises(JsonError, match=f"^here: is {kind}, but must be a JSON object {{…}}$"):
         loads_object(text, "here")

@@ -60,8 +60,8 @@ def test_tracebacks_of_every_allocator(call):
         "RuntimeError: CUDA error: out of memory",
         "RuntimeError: cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
         "OSError: [Errno 12] Cannot allocate memory",
-        "3 Ray workers died, one after the other, while they trained client 4; the last: out of memory, says Ray: "
-        "Task was killed due to the node running low on memory.",
+        "3 Ray workers died, one after another, while they trained client 4; the last: out of memory according to "
+        "Ray: Task was killed due to the node running low on memory.",
     ],
 )
 def test_what_others_report(text):
@@ -122,4 +122,4 @@ def test_other_exceptions_pass_untouched():
 
 def test_an_error_that_quotes_a_workers_traceback_is_read_too():
     with pytest.raises(OutOfMemoryError, match=r"^starting: out of memory"), naming_shortage("starting"):
-        raise RunError(f"Ray worker 7 cannot take up its duty:\n{report(full_gpu)}")
+        raise RunError(f"Ray worker 7 cannot start:\n{report(full_gpu)}")

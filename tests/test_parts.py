@@ -101,7 +101,7 @@ WHOLE = Assignment(3, Part(10, 3, 0.5, (2,))).dumps()
     + [WHOLE.replace('"without": []', f'"without": {other}') for other in ("3", "[3]", "null", "[{}]")],
 )
 def test_what_is_no_assignment_is_one_line(text):
-    with pytest.raises(ConfigError, match=r"^the message of the server: assignment: ") as refused:
+    with pytest.raises(ConfigError, match=r"^the server's message: assignment: ") as refused:
         Assignment.loads(text)
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 200
 

@@ -248,7 +248,7 @@ def test_a_token_that_stdout_does_not_take_is_on_stderr_and_opens(words, closed,
     token, note, *rest = done.stderr.splitlines()
     ((_, entry),) = set(Roster.load(at.roster).entries) - before
     assert entry.token_sha256 == token_hash(token)
-    assert note == "This token is shown once and kept nowhere; hand it over privately."
+    assert note == "This token is shown once and not stored; hand it over privately."
     assert done.returncode == (0 if closed == "closed" else 1)
     assert all(line.startswith("failed: ") for line in rest) and len(rest) == done.returncode
 

@@ -34,7 +34,7 @@ from fedunlearn.requests.records import AuditEntry, PlanRecord, RequestRecord
 
 KIND = "certificate of a forget request"
 SCHEMA = 2
-UNSIGNED = "no signing key was given to the server (option --key, or $FEDUNLEARN_SIGNING_KEY)"
+UNSIGNED = "no signing key was given to the server (--key or $FEDUNLEARN_SIGNING_KEY)"
 STAGES = ("before", "unlearned", "ended")
 
 
@@ -312,13 +312,13 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     document = loads(content, path)
     if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise UserError(f"{path}: is no {KIND}")
+        raise UserError(f"{path}: is not a {KIND}")
     version = document.get("schema")
     if type(version) is not int or version != SCHEMA:
         shown = version if type(version) is int else "unknown"
-        raise UserError(f"{path}: a certificate of version {shown}; this reads {SCHEMA}")
+        raise UserError(f"{path}: is a certificate of version {shown}; this fedunlearn reads {SCHEMA}")
     if why := shape.problem(document):
-        raise UserError(f"{path}: is no whole certificate; {why}")
+        raise UserError(f"{path}: is not a complete certificate; {why}")
     return document
 
 

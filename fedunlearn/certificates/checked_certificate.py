@@ -95,7 +95,7 @@ def check(
     yield _signature(path, document, public_keys, name)
     yield from _page(path, document, name, in_run=surroundings is not None)
     if surroundings is None:
-        yield Finding(None, f"{name}: lies in no run directory; trail and weights were not compared")
+        yield Finding(None, f"{name}: is not in a run directory; trail and weights were not compared")
         return
     yield from _file(path, document, name)
     found = _against_trail(document, surroundings.books, name)
@@ -111,24 +111,22 @@ def _signature(
     issuer, signature = document["issuer"], document["signature"]
     if signature["value"] is None:
         if (signed := _signed_successor(path, document, public_keys)) is not None:
-            return Finding(None, f"{name}: not signed; replaced by the signed edition {signed}")
+            return Finding(None, f"{name}: is not signed; the signed edition {signed} replaces it")
         holds = False if public_keys else None
         return Finding(holds, f"{name}: is not signed ({signature['reason']})")
     try:
         carried = PublicKey.from_text(issuer["public_key"])
     except (ValueError, TypeError):
-        return Finding(False, f"{name}: carries no public key that could be read")
+        return Finding(False, f"{name}: has no readable public key")
     keys = public_keys or (carried,)
     signer = _signer(document, keys)
     if signer is None or signature["algorithm"] != "Ed25519" or signature["reason"] is not None:
-        return Finding(False, f"{name}: its signature is not one of {named(keys)} under this text")
+        return Finding(False, f"{name}: none of {named(keys)} has signed this text")
     if issuer["key_id"] != carried.key_id or carried != signer:
-        return Finding(False, f"{name}: was signed by key {signer.key_id}, and names another")
+        return Finding(False, f"{name}: was signed by key {signer.key_id}, but names another")
     if public_keys:
         return Finding(True, f"{name}: signed by key {signer.key_id}")
-    words = (
-        f"unchanged since it was signed by key {signer.key_id}; whose key that is, only --public-key tells"
-    )
+    words = f"unchanged since it was signed by key {signer.key_id}; only --public-key shows whose key that is"
     return Finding(True, f"{name}: {words}")
 
 
@@ -166,10 +164,13 @@ def _page(path: Path, document: Mapping[str, Any], name: str, *, in_run: bool) -
     if not shown.is_file():
         if in_run and "." not in path.stem:  # earlier editions have none
             yield Finding(
-                False, f"{name}: its page {shown.name} is missing; a server that is started writes it again"
+                False,
+                f"{name}: its page {shown.name} is missing; the server writes it again at its next start",
             )
     elif document["issuer"]["software"] != f"fedunlearn {__version__}":
-        yield Finding(None, f"{name}: its page was written by {document['issuer']['software']}, not compared")
+        yield Finding(
+            None, f"{name}: its page was written by {document['issuer']['software']} and not compared"
+        )
     elif shown.read_bytes() != page(document).encode():
         yield Finding(False, f"{name}: its page {shown.name} does not show this certificate")
 
@@ -178,13 +179,13 @@ def _file(path: Path, document: Mapping[str, Any], name: str) -> Iterator[Findin
     """Hold a certificate against its file: its name, its text, and the edition that it took the place of."""
     request, edition = document["request"]["id"], document["edition"]
     if path.name not in (f"{request}.json", f"{request}.edition-{edition}.json"):
-        yield Finding(False, f"{name}: is that of request {request}, edition {edition}, under another name")
+        yield Finding(False, f"{name}: belongs to request {request}, edition {edition}")
     if path.read_bytes() != certificate.dumps(document).encode():
-        yield Finding(False, f"{name}: its text was written anew; it says the same, in other bytes")
+        yield Finding(False, f"{name}: its text was rewritten: same content, different bytes")
     replaced = document["replaces"]
     if (replaced is None) != (edition == 1):
         yield Finding(
-            False, f"{name}: is edition {edition}, and replaces {'none' if replaced is None else 'one'}"
+            False, f"{name}: is edition {edition}, but replaces {'none' if replaced is None else 'one'}"
         )
     if replaced is None:
         return
@@ -192,11 +193,11 @@ def _file(path: Path, document: Mapping[str, Any], name: str) -> Iterator[Findin
     try:
         earlier = certificate.read(before)
     except UserError as error:
-        yield Finding(False, f"{name}: the edition that it replaced cannot be read: {error}")
+        yield Finding(False, f"{name}: the edition it replaced cannot be read: {error}")
         return
     stated = {"edition": earlier["edition"], "issued_at": earlier["issued_at"], "sha256": digest(earlier)}
     if replaced != stated or replaced["edition"] != edition - 1:
-        yield Finding(False, f"{name}: {before.name} is not the edition that it replaced")
+        yield Finding(False, f"{name}: {before.name} is not the edition it replaced")
 
 
 def _against_trail(document: Mapping[str, Any], books: Mapping[str, Book], name: str) -> Finding:
@@ -204,26 +205,26 @@ def _against_trail(document: Mapping[str, Any], books: Mapping[str, Book], name:
     book = books.get(document["run"]["federation"])
     entries = book.of_request.get(request["id"], []) if book else []
     if book is None or not entries or request["id"] not in book.records:
-        return Finding(False, f"{name}: the trail knows no request {request['id']}")
+        return Finding(False, f"{name}: the trail has no request {request['id']}")
     if book.problems:
-        return Finding(False, f"{name}: the trail that should bear it out is damaged")
+        return Finding(False, f"{name}: the trail that should confirm it is damaged")
     if not book.has(Head(head["entry"], head["hash"])):
         return Finding(False, f"{name}: the trail does not contain its head {head['entry']}:{head['hash']}")
     state = document["outcome"]["state"]
     if state != entries[-1].to_state or head["entry"] < entries[-1].entry:
-        return Finding(False, f"{name}: tells of request {request['id']} otherwise than the trail")
-    return Finding(True, f"{name}: {state}, as the trail has it (head {head['entry']})")
+        return Finding(False, f"{name}: contradicts the trail about request {request['id']}")
+    return Finding(True, f"{name}: {state}, as in the trail (head {head['entry']})")
 
 
 def _against_ledger(document: Mapping[str, Any], surroundings: Surroundings, name: str) -> Iterator[Finding]:
     """Write the certificate anew from what the ledger holds, as of its head and round, and compare."""
     experiment = surroundings.experiment
     if experiment is None or experiment.retention is None:
-        yield Finding(None, f"{name}: its facts were not compared, the settings of the run cannot be read")
+        yield Finding(None, f"{name}: its facts were not compared, as the run's settings cannot be read")
         return
     if document["issuer"]["software"] != f"fedunlearn {__version__}":
         yield Finding(
-            None, f"{name}: was written by {document['issuer']['software']}; its words were not compared"
+            None, f"{name}: was written by {document['issuer']['software']}; its wording was not compared"
         )
         return
     expected = _written_anew(document, surroundings, experiment)
@@ -233,10 +234,10 @@ def _against_ledger(document: Mapping[str, Any], surroundings: Surroundings, nam
         for where in _differences(document[section], expected[section], section)
     ]
     for where in differing[:3]:
-        yield Finding(False, f"{name}: its {where} is not what ledger and settings say")
+        yield Finding(False, f"{name}: its {where} differs from ledger and settings")
     if len(differing) > 3:
-        more = counted(len(differing) - 3, "more of its facts is", "more of its facts are")
-        yield Finding(False, f"{name}: {more} not what ledger and settings say")
+        more = counted(len(differing) - 3, "more of its facts differs", "more of its facts differ")
+        yield Finding(False, f"{name}: {more} from ledger and settings")
     if document["trail"]["problems"]:
         yield Finding(None, f"{name}: the trail was found damaged when it was written")
     if not differing:
@@ -337,8 +338,6 @@ def _against_weights(document: Mapping[str, Any], surroundings: Surroundings, na
             yield Finding(False, f"{name}: the weights of round {round} cannot be read: {error}")
             continue
         if weights_hash(snapshot.vector, snapshot.buffers) != expected:
-            yield Finding(
-                False, f"{name}: the weights of round {round} ({which}) are other ones than it states"
-            )
+            yield Finding(False, f"{name}: the weights of round {round} ({which}) are not those it states")
         else:
-            yield Finding(True, f"{name}: the weights of round {round} ({which}) are those that it states")
+            yield Finding(True, f"{name}: the weights of round {round} ({which}) are those it states")

@@ -28,7 +28,7 @@ def checkpoints(run: Path, book: Book) -> Iterator[Finding]:
         digest = file_digest(path)
         if sealed and round not in sealed:
             bad += 1
-            yield Finding(False, f"checkpoint {path.name}: is not sealed; no server of this run wrote it")
+            yield Finding(False, f"checkpoint {path.name}: is not sealed, so no server of this run wrote it")
         elif sealed and digest != sealed[round].document["checkpoint"]:
             bad += 1
             yield Finding(False, f"checkpoint {path.name}: is not the file that was sealed for round {round}")
@@ -63,11 +63,11 @@ def retained(run: Path, book: Book, certified: Collection[str]) -> Iterator[Find
             if not is_temporary(path.name):  # one of a server at work, or of a crash
                 bad += 1
                 where = path.relative_to(run)
-                yield Finding(False, f"{where}: is there again; request {record.id} had it put away")
+                yield Finding(False, f"{where}: is back, although request {record.id} had it removed")
     if experiment.retention.earlier == "quarantine":
         yield from _quarantined(run, book, experiment)
     if book.put_away and not bad:
-        yield Finding(True, f"retention of {book.branch}: nothing that was put away is there again")
+        yield Finding(True, f"retention of {book.branch}: nothing that was removed is back")
 
 
 def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Finding]:
@@ -89,7 +89,7 @@ def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Find
             yield copied
     if gone:
         was, are = ("was", "is") if len(gone) == 1 else ("were", "are")
-        yield Finding(None, f"quarantine: {', '.join(gone)} {was} moved there and {are} not there any more")
+        yield Finding(None, f"quarantine: {', '.join(gone)} {was} moved there and {are} gone")
 
 
 def _rounds(folder: Path, branch: str) -> dict[int, Path]:
@@ -103,13 +103,13 @@ def _copy(path: Path, digest: str, *, may_lack: bool) -> Finding | None:
     beside = path.with_suffix(".json")
     name = f"checkpoint {path.name}"
     if not beside.is_file():
-        return Finding(None if may_lack else False, f"{name}: no readable copy stands beside it")
+        return Finding(None if may_lack else False, f"{name}: there is no readable copy beside it")
     try:
         expected = readable_copy({**account_of(path), "sha256": digest})
     except ValueError as error:
         return Finding(False, f"{name}: cannot be read ({error})")
     if beside.read_bytes() != expected:
-        return Finding(False, f"{name}: is not what {beside.name} beside it says")
+        return Finding(False, f"{name}: differs from {beside.name} beside it")
     return None
 
 
@@ -122,9 +122,13 @@ def _missing(book: Book, name: str, there: Collection[int]) -> Iterator[Finding]
             yield Finding(None, f"{name}: {found}; {words}")
         return
     if book.last_saved and (newest is None or newest < book.last_saved):
-        yield Finding(False, f"{name}: {found}; by the ledger that of round {book.last_saved} was written")
+        yield Finding(
+            False, f"{name}: {found}; according to the ledger that of round {book.last_saved} was written"
+        )
     elif book.last_planned and (newest is None or newest < book.last_planned):
-        words = f"round {book.last_planned} was planned: it is not complete, or its checkpoint was removed"
+        words = (
+            f"round {book.last_planned} was planned: either it is not complete or its checkpoint was removed"
+        )
         yield Finding(None, f"{name}: {found}; {words}")
     certified = {
         round: id_
@@ -140,12 +144,12 @@ def _missing(book: Book, name: str, there: Collection[int]) -> Iterator[Finding]
         if seal.round in certified:
             yield Finding(
                 False,
-                f"{name}: that of round {seal.round}, which request {certified[seal.round]} names, is gone",
+                f"{name}: that of round {seal.round}, named by request {certified[seal.round]}, is gone",
             )
         elif seal.round != book.last_saved:
             unexplained.append(seal.round)
     if unexplained:
-        which = "that of round {} is gone, and no request had it put away"
+        which = "that of round {} is gone, although no request had it removed"
         if len(unexplained) > 1:
-            which = "those of rounds {} are gone, and no request had them put away"
+            which = "those of rounds {} are gone, although no request had them removed"
         yield Finding(None, f"{name}: {which.format(ranges(unexplained))}")

@@ -31,9 +31,7 @@ def heads(book: Book, public_keys: Sequence[PublicKey], carried: Sequence[Public
     name = f"signed heads of {book.branch}"
     if not book.signed:
         if public_keys:
-            words = (
-                f"there are none; nothing shows that the trail is the one that {named(public_keys)} signed"
-            )
+            words = f"there are none; nothing shows that {named(public_keys)} signed this trail"
             yield Finding(False, f"{name}: {words}")
         else:
             yield Finding(None, f"{name}: there are none")
@@ -101,7 +99,7 @@ def _signatures(
             by = named(public_keys) if public_keys else "the key that certificates carry"
             yield Finding(False, f"{name}: {which} is not signed by {by}")
     if all(holds for _, holds in found):
-        words = "" if public_keys else "; whose key that is, only --public-key tells"
+        words = "" if public_keys else "; only --public-key shows whose key that is"
         yield Finding(True, f"{name}: {summary}{words}")
     elif any(holds is None for _, holds in found):
         yield Finding(None, f"{name}: {summary}; name a public key to check their signatures")
@@ -113,15 +111,15 @@ def _problem(seal: Seal, book: Book) -> str | None:
     if stated.keys() != _FIELDS or stated["round"] != seal.round or stated["federation"] != book.branch:
         return "is not one of this round and federation"
     if type(stated["complete"]) is not bool or type(stated["at"]) is not float:
-        return "holds what was never written there"
+        return "contains what fedunlearn never writes"
     for name in ("checkpoint", "plan", "settings", "head"):
         if not isinstance(stated[name], str | None):
-            return "holds what was never written there"
+            return "contains what fedunlearn never writes"
     if stated["head"] is not None and not book.has(_head(stated["head"])):
-        return f"names a head {stated['head']} that the trail does not contain"
+        return f"names head {stated['head']}, which the trail does not contain"
     # The failures of a round that is executed again may be others; then it is sealed again.
     if stated["complete"] and stated["plan"] != book.plan_digests.get(seal.round):
-        return "is of another plan of that round, or of other failures in it"
+        return "belongs to another plan of that round, or to other failures in it"
     return None
 
 
@@ -136,7 +134,7 @@ def _settings(run: Path, book: Book, name: str) -> Iterator[Finding]:
         return
     path = run / EXPERIMENT
     if not path.is_file():
-        yield Finding(False, f"{name}: {EXPERIMENT}, with which round {newest.round} was run, is not there")
+        yield Finding(False, f"{name}: {EXPERIMENT}, with which round {newest.round} was run, is missing")
     elif file_digest(path) != newest.document["settings"]:
         yield Finding(False, f"{name}: {EXPERIMENT} is not the one with which round {newest.round} was run")
     else:

@@ -26,7 +26,7 @@ def table_problems(ledger: Ledger, branch: str) -> list[str]:
         checks = (_order, _named, _keys, _measures, _parts)
         return [problem for check in checks for problem in check(ledger, branch)]
     except LedgerError as error:
-        return [f"a row holds what was never written there ({error})"]
+        return [f"a row contains what fedunlearn never writes ({error})"]
 
 
 def ill_typed(ledger: Ledger, branch: str) -> list[str]:
@@ -37,7 +37,7 @@ def ill_typed(ledger: Ledger, branch: str) -> list[str]:
             name, kind = column["name"], column["type"].lower()
             sql = f"SELECT 1 FROM {table} WHERE branch = ? AND typeof({name}) NOT IN (?, 'null') LIMIT 1"
             if ledger.store.row(sql, branch, kind) is not None:
-                found.append(f"a row of {table} holds as its {name} what was never written there")
+                found.append(f"a row of {table} has a {name} that fedunlearn never writes")
     return found
 
 
@@ -47,11 +47,11 @@ def strangers(ledger: Ledger) -> list[str]:
     for table in TABLES:
         rows = ledger.store.rows(f"SELECT DISTINCT branch FROM {table}")
         for name in sorted({str(row["branch"]) for row in rows} - known):
-            found.append(
-                f"{table}: has rows of federation {name!r}, of which there is neither request nor plan"
-            )
+            found.append(f"{table}: has rows of federation {name!r}, which has neither requests nor plans")
     if LIVE_BRANCH in known:  # the one federation of a live run
-        found += [f"federation {name!r}: is none of this run" for name in sorted(known - {LIVE_BRANCH})]
+        found += [
+            f"federation {name!r}: does not belong to this run" for name in sorted(known - {LIVE_BRANCH})
+        ]
     for row in ledger.store.rows("PRAGMA integrity_check(3)"):
         if row[0] != "ok":
             found.append(f"the file is damaged: {' '.join(str(row[0]).split())}")
@@ -67,9 +67,10 @@ def _order(ledger: Ledger, branch: str) -> Iterator[str]:
     )
     for place, row in enumerate(rows, 1):
         if row["arrival"] != place:
-            yield f"request {row['id']}: its arrival is {row['arrival']!r}, in the trail it is the {place}. to arrive"
+            yield f"request {row['id']}: its arrival is {row['arrival']!r}, but {place} in the trail"
         if row["detail"] != row["source"]:
-            yield f"request {row['id']}: came by {row['source']!r}, the remark of its arrival is {row['detail']!r}"
+            yield f"request {row['id']}: came by {row['source']!r}, but the remark on its arrival is "
+            f"{row['detail']!r}"
 
 
 def _named(ledger: Ledger, branch: str) -> Iterator[str]:
@@ -77,7 +78,7 @@ def _named(ledger: Ledger, branch: str) -> Iterator[str]:
     lacks = ledger.store.rows(f"{_EXPECTED} EXCEPT {_NAMED}", *values, branch)
     holds = ledger.store.rows(f"{_NAMED} EXCEPT {_EXPECTED}", branch, *values)
     for id_ in sorted({str(row["id"]) for row in (*lacks, *holds)}):
-        yield f"request {id_}: the index of whom requests name does not say what follows from the requests"
+        yield f"request {id_}: the index of clients named in requests contradicts the requests"
 
 
 def _keys(ledger: Ledger, branch: str) -> Iterator[str]:
@@ -87,7 +88,7 @@ def _keys(ledger: Ledger, branch: str) -> Iterator[str]:
         branch,
     )
     for row in rows:
-        yield f"request {row['id']}: an idempotency key is of a request that is not there, or of another's"
+        yield f"request {row['id']}: an idempotency key belongs to a missing request or to someone else's"
 
 
 def _measures(ledger: Ledger, branch: str) -> Iterator[str]:
@@ -97,7 +98,7 @@ def _measures(ledger: Ledger, branch: str) -> Iterator[str]:
         *(branch, json.dumps(STAGES)),
     )
     for row in rows:
-        yield f"request {row['request_id']}: measures of stage {row['stage']!r} are of no request or stage"
+        yield f"request {row['request_id']}: measures of stage {row['stage']!r} belong to no known request or stage"
 
 
 def _parts(ledger: Ledger, branch: str) -> Iterator[str]:
@@ -112,6 +113,6 @@ def _parts(ledger: Ledger, branch: str) -> Iterator[str]:
             described = parts[number].to_dict()
             what = {"classes": described["classes"], "samples": described["samples"]}
             if number not in used or canonical_json(what) != written[number]:
-                yield f"part {number}: no request names it, or it is written otherwise than a ledger does"
+                yield f"part {number}: no request names it, or a ledger would write it differently"
     except (TypeError, ValueError, LookupError) as error:
-        yield f"a row of parts holds what was never written there ({error})"
+        yield f"a row of parts contains what fedunlearn never writes ({error})"

@@ -17,7 +17,7 @@ from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord,
 from fedunlearn.requests.standing import Standing, fates
 
 NOT_UNLEARNED = "no unlearning step was applied for this request"
-GONE = "its checkpoint was not there any more when the hash was to be taken"
+GONE = "its checkpoint was gone before its hash could be taken"
 DAMAGED = "its checkpoint is damaged"
 
 QUALITY_WORD = {"classification": "accuracy", "segmentation": "Dice score"}
@@ -70,7 +70,7 @@ def times(record: RequestRecord, entries: Sequence[AuditEntry]) -> dict[str, dic
             stated[name] = absent(reason, at=None, round=None)
             continue
         round = record.unlearned_round if name == "applied" and unlearned else entry.round
-        missing = None if round is not None else "it came in while the federation ran, not by a script"
+        missing = None if round is not None else "it arrived while the federation ran, not from a script"
         stated[name] = {"at": instant(entry.at), "round": round, "reason": missing}
     return stated
 
@@ -97,7 +97,7 @@ def rounds_of_weights(record: RequestRecord, at_end: PlanRecord | None) -> dict[
 
 def no_weights(name: str) -> dict[str, Any]:
     """Return what stands for weights (``before``, ``after``, ``end``) of no round."""
-    why = "the request ended in no particular round" if name == "end" else NOT_UNLEARNED
+    why = "the request did not end in a particular round" if name == "end" else NOT_UNLEARNED
     return absent(why, round=None, sha256=None)
 
 
@@ -168,7 +168,7 @@ def bound_in_words(experiment: Experiment) -> str | None:
         return None
     return (
         f"An update longer than {guard.max_norm:g} times the median length of the last retained ones would have been "
-        "shortened to that before it was applied."
+        "scaled down to that before it was applied."
     )
 
 
@@ -311,8 +311,8 @@ def caveats(record: RequestRecord, kept: Iterable[Kept], *, policy: str) -> list
     if files:
         what = " and ".join(words for holds, words in kinds.items() if any(k.holds == holds for k in kept))
         where = "in quarantine" if policy == "quarantine" else "in the run directory"
-        lie = f"still lie {where} ({files} file{'s' * (files > 1)}, listed below)"
-        said.append(f"Not everything is gone: {what} {lie}.")
+        lie = f"are still {where} ({files} file{'s' * (files > 1)}, listed below)"
+        said.append(f"Not everything has been removed: {what} {lie}.")
     return said
 
 

@@ -79,7 +79,7 @@ class Book:
             book.problems = ledger.check_trail(branch)
             book._fill(ledger, clock)
         except (RunError, TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-            book.problems.append(f"a row holds what was never written there ({error})")
+            book.problems.append(f"a row contains what fedunlearn never writes ({error})")
         book.problems += checked_tables.table_problems(ledger, branch)
         return book
 

@@ -107,7 +107,7 @@ class Clerk:
                 return
             done = self._serve(round)
         except (OSError, UserError) as error:
-            log.error("round %d: certificates wait for the next round: %s", round, error)
+            log.error("round %d: certificates are postponed to the next round: %s", round, error)
             self._certified = None  # one that cannot be read is set aside then
             return
         if done:
@@ -134,7 +134,9 @@ class Clerk:
             found = self._files(record, listing)
             again = {path for path in found if not retention.is_temporary(path.name)} - files
             for path in sorted(again):
-                log.warning("%s: is there again; request %s had it put away: it goes again", path, record.id)
+                log.warning(
+                    "%s: is back, although request %s had it removed; removing it again", path, record.id
+                )
             files |= again
         self._remove(files)
         self._begun = all((record.unlearned_round or 0) <= round for record in ended)
@@ -159,7 +161,7 @@ class Clerk:
         head = self._ledger.head(self._branch)
         problems = self._ledger.check_trail(self._branch)
         if problems:
-            log.error("the trail of %s is damaged and is not signed: %s", self._branch, "; ".join(problems))
+            log.error("the trail of %s is damaged and was not signed: %s", self._branch, "; ".join(problems))
         elif self._key is not None and head is not None:
             self._sign(head, self._key)
         if not pending or head is None:
@@ -179,7 +181,7 @@ class Clerk:
                 try:
                     document = certificate.read(path)
                 except UserError as error:
-                    log.error("%s; it is set aside and issued anew", error)
+                    log.error("%s; it is set aside and issued again", error)
                     path.replace(path.with_suffix(".damaged"))
                     continue
                 if not path.with_suffix(".html").is_file():
@@ -247,7 +249,7 @@ class Clerk:
             everything.update(*found.values())
         self._remove(everything)
         superlink = self._superlink()
-        untouched = superlink.untouched("nothing is put away on account of a request that ended like this")
+        untouched = superlink.untouched("nothing is removed because of a request that ended like this")
         wanted = any(map(retention_policy.concerned, pending))
         messages = self._purge_messages(superlink) if wanted else untouched
         return {
@@ -292,7 +294,7 @@ class Clerk:
     def _purge_messages(self, superlink: SuperLink) -> dict[str, Any]:
         assert self._experiment.retention is not None
         if self._experiment.retention.earlier == "keep":
-            return superlink.untouched("the federation is set to keep everything")
+            return superlink.untouched("the federation keeps everything")
         if superlink.database is None or not superlink.runs:
             return superlink.untouched()
         return superlink.purged(purge_messages(superlink.database, superlink.runs))

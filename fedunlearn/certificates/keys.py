@@ -119,8 +119,8 @@ class SigningKey:
         """
         if run_folder is not None and resolved(path).is_relative_to(resolved(run_folder)):
             raise UserError(
-                f"{path}: the signing key lies inside the run directory {run_folder}; whoever can edit the trail "
-                "could sign it too: keep it elsewhere"
+                f"{path}: the signing key is inside the run directory {run_folder}, where anyone who can edit the "
+                "trail could sign it too; keep it elsewhere"
             )
         try:
             with path.open("rb") as file:
@@ -131,7 +131,9 @@ class SigningKey:
                 f"{path}: the signing key cannot be read ({error.strerror}); make one with `fedunlearn keys new`"
             ) from error
         except TypeError:
-            raise UserError(f"{path}: is locked with a passphrase; a server cannot be asked for it") from None
+            raise UserError(
+                f"{path}: is protected by a passphrase, which a server cannot enter; use a key without one"
+            ) from None
         except (ValueError, UnsupportedAlgorithm):
             private = None
         if not isinstance(private, Ed25519PrivateKey):
@@ -163,7 +165,7 @@ def new_key(path: Path) -> SigningKey:
     )
     beside = path.with_name(path.name + ".pub")
     if beside.exists():
-        raise UserError(f"{beside}: exists; a key is never overwritten, choose another name")
+        raise UserError(f"{beside}: already exists and a key is never overwritten; choose another name")
     _write_new(path, pem, 0o600)
     _write_new(beside, public, 0o644)
     return SigningKey(private)
@@ -185,6 +187,8 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         write_synced(path, content, mode=mode, new=True)
     except FileExistsError:
-        raise UserError(f"{path}: exists; a key is never overwritten, choose another name") from None
+        raise UserError(
+            f"{path}: already exists and a key is never overwritten; choose another name"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error

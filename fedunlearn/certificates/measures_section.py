@@ -19,7 +19,7 @@ _MEASURES = {
     "forget_accuracy": "accuracy on the client's own data, %",
     "forget_dice": "Dice score on the client's own data, %",
     "forget_loss": "loss on the client's own data, nats",
-    "mia_auc_binned": "telling the client's data from unseen data by confidence: AUC, % (50: cannot)",
+    "mia_auc_binned": "telling the client's data from unseen data by confidence: AUC, % (50: no better than chance)",
     "accuracy": "the model's accuracy on validation data, %",
     "dice": "the model's Dice score on validation data, %",
     "loss": "the model's loss on validation data, nats",
@@ -53,7 +53,7 @@ def measures_section(measures: Mapping[str, Mapping[str, Any]], parts: Sequence[
     ]
     return section(
         "What was measured",
-        tag("p", "Nodes send sums and counts, never values of single examples.", class_="note"),
+        tag("p", "Nodes send sums and counts, never values of individual examples.", class_="note"),
         table(head, rows) if rows else Markup(""),
         *(
             tag("p", text)
@@ -70,7 +70,7 @@ def _blunt_attacks(before: Mapping[str, Any], parts: Sequence[Part]) -> Iterable
         if auc is not None and abs(auc - 50) <= BLUNT_AUC:
             yield (
                 f"The attack could hardly tell {_data_of(int(client), parts)} from unseen data even before the step "
-                f"(AUC {auc:.2f} %, where 50 % is guessing): a value near 50 % afterwards proves nothing."
+                f"(AUC {auc:.2f} %; 50 % is chance), so a value near 50 % afterwards proves nothing."
             )
 
 
@@ -87,6 +87,6 @@ def _not_asked_again(measures: Mapping[str, Mapping[str, Any]]) -> Iterable[str]
     reasons = sorted({reason for found in ended.values() for reason in found["reasons"].values() if reason})
     if reasons:
         yield (
-            "Of the clients' own data there are no values from when the request ended, because their nodes were not "
+            "There are no values on the clients' own data from the end of the request, because their nodes were not "
             f"asked again: {'; '.join(reasons)}."
         )

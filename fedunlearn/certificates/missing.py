@@ -17,7 +17,7 @@ def missing_entries(book: Book) -> Iterator[Finding]:
             yield Finding(False, f"trail of {book.branch}: {text}")
     if not book.entries:
         yield Finding(
-            None, f"trail of {book.branch}: has no entry; no request was ever made, or all were removed"
+            None, f"trail of {book.branch}: has no entries; no request was ever made, or all were removed"
         )
 
 
@@ -38,7 +38,7 @@ def missing_certificates(
         return
     for record in without:
         if record.id in book.of_request and book.awaits_certificate(record):
-            yield Finding(None, f"request {record.id}: has ended and has no certificate yet")
+            yield Finding(None, f"request {record.id}: has ended, with no certificate yet")
         else:
             holds = False if keyed else None
-            yield Finding(holds, f"request {record.id}: has ended ({record.state}) and has no certificate")
+            yield Finding(holds, f"request {record.id}: has ended ({record.state}) without a certificate")

@@ -17,24 +17,24 @@ from fedunlearn.requests.records import LIVE_BRANCH
 ALWAYS = (
     "requests.sqlite: leases, servers (who served the federation when)",
     "requests.sqlite: audit.seq beyond the order of the entries",
-    "requests.sqlite: audit.detail, the remarks, but for the last one of a certified request",
+    "requests.sqlite: audit.detail (remarks), except the last one of a certified request",
     "requests.sqlite: keys.key_hash, keys.rows (under which idempotency key a request was made)",
-    "requests.sqlite: heads.rows, signed heads that were taken out where a later one is there",
-    "requests.sqlite: measures.document, which nodes have been told since a certificate was issued",
-    "requests.sqlite: plans.rows, the plan of a round that is not sealed yet taken out",
+    "requests.sqlite: heads.rows: signed heads removed where a later one exists",
+    "requests.sqlite: measures.document: nodes notified since a certificate was issued",
+    "requests.sqlite: plans.rows: a removed plan of a round that is not yet sealed",
     "whether what the server recorded was true when it did",
 )
 WITHOUT_A_KEY: tuple[str, ...] = (
     "without --public-key, requests.sqlite: heads.at, heads.key_id, heads.signature, seals.key_id, seals.signature, "
-    "seals.document (at) (who signed); whoever can write the run directory can have made all of it anew",
+    "seals.document (at) (who signed); anyone who can write to the run directory could have forged all of it",
     "without --public-key, certificates: run.name, issued_at, weights.before.reason, weights.after.reason, "
     "weights.end.reason, measures.unlearned.told, data.quarantine, data.superlink, data.remaining, trail.round, "
     "trail.problems "
-    "(what the ledger does not know, where somebody signed a certificate anew with another key)",
+    "(what is not in the ledger, if somebody signed a certificate again with another key)",
 )
 WITHOUT_A_HEAD = (
-    "without --head: an older state of the whole run directory put in the place of this one, or the end of the trail "
-    "cut off with all that belongs to it"
+    "without --head: the whole run directory replaced by an older state, or the end of the trail cut off together "
+    "with everything that belongs to it"
 )
 
 

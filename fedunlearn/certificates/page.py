@@ -49,7 +49,7 @@ def page(document: Mapping[str, Any]) -> str:
         _header(document),
         tag("section", *(tag("p", text) for text in outcome["meaning"]), class_="meaning"),
         _remark(outcome),
-        section("What this paper does not say", bullets(outcome["limits"])),
+        section("What this certificate does not say", bullets(outcome["limits"])),
         _request(document),
         _method(document),
         _weights(document["weights"]),
@@ -72,7 +72,7 @@ def _header(document: Mapping[str, Any]) -> Markup:
             f"Not signed: {document['signature']['reason']}. Anyone could have written this page."
         )
     if document["trail"]["problems"]:
-        warnings.append("The trail was found damaged when this was written; see the end of this page.")
+        warnings.append("The trail was damaged when this was written; see the end of this page.")
     return join(
         tag(
             "header",
@@ -97,7 +97,7 @@ def _header(document: Mapping[str, Any]) -> Markup:
 def _remark(outcome: Mapping[str, Any]) -> Markup:
     if not outcome["remark"]:
         return Markup("")
-    return tag("p", f"Noted by the server when the request ended: “{outcome['remark']}”.", class_="note")
+    return tag("p", f"The server's remark at the end of the request: “{outcome['remark']}”.", class_="note")
 
 
 def _request(document: Mapping[str, Any]) -> Markup:
@@ -116,7 +116,7 @@ def _request(document: Mapping[str, Any]) -> Markup:
         definitions(
             {
                 "Asks to forget": _whose(document),
-                "Asked by": f"{request['asked_by']}{named_there} (by way of: {request['came_by']})",
+                "Asked by": f"{request['asked_by']}{named_there} (via {request['came_by']})",
                 "Federation": f"{document['run']['experiment']} ({document['run']['name']})",
             }
         ),
@@ -135,7 +135,7 @@ def _method(document: Mapping[str, Any]) -> Markup:
         if step["own_update"]:
             owners = sorted({p.client for p in known if p.number in step["own_update"]})
             text += (
-                f"{named(owners, start=True)} worked once more with these data for it. "
+                f"{named(owners, start=True)} worked with these data once more for it. "
                 if known
                 else f"{named(step['own_update'])} trained once more for it. "
             )
@@ -144,9 +144,9 @@ def _method(document: Mapping[str, Any]) -> Markup:
                 f"Client {client} could not be reached; its stored update of round {round} was used instead. "
             )
         if step["already"]:
-            text += f"Unlearned by an earlier request already: {named(step['already'], known)}. "
+            text += f"Already unlearned by an earlier request: {named(step['already'], known)}. "
         if step["never"]:
-            text += f"Never took part in training, and needed no step: {named(step['never'], known)}. "
+            text += f"Never took part in training, so no step was needed: {named(step['never'], known)}. "
         if with_client := step.get("with_client"):
             client = f"client{'s' * (len(with_client) > 1)}"
             text += f"Unlearned with all other data of their {client}: {named(with_client, known)}. "
@@ -172,17 +172,17 @@ def _method(document: Mapping[str, Any]) -> Markup:
         left_out = document["outcome"]["unlearned"] or document["outcome"]["state"] == "excluded"
         if left_out and (until := part.get("without_it_until")):
             rows[-1][1] += (
-                f"; training went on to round {until}, and from the first round planned after the arrival of its "
-                f"request on, {who} had no part in it"
+                f"; training continued to round {until}; from the first round planned after the request arrived, "
+                f"{who} had no part in it"
             )
         if document["outcome"]["unlearned"] and part["planned_after_end"]:
             rounds = counted(
                 part["planned_after_end"], "round after the end was", "rounds after the end were"
             )
             after = f"{rounds} planned with {who}"
-            parts.append(tag("p", f"{after}: this must not be.", class_="warning"))
+            parts.append(tag("p", f"{after}: this should not happen.", class_="warning"))
     return section(
-        "Method, and part in training",
+        "Method and participation in training",
         tag("p", f"The federation forgets by {document['method']['in_words']}."),
         *parts,
         table(["", "rounds of ordinary training that it took part in"], rows),
@@ -220,7 +220,7 @@ def _data(document: Mapping[str, Any]) -> Markup:
         [tag("code", item["place"]), str(item["files"]), item["about"]]
         for item in sorted(data["remaining"], key=lambda item: _ORDER.index(item["holds"]))
     ]
-    parts.append(tag("p", "What the run directory held of them when this was issued:"))
+    parts.append(tag("p", "What was in the run directory when this was issued:"))
     parts.append(table(["place", "files", "what"], rows))
     parts.append(definitions({"Messages on the SuperLink": data["superlink"]["in_words"]}))
     if document["outcome"]["unlearned"]:
@@ -230,18 +230,18 @@ def _data(document: Mapping[str, Any]) -> Markup:
     if data["not_examined"]:
         parts.append(tag("p", "Not examined:"))
         parts.append(bullets(data["not_examined"]))
-    return section("Data of the client: what was put away, what still exists", *parts)
+    return section("The client's data: what was removed, what still exists", *parts)
 
 
 def _nodes_told(document: Mapping[str, Any]) -> str:
     """Say whose nodes know that all of their data have been forgotten."""
     told = sorted({client for stage in document["measures"].values() for client in stage.get("told", ())})
     if not told:
-        return "not known to have been told"
+        return "not known to have been notified"
     it_is = "they are" if len(told) > 1 else "it is"
     untold = [client for client in document["request"]["clients"] if client not in told]
-    others = f"; not known to have been told: {named(untold)}" if untold else ""
-    return f"told that {it_is} forgotten: {named(told)}{others}"
+    others = f"; not known to have been notified: {named(untold)}" if untold else ""
+    return f"notified that {it_is} forgotten: {named(told)}{others}"
 
 
 def _nodes_of_parts(document: Mapping[str, Any]) -> str:
@@ -262,7 +262,7 @@ def _nodes_of_parts(document: Mapping[str, Any]) -> str:
         did = (
             "took part in the forgetting of these data"
             if own
-            else "was not asked for these data by themselves"
+            else "was not asked about these data separately"
         )
         if len(clients) > 1:
             did = did.replace("was", "were")
@@ -294,7 +294,7 @@ def _related(related: Mapping[str, Any], known: Sequence[Part], *, unlearned: bo
         if ending.unlearned:
             after = " That stands."
         elif unlearned:
-            after = " Where the two differ, this certificate is the later word."
+            after = " Where the two differ, this later certificate counts."
         lines.append(
             f"An earlier request that names one of the same clients, {earlier['request']}, ended as "
             f"“{earlier.get('title', ending.title)}”.{after}"
@@ -322,23 +322,23 @@ def _trail(document: Mapping[str, Any]) -> Markup:
     }
     if replaced := document["replaces"]:
         edition = f"edition {replaced['edition']} of {clock_time(replaced['issued_at'])} UTC, SHA-256 "
-        facts["Takes the place of"] = join(edition, tag("code", replaced["sha256"]))
+        facts["Replaces"] = join(edition, tag("code", replaced["sha256"]))
     return section(
         "Trail and signature",
         tag(
             "p",
-            "Every step of every request is an entry of a chain in which each hash covers the one before it. This "
+            "Every step of every request is an entry in a chain where each hash covers the previous one. This "
             "request's entries:",
             class_="note",
         ),
         table(["entry", "state", "round", "when (UTC)", "hash"], rows),
         definitions(facts),
-        bullets(f"Found wrong with the trail: {problem}" for problem in trail["problems"]),
+        bullets(f"Problem in the trail: {problem}" for problem in trail["problems"]),
         tag(
             "p",
             "To check it: ",
             tag("code", f"fedunlearn verify {document['request']['id']}.json --public-key KEY.pub"),
-            ". Take the public key from the operator by another way than this paper.",
+            ". Get the public key from the operator separately, not with this certificate.",
         ),
     )
 

@@ -251,7 +251,7 @@ def inventory(
         elif name in _RECORDS:
             kept.append(Kept(name, 1, "record", _RECORDS[name]))
         elif re.sub(r"-(wal|shm|journal)$", "", name) not in _RECORDS:  # SQLite's own files beside a database
-            kept.append(Kept(name, 1, "unknown", "a file of no known kind, not examined"))
+            kept.append(Kept(name, 1, "unknown", "a file of unknown kind, not examined"))
     if certificates := listing.names(run / CERTIFICATES):
         place = f"{CERTIFICATES}/"
         kept.append(
@@ -263,7 +263,7 @@ def inventory(
         if folder.name in (CHECKPOINTS, STORED, CERTIFICATES) or folder == outside:
             continue
         if files := len(listing.below(folder)):
-            kept.append(Kept(f"{folder.name}/", files, "unknown", "files of no known kind, not examined"))
+            kept.append(Kept(f"{folder.name}/", files, "unknown", "files of unknown kind, not examined"))
     return kept
 
 
@@ -274,9 +274,9 @@ def _weights(run: Path, listing: Listing, branch: str, unlearned_round: int | No
     def kind(name: str) -> tuple[Holds, str]:
         round = checkpoint_round(name, branch)
         if round is None:
-            return "unknown", "no checkpoint of this federation, not examined"
+            return "unknown", "not a checkpoint of this federation, not examined"
         if unlearned_round is None:
-            return "weights", "the shared model; nothing was unlearned from it for this request"
+            return "weights", "the shared model; nothing was unlearned for this request"
         if round < unlearned_round:
             return "earlier-weights", "the shared model from before the unlearning step"
         return "weights", "the shared model from the unlearning step on"
@@ -309,7 +309,7 @@ def _stored(
         if spared_from is not None:
             about += " or without the data concerned"
         if unlearned_round is not None:
-            about += f"; any from before round {unlearned_round} was computed from the model as it was then"
+            about += f"; any from before round {unlearned_round} was computed from the model of that time"
         kept.append(Kept(_place(run, run / STORED, others), len(others), "weights", about))
     return kept
 
@@ -327,7 +327,7 @@ def _numbers(lines: int) -> list[Kept]:
     if not lines:
         return []
     about = (
-        f"{lines} numbers measured of these clients, such as a round's training loss; no weights, no examples"
+        f"{lines} numbers measured on these clients, such as training loss per round; no weights, no examples"
     )
     return [Kept(METRICS, 1, "numbers", about)]
 
@@ -353,7 +353,7 @@ def _in_quarantine(
     kinds: list[tuple[list[Path], Holds, str]] = [
         (updates, "update", "last update of a client named in the request, in quarantine"),
         (weights, "earlier-weights", "the shared model from before the unlearning step, in quarantine"),
-        (others, "unknown", "put into quarantine for other requests, not examined"),
+        (others, "unknown", "quarantined for other requests, not examined"),
     ]
     where = _shown(run, folder)
     return [Kept(f"{where}/", len(paths), holds, about) for paths, holds, about in kinds if paths]

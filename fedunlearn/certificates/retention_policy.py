@@ -40,17 +40,17 @@ class SuperLink:
         if self.runs and why is not None:
             return _said("not examined", f"Not examined: {why}.")
         if not self.runs:
-            return _said("none", "None: the federation's messages passed within the server's own processes.")
+            return _said("none", "None: the federation's messages stayed within the server's own processes.")
         return _said(
             "not examined",
-            "Not examined: the server was not told where the SuperLink keeps its state (superlink-database). A "
-            "SuperLink without --database keeps messages in memory until it is stopped; one with it, in that file.",
+            "Not examined: the server does not know where the SuperLink keeps its state (superlink-database). A "
+            "SuperLink without --database keeps messages in memory until it stops; with it, in that file.",
         )
 
     def purged(self, purge: MessagePurge) -> dict[str, Any]:
         """Return what a certificate says after a purge."""
         messages, contents = counted(purge.messages, "message"), counted(purge.objects, "content")
-        done = f"{messages} and {contents} that were still there were deleted"
+        done = f"{messages} and {contents} left there were deleted"
         if purge.problem is not None:
             words = (
                 f"Not known to be gone: {purge.problem}. ({done}.) The server tries again after every round."
@@ -124,7 +124,7 @@ def account(
     policy = settings.earlier
     unseen = list(ALWAYS_UNSEEN)
     if experiment.engine.name == "ray":
-        unseen.append("Ray's object store and what it wrote to disk for want of memory")
+        unseen.append("Ray's object store and what it spilled to disk")
     if superlink["state"] == "purged":
         unseen.append("the SuperLink's log of runs, which may name client numbers")
     return {
@@ -142,20 +142,18 @@ def account(
 def _policy(policy: str, record: RequestRecord, put_away: Sequence[str]) -> str:
     setting = f'([retention] earlier = "{policy}")'
     if record.state == "duplicate":
-        return f"What is put away goes with the request that unlearned the clients, once that has ended {setting}."
+        return f"Files are removed for the request that unlearned the clients, once it has ended {setting}."
     if not concerned(record):
-        return f"Nothing is put away on account of a request that ended like this {setting}."
+        return f"Nothing is removed because of a request that ended like this {setting}."
     what = "the stored updates of its clients"
     if record.unlearned_round is not None:
         what = f"checkpoints from before round {record.unlearned_round}, {what} and temporary files"
     else:
-        what += " (checkpoints stay: the newest holds whatever was learned from them as much as the others)"
+        what += (
+            " (checkpoints stay: the newest contains what was learned from them as much as the older ones do)"
+        )
     if policy == "keep":
-        return f"The federation is set to keep everything {setting}: {what} were not put away."
+        return f"The federation keeps everything {setting}: {what} were not removed."
     done = "removed" if policy == "purge" else "moved to quarantine"
-    there = (
-        ""
-        if put_away
-        else " None were there when this was done; an earlier request may have had them put away."
-    )
+    there = "" if put_away else " There were none at that time; an earlier request may have had them removed."
     return f"Once a request has ended, {what} are {done} {setting}.{there}"

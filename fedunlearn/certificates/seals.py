@@ -135,7 +135,7 @@ class Sealer:
         try:
             found = read(self._ledger.store, self._branch)
         except JsonError as error:
-            log.error("%s; `fedunlearn verify %s` tells more", error, self._run)
+            log.error("%s; `fedunlearn verify %s` gives details", error, self._run)
             return
         with self._ledger.batch():
             for seal in found:
@@ -150,7 +150,7 @@ class Sealer:
             return
         if file_digest(path) != stated.get("checkpoint"):
             log.error(
-                "%s: is not the checkpoint that was sealed; `fedunlearn verify %s` tells more",
+                "%s: is not the checkpoint that was sealed; `fedunlearn verify %s` gives details",
                 path,
                 self._run,
             )

@@ -64,7 +64,7 @@ def _object(fields: Mapping[str, Check], **optional: Check) -> Check:
         if missing := fields.keys() - value.keys():
             return f"{where}{min(missing)}: is missing"
         if unknown := value.keys() - known.keys():
-            return f"{where}{_shown(min(unknown))}: is no field of a certificate"
+            return f"{where}{_shown(min(unknown))}: is not a field of a certificate"
         return _first(known[name](inner, f"{where}{name}") for name, inner in value.items())
 
     return check

@@ -67,7 +67,7 @@ def purge_messages(database: Path, runs: Collection[int], *, wait: float = 5.0) 
             }
             if lacking := _NEEDED - tables:
                 return MessagePurge(
-                    problem=f"{database}: no SuperLink database known here, lacks {min(lacking)}"
+                    problem=f"{database}: is not a known SuperLink database, it lacks {min(lacking)}"
                 )
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA secure_delete = ON")
@@ -85,7 +85,7 @@ def purge_messages(database: Path, runs: Collection[int], *, wait: float = 5.0) 
         return MessagePurge(messages, objects, f"{database}: {error}")
     if busy:
         return MessagePurge(
-            messages, objects, f"{database}: its write-ahead log was in use and is not emptied yet"
+            messages, objects, f"{database}: its write-ahead log was in use and has not been emptied yet"
         )
     return MessagePurge(messages, objects)
 

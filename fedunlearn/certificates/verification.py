@@ -57,7 +57,7 @@ def verify(path: Path, *, public_keys: Sequence[PublicKey] = (), heads: Sequence
     run = resolved(path).parent.parent
     if resolved(path).parent.name != CERTIFICATES or not (run / LEDGER).is_file():
         if heads:
-            raise UserError(f"{path}: lies in no run directory, whose trail a head could be looked for in")
+            raise UserError(f"{path}: is not in a run directory, so no trail can be searched for the head")
         return list(checked_certificate.check(path, public_keys, None))
     surroundings = Surroundings(run, books(run), _experiment(run))
     return [*_heads(surroundings, heads), *_one(path, public_keys, surroundings)]
@@ -69,7 +69,7 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
     keyed = bool(public_keys)
     carried = () if keyed else _carried(run)
     if not known:
-        yield Finding(False if keyed else None, "ledger: knows of no federation, neither request nor plan")
+        yield Finding(False if keyed else None, "ledger: has no federation, neither requests nor plans")
     with Ledger(run / LEDGER, read_only=True) as ledger:
         yield from (Finding(False, f"ledger: {problem}") for problem in checked_tables.strangers(ledger))
     yield from _heads(surroundings, heads)
@@ -79,7 +79,7 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
             yield Finding(False, f"trail of {book.branch}: {problem}")
         yield from missing_entries(book)
         if book.entries and not book.problems:
-            words = f"{counted(len(book.entries), 'entry', 'entries')}, each follows from those before it"
+            words = f"{counted(len(book.entries), 'entry', 'entries')}, each follows from the previous ones"
             yield Finding(True, f"trail of {book.branch}: {words}")
         yield from checked_seals.heads(book, public_keys, carried)
         yield from checked_seals.seals(run, book, public_keys, carried)
@@ -105,10 +105,10 @@ def _heads(surroundings: Surroundings, heads: Sequence[Head]) -> Iterator[Findin
     known = surroundings.books
     book = known.get(LIVE_BRANCH) or (next(iter(known.values())) if len(known) == 1 else None)
     if heads and book is None and len(known) > 1:
-        raise UserError(f"--head {heads[0]}: is of one trail, this run has {len(known)}")
+        raise UserError(f"--head {heads[0]}: belongs to one trail, but this run has {len(known)}")
     for head in heads:
         if book is None or not book.has(head):
-            words = "the trail does not contain it; entries up to it were changed or cut off, or it is another run's"
+            words = "the trail does not contain it; earlier entries were changed or cut off, or it is of another run"
             yield Finding(False, f"head {head}: {words}")
         else:
             yield Finding(True, f"head {head}: the trail contains it")

@@ -1,7 +1,7 @@
 """What the end of a forget request means, in words for a data-protection officer: what is true, and nothing more.
 
 Three things are kept apart. *Unlearned*: a step that removes an estimate of the clients' influence was applied to the
-shared model. *Left out*: the clients are not asked to train any more. *Put away*: files that hold something of them
+shared model. *Excluded*: the clients are no longer asked to train. *Removed*: files that hold something of them
 were removed. Only the first is called forgetting.
 """
 
@@ -46,7 +46,9 @@ ENDINGS: dict[str, Ending] = {
     "forgotten": Ending("Forgotten", "good", True),
     "forgotten-unrecovered": Ending("Forgotten; the model has not recovered", "fair", True),
     "superseded": Ending("Forgotten; recovery went on under a later request", "fair", True),
-    "excluded": Ending("Not forgotten: only left out", "poor", False, "Only left out"),
+    "excluded": Ending(
+        "Not forgotten: only excluded from training", "poor", False, "Only excluded from training"
+    ),
     "refused": Ending("Not forgotten: refused", "poor", False, "Refused"),
     "failed": Ending("Not forgotten: given up", "poor", False, "Given up"),
     "withdrawn": Ending("Withdrawn", "unknown", False, "Withdrawn"),
@@ -56,35 +58,34 @@ ENDINGS: dict[str, Ending] = {
 NOTHING_TO_FORGET = Ending("Nothing to forget", "unknown", False)
 """How ``excluded`` is called where the clients never took part in training."""
 
-APPROXIMATE = "Approximate unlearning: no certificate says that nothing is left."
+APPROXIMATE = "Approximate unlearning: this does not certify that nothing is left."
 """What stands right under the headline of every unlearned request."""
 
 LIMITS = (
     "This is approximate unlearning. The step removes an estimate of what the model learned from the data concerned. "
-    "It does not make the model the one that training without these data would have given, and this paper does not "
+    "It does not produce the model that training without these data would have given, and this certificate does not "
     "prove that nothing is left.",
-    "Out of this server's reach, and not covered here: the data at the client itself; copies of earlier models that "
-    "participants received while training went on; backups, snapshots, exports and predictions made of the model.",
+    "Beyond this server's reach, and not covered here: the data at the client itself; copies of earlier models that "
+    "participants received during training; backups, snapshots, exports and predictions of the model.",
 )
 """What every certificate of an unlearned request says besides."""
 
 LEGAL = (
-    "This paper states technical facts as the server recorded them. Whether they meet a legal duty, such as that of "
+    "This certificate states technical facts as the server recorded them. Whether they meet a legal duty, such as "
     "Article 17 GDPR, is for the controller to judge."
 )
 
 PURGED = (
-    "Removed files were unlinked: their names are gone and their space was given back. That does not promise that "
-    "the blocks of a disk were overwritten, and it reaches no backup or snapshot."
+    "Removed files were unlinked: their names are gone and their space was freed. This does not guarantee that the "
+    "disk blocks were overwritten, and it does not affect backups or snapshots."
 )
 
 
 WORDS = {
-    "trail": "the chain of every step of every request; nothing in it can be changed without changing all hashes "
-    "from there on.",
-    "head": "number and hash of the trail's last entry at some time; it stands for all entries up to it.",
+    "trail": "a chain of every step of every request; no entry can be changed without changing all later hashes.",
+    "head": "number and hash of the trail's last entry at some time; it covers all entries up to it.",
     "superseded": "the step was applied, and a later request took over before the model had recovered.",
-    "nats": "the unit of a loss that is taken with the natural logarithm; the lower, the better the model fits.",
+    "nats": "the unit of a loss computed with the natural logarithm; the lower, the better the model fits.",
 }
 """What a reader of the page may not know."""
 
@@ -182,14 +183,14 @@ def meaning(story: Story) -> list[str]:
         step = _step(story)
         if story.parts:
             return [step, f"{_recovery(story)} {_goes_on(story)}"]
-        return [step, f"{_recovery(story)} {start} {are} not asked to train any more."]
+        return [step, f"{_recovery(story)} {start} {are} no longer asked to train."]
     if story.state == "duplicate":
         return [_duplicate(story, story.named(story.clients))]
     if not story.forgotten:
         return _not_unlearned(story)
     of_others = _forgotten_by_others(story)
     if not story.remaining:
-        return [*of_others, "Nothing was removed from the shared model on account of this request itself."]
+        return [*of_others, "Nothing was removed from the shared model because of this request itself."]
     return [*of_others, *_not_unlearned(replace(story, clients=story.remaining))]
 
 
@@ -199,9 +200,9 @@ def _forgotten_by_others(story: Story) -> list[str]:
     for client, requests in sorted(story.forgotten.items()):
         together.setdefault(requests, []).append(client)
     return [
-        f"{story.named(clients, start=True)} {'have' if len(clients) > 1 else 'has'} been forgotten, not on "
-        f"account of this request but by request{'s' * (len(requests) > 1)} {listed(requests)}. That stands; how "
-        "this request ended changes nothing about it."
+        f"{story.named(clients, start=True)} {'have' if len(clients) > 1 else 'has'} been forgotten, not because "
+        f"of this request but by request{'s' * (len(requests) > 1)} {listed(requests)}. How this "
+        "request ended does not change that."
         for requests, clients in together.items()
     ]
 
@@ -212,28 +213,28 @@ def _not_unlearned(story: Story) -> list[str]:
         return [_empty(story)]
     several = len(story.clients) > 1 or bool(story.parts)
     who, start = story.named(story.clients), story.named(story.clients, start=True)
-    left_out = f"From then on {who} {'are' if several else 'is'} not asked to train any more."
+    left_out = f"From then on {who} {'are' if several else 'is'} no longer asked to train."
     if story.parts:
         who, start = f"the data concerned ({who})", f"The data concerned ({who})"
-        left_out = f"From then on they are left out of training. {_goes_on(story)}"
+        left_out = f"From then on they are excluded from training. {_goes_on(story)}"
     them = "them" if several else "it"
     have = "have" if several else "has"
     are = "are" if several else "is"
     if story.never_took_part and story.parts:
         return [
-            f"{start} never took part in training: every round that was answered was without {them}. Nothing was "
+            f"{start} never took part in training: no completed round used {them}. Nothing was "
             f"removed from the shared model, because nothing had been learned from {them}. {_goes_on(story)}"
         ]
     if story.never_took_part:
         return [
-            f"{start} never took part in training: no round's plan that was answered names {them}. Nothing was "
+            f"{start} never took part in training: no completed round names {them}. Nothing was "
             f"removed from the shared model, because nothing had been learned from {them}. {start} {are} "
-            f"left out of training{_since(story.ended_round)}."
+            f"excluded from training{_since(story.ended_round)}."
         ]
     if story.state == "excluded":
         return [
-            f"{start} {have} NOT been forgotten. {start} {are} left out of training{_since(story.ended_round)}, and "
-            f"nothing was removed from the shared model: what that learned from {them} before is still in it.",
+            f"{start} {have} NOT been forgotten. {start} {are} excluded from training{_since(story.ended_round)}, "
+            f"but nothing was removed from the shared model: it still contains what it had learned from {them}.",
             _why_excluded(story),
         ]
     if story.state == "refused":
@@ -241,18 +242,18 @@ def _not_unlearned(story: Story) -> list[str]:
     if story.state == "failed":
         return [
             f"{start} {have} NOT been forgotten. The request was given up{_since(story.ended_round, 'in')} because "
-            "the clients concerned did not answer, or not soundly, as often as they were asked. Nothing was removed "
-            f"from the shared model: what that learned from {them} is still in it. A new request is served anew."
+            "the clients concerned gave no valid answer in any attempt. Nothing was removed from the shared model: "
+            f"it still contains what it learned from {them}. A new request will be served."
         ]
     return [
-        f"The request was withdrawn before any step was taken. Nothing was removed from the shared model on its "
-        f"account, and it does not keep {who} out of training."
+        f"The request was withdrawn before any step was taken. Nothing was removed from the shared model because of "
+        f"it, and it does not exclude {who} from training."
     ]
 
 
 def _goes_on(story: Story) -> str:
     """Say what becomes of the clients whose data were named in part: of each what is true of it."""
-    how, said = story.standing, "These data are not trained on any more"
+    how, said = story.standing, "These data are no longer trained on"
     if going_on := how.going_on(story.owners):
         go, their = ("go", "their") if len(going_on) > 1 else ("goes", "its")
         said += f"; {named(going_on)} {go} on with the rest of {their} data"
@@ -260,17 +261,15 @@ def _goes_on(story: Story) -> str:
     for clients, becomes in (
         (
             how.forgotten,
-            "been forgotten as a whole on account of another request, and {are} not asked to train any more",
+            "been forgotten entirely because of another request, and {are} no longer asked to train",
         ),
-        (how.left_out, "been left out of training as a whole, on account of another request"),
+        (how.left_out, "been excluded from training entirely because of another request"),
     ):
         if concerned := [client for client in clients if client in story.owners]:
             have, are = ("have", "are") if len(concerned) > 1 else ("has", "is")
             said += f" {named(concerned, start=True)} {have} {becomes.format(are=are)}."
     if asked := [client for client in how.asked if client in story.owners]:
-        said += (
-            f" To forget {named(asked)} as a whole has been asked as well, by a request that is still open."
-        )
+        said += f" Another request, still open, asks to forget {named(asked)} entirely."
     return said
 
 
@@ -278,10 +277,10 @@ def _empty(story: Story) -> str:
     asked = story.standing.taken(story.clients)
     who = named(sorted({part.client for part in story.parts if part.number in asked}))
     return (
-        f"There was nothing to forget: asked to take part in the forgetting of {story.named(asked)}, {who} "
-        "answered to have none of these data, or none that had not been forgotten before. Nothing was removed from "
-        "the shared model on account of this request. How many data there are only the client knows; that there were "
-        "none is its word." + _never(story)
+        f"There was nothing to forget: asked to take part in forgetting {story.named(asked)}, {who} answered that it "
+        "had none of these data, or none that had not been forgotten before. Nothing was removed from the shared "
+        "model because of this request. Only the client knows how many data there are; that there were none is its "
+        "statement." + _never(story)
     )
 
 
@@ -289,7 +288,7 @@ def _step(story: Story) -> str:
     """Say what the step did to each of the request's clients and parts."""
     how = story.standing
     removed = [k for k in story.clients if k not in how.already and k not in how.never]
-    said = f"In round {story.unlearned_round} nothing was left to be removed on account of this request."
+    said = f"In round {story.unlearned_round} there was nothing left to remove for this request."
     if removed:
         said = (
             f"In round {story.unlearned_round} the server removed from the shared model an estimate of what it had "
@@ -298,12 +297,12 @@ def _step(story: Story) -> str:
     if how.with_client:
         owners = sorted({part.client for part in story.parts if part.number in how.with_client})
         said += (
-            f" This was done in one with all data of {named(owners)}, which another request asked to forget: "
+            f" This was done together with all data of {named(owners)}, as another request asked: "
             f"{story.named(how.with_client)} had no step of {'their' if len(how.with_client) > 1 else 'its'} own."
         )
     if how.already:
         said += (
-            f" {story.named(how.already, start=True)} had been forgotten before, on account of another request; "
+            f" {story.named(how.already, start=True)} had already been forgotten because of another request; "
             "nothing is forgotten twice."
         )
     return said + _never(story)
@@ -324,13 +323,13 @@ def _recovery(story: Story) -> str:
     if story.state == "superseded":
         later = f" ({', '.join(story.others)})" if story.others else ""
         return (
-            "Before the model had recovered, a later request was applied as well; recovery was from then on judged "
-            f"for all that had been forgotten, and the certificate of that request{later} tells how it ended."
+            "Before the model had recovered, a later request was applied as well; from then on recovery was judged "
+            f"for everything forgotten so far, and the certificate of that request{later} says how it ended."
         )
     if story.until == "max-rounds":
         return (
-            f"Recovery was set to a fixed number of rounds ({rounds}); it ended with the last of them, whatever the "
-            f"model's {story.quality} was then."
+            f"Recovery was set to a fixed number of rounds ({rounds}); it ended with the last of them, regardless of "
+            f"the model's {story.quality}."
         )
     points = f"{story.epsilon:g} point{'s' * (story.epsilon != 1)}"
     within = (
@@ -339,33 +338,33 @@ def _recovery(story: Story) -> str:
     if story.state == "forgotten":
         return f"In round {story.ended_round} the model's {story.quality} was {within}: recovered."
     return (
-        f"Recovery ended at its cap of {story.max_rounds} rounds ({rounds}) without the model's {story.quality} "
-        f"having been found {within}. The forgetting itself was applied in full."
+        f"Recovery ended at its cap of {story.max_rounds} rounds ({rounds}) before the model's {story.quality} "
+        f"was {within}. The forgetting itself was applied in full."
     )
 
 
 def _why_excluded(story: Story) -> str:
     if story.came_from == "scheduled":
-        return f"The method of this federation only leaves clients out: {story.method}."
+        return f"This federation's method only excludes clients: {story.method}."
     return (
-        "To be forgotten a client must take part in one last exchange, and this did not come about: it could not be "
-        "reached in the time that was set, or the federation is set to leave out at once whom it cannot reach. A new "
-        "request is served anew once the client can be reached."
+        "To be forgotten, a client must take part in one last exchange, and this did not happen: it could not be "
+        "reached within the time limit, or the federation excludes unreachable clients at once. A new request will "
+        "be served once the client can be reached."
     )
 
 
 def _refusal(story: Story, left_out: str) -> list[str]:
     if story.came_from == "unlearning":
         return [
-            f"A step was tried{_since(story.ended_round, 'in')} and taken back, because a guard against harmful "
+            f"A step was tried{_since(story.ended_round, 'in')} and rolled back, because a guard against harmful "
             "requests found that it would have damaged the shared model beyond a set limit. The model is as it was "
             "before the step. "
             + left_out
-            + " An operator must decide what follows; a new request is served anew."
+            + " An operator must decide what to do next; a new request will be served."
         ]
     return [
-        "No step was taken and the shared model was not changed on account of this request. The recorded reason "
-        "stands below; the last remaining clients of a federation, for one, cannot be forgotten, as nobody would be "
+        "No step was taken and the shared model was not changed because of this request. The recorded reason is "
+        "given below. For example, a federation's last remaining clients cannot be forgotten, as nobody would be "
         "left to train."
     ]
 
@@ -374,8 +373,8 @@ def _duplicate(story: Story, who: str) -> str:
     by = list(dict.fromkeys([*([story.same_as] if story.same_as else []), *story.others]))
     requests = f" by request{'s' * (len(by) > 1)} {', '.join(by)}" if by else ""
     return (
-        f"All that this request asks for was done{requests}, and not a second time: {who} had been unlearned "
-        "already. What became of it stands in the certificate of the request that did it."
+        f"Everything this request asks for was done{requests} and not repeated: {who} had already been unlearned. "
+        "The certificate of that request says how it ended."
     )
 
 

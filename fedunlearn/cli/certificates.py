@@ -16,7 +16,7 @@ PublicKeyFiles = Annotated[
         "--public-key",
         parser=expanded,
         metavar="FILE",
-        help="A key that must have signed, from a place that you trust; repeatable where keys have changed.",
+        help="Public key that must have signed it, from a source you trust; repeat if keys have changed.",
     ),
 ]
 
@@ -60,18 +60,18 @@ def verify(
         typer.Option(
             "--head",
             metavar="ENTRY:HASH",
-            help="A head that was kept elsewhere, such as a receipt's: the trail must contain it; repeatable.",
+            help="A head kept elsewhere, such as a receipt's, that the trail must contain; repeatable.",
         ),
     ] = None,
 ) -> None:
-    """Check a run or a certificate without writing anything; exit 1 if something is not as it should be.
+    """Check a run or a certificate without writing anything; exit 1 if a check fails.
 
-    Signatures, trail, settings, checkpoints, certificates and their pages; then what is not covered. What is not as
-    it should be comes last.
+    It checks signatures, trail, settings, checkpoints, certificates and their pages, and lists what is not covered.
+    Failed checks come last.
     """
     if place.parts[:1] in (("http:",), ("https:",)):
         raise UserError(
-            f"{place}: is no path; a run is verified where it lies, a certificate once it was fetched"
+            f"{place}: is not a path; verify a run on its own machine, and a certificate once downloaded"
         )
 
     from fedunlearn.certificates.keys import PublicKey

@@ -34,7 +34,7 @@ def export(
 ) -> None:
     """Write each client's data, and the server's validation data, as files for a deployment.
 
-    They are the data of the experiment's first seed, to the bit.
+    They are the data of the experiment's first seed, bit for bit.
     """
     from fedunlearn import config, workspace
     from fedunlearn.data.export import export as write
@@ -49,39 +49,41 @@ def supervise(
     folder: Annotated[
         Path,
         typer.Option(
-            parser=expanded, metavar="RUN", help="The run directory on this machine, the run's server's too."
+            parser=expanded,
+            metavar="RUN",
+            help="The run directory on this machine, which the run's server uses too.",
         ),
     ],
     app: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of the app.")] = Path(),
     superlink: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Connection in Flower's config.toml; default: its default."),
+        typer.Option(metavar="NAME", help="Connection in Flower's config.toml, if not its default."),
     ] = None,
     federation: Annotated[
-        str | None, typer.Option(metavar="@ACCOUNT/NAME", help="Federation, where the SuperLink has several.")
+        str | None, typer.Option(metavar="@ACCOUNT/NAME", help="Federation, if the SuperLink has several.")
     ] = None,
     run_config: Annotated[
         list[str] | None,
-        typer.Option("--run-config", "-c", metavar="'KEY=VALUE …'", help="As of flwr run; repeatable."),
+        typer.Option(
+            "--run-config", "-c", metavar="'KEY=VALUE …'", help="Passed on to flwr run; repeatable."
+        ),
     ] = None,
-    poll: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often to look.")] = 5.0,
+    poll: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often to check.")] = 5.0,
     dead_after: Annotated[
         float,
-        typer.Option(min=20.0, metavar="SECONDS", help="Silence after which a server is taken for dead."),
+        typer.Option(min=20.0, metavar="SECONDS", help="Silence after which a server is considered dead."),
     ] = 30.0,
     until_done: Annotated[
-        bool, typer.Option("--until-done", help="End once the run is complete and no request is open.")
+        bool, typer.Option("--until-done", help="Stop once the run is complete and no request is open.")
     ] = False,
 ) -> None:
-    """Keep a live federation served: submit its run, watch it, submit it again.
+    """Keep a live federation running: submit its run, watch it, and submit it again when needed.
 
-    Again when it has died, and when somebody asks to be forgotten after its end. The run directory is passed on as
-    the run config's [bold]folder[/].
+    It is submitted again when it has died, and when a forget request arrives after its end. The run directory is
+    passed on as the run config's [bold]folder[/].
     """
     if user_folder("FLWR_HOME", "~/.flwr") is None:
-        raise UserError(
-            "there is no home folder here, where Flower keeps its settings; set HOME or FLWR_HOME"
-        )
+        raise UserError("there is no home folder for Flower's settings; set HOME or FLWR_HOME")
 
     import time
 
@@ -118,6 +120,4 @@ def _agree_on_folder(run_config: list[str], place: Path) -> None:
     except (ValueError, click.ClickException) as error:
         raise UserError(f"--run-config: cannot be read ({error})") from None
     if named not in (None, "") and resolved(expanded(str(named))) != place:
-        raise UserError(
-            f'--run-config folder="{named}": is not --folder {place}; leave it out, --folder is passed on to the run'
-        )
+        raise UserError(f'--run-config folder="{named}": differs from --folder {place}; leave it out')

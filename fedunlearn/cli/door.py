@@ -31,7 +31,7 @@ TokenFile = Annotated[
     typer.Option(
         parser=expanded,
         metavar="FILE",
-        help="Write the token there, a new file for your eyes only, instead of showing it.",
+        help="Write the token to this new file, readable only by you, instead of showing it.",
     ),
 ]
 NodeIdOption = Annotated[
@@ -50,10 +50,11 @@ def door(
         Path, typer.Argument(parser=expanded, metavar="RUN", help="The run directory of a live federation.")
     ],
     roster: Annotated[
-        Path, typer.Option(parser=expanded, metavar="FILE", help="Who may ask; see `fedunlearn roster`.")
+        Path,
+        typer.Option(parser=expanded, metavar="FILE", help="Who may make requests; see `fedunlearn roster`."),
     ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8443,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8443,
     tls_cert: Annotated[
         Path | None, typer.Option(parser=expanded, metavar="FILE", help="Certificate with its chain, PEM.")
     ] = None,
@@ -65,10 +66,12 @@ def door(
     ] = False,
     proxy: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A reverse proxy whose X-Forwarded-For is to be believed."),
+        typer.Option(metavar="ADDRESS", help="A reverse proxy whose X-Forwarded-For is trusted."),
     ] = None,
-    token_rate: Annotated[float, typer.Option(min=0.01, help="Requests a second for each token.")] = 10.0,
-    address_rate: Annotated[float, typer.Option(min=0.01, help="Requests a second for each address.")] = 50.0,
+    token_rate: Annotated[float, typer.Option(min=0.01, help="Requests per second for each token.")] = 10.0,
+    address_rate: Annotated[
+        float, typer.Option(min=0.01, help="Requests per second for each address.")
+    ] = 50.0,
 ) -> None:
     """Serve forget requests over HTTP, until SIGTERM or Ctrl-C."""
     if (tls_cert is None) != (tls_key is None):
@@ -76,7 +79,7 @@ def door(
     if tls_cert is None and not insecure_loopback:
         raise UserError("--tls-cert and --tls-key are missing; to try the door out: --insecure-loopback")
     if tls_cert is not None and insecure_loopback:
-        raise UserError("--insecure-loopback: leave it out where there is --tls-cert")
+        raise UserError("--insecure-loopback: leave it out with --tls-cert")
 
     from fedunlearn.deployment.roster_file import RosterFile
     from fedunlearn.door.ledger_thread import NotBegunError, open_ledger
@@ -100,12 +103,12 @@ def door(
         for client in known.current().clients:
             if client.number >= opened.intake.num_clients:
                 logging.getLogger(__name__).warning(
-                    "%s: client:%d is no client of this federation, which has 0 to %d",
+                    "%s: client:%d is not in this federation, whose clients are 0 to %d",
                     *(roster, client.number, opened.intake.num_clients - 1),
                 )
     except NotBegunError:
         logging.getLogger(__name__).warning(
-            "%s: no run has begun there yet; until then answers are 503", folder
+            "%s: no run has begun there yet; until then every answer is 503", folder
         )
     typer.echo(f"door: {server.url}")
     server.run()
@@ -138,10 +141,12 @@ def add_client(
     ] = None,
     node_id: NodeIdOption = None,
     num_examples: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The most examples that its answers may claim.")
+        int | None, typer.Option(min=1, metavar="N", help="The most examples its replies may claim.")
     ] = None,
     token_file: TokenFile = None,
-    token: Annotated[bool, typer.Option(help="Give it a token, so that it may ask for itself.")] = True,
+    token: Annotated[
+        bool, typer.Option(help="Give it a token, so that it can make requests for itself.")
+    ] = True,
 ) -> None:
     """Add a client; its token is shown once."""
     from fedunlearn.deployment.roster import ClientEntry, canonical_key, token_hash
@@ -154,7 +159,7 @@ def add_client(
     def added(known: Roster, secret: str) -> Roster:
         if known.client(number) is not None:
             raise UserError(
-                f"client:{number} is in the roster already; `roster rotate` or `roster set-node` change it"
+                f"client:{number} is already in the roster; change it with `roster rotate` or `roster set-node`"
             )
         hashed = token_hash(secret) if token else None
         entry = ClientEntry(
@@ -169,7 +174,7 @@ def add_client(
 def add_operator(
     path: RosterPath, name: Annotated[str, typer.Argument(metavar="NAME")], token_file: TokenFile = None
 ) -> None:
-    """Add an operator, who may ask for any client; the token is shown once."""
+    """Add an operator, who may make requests for any client; the token is shown once."""
     _add_staff(path, "operator", name, token_file)
 
 
@@ -187,7 +192,7 @@ def set_node(
     number: Annotated[int, typer.Argument(metavar="CLIENT", min=0, help="The client's number.")],
     node_id: Annotated[str, typer.Argument(metavar="NODE-ID", help="The SuperNode's id.")],
 ) -> None:
-    """Note which SuperNode a client has, once it is registered."""
+    """Record a client's SuperNode, once it is registered."""
     _set(path, number, node_id=node_id)
 
 
@@ -196,10 +201,10 @@ def set_examples(
     path: RosterPath,
     number: Annotated[int, typer.Argument(metavar="CLIENT", min=0, help="The client's number.")],
     num_examples: Annotated[
-        int, typer.Argument(metavar="N", min=1, help="The most examples that its answers may claim.")
+        int, typer.Argument(metavar="N", min=1, help="The most examples its replies may claim.")
     ],
 ) -> None:
-    """Note how many examples a client has at most; a live federation refuses answers that claim more."""
+    """Record the most examples a client has; a live federation refuses replies that claim more."""
     _set(path, number, num_examples=num_examples)
 
 
@@ -221,7 +226,7 @@ Who = Annotated[str, typer.Argument(metavar="WHO", help="client:3, operator:NAME
 
 @roster.command()
 def rotate(path: RosterPath, who: Who, token_file: TokenFile = None) -> None:
-    """Give somebody a new token; the old one opens nothing from that moment on."""
+    """Issue a new token; the old one stops working at once."""
     from fedunlearn.deployment.roster import token_hash
 
     def rotated(known: Roster, secret: str) -> Roster:
@@ -233,7 +238,7 @@ def rotate(path: RosterPath, who: Who, token_file: TokenFile = None) -> None:
 
 @roster.command()
 def remove(path: RosterPath, who: Who) -> None:
-    """Take somebody out of the roster."""
+    """Remove an entry from the roster."""
     from fedunlearn.deployment.roster_file import edit
 
     edit(path, lambda known: known.without(known.named(who)[0]))
@@ -262,7 +267,7 @@ def _add_staff(path: Path, role: str, name: str, token_file: Path | None) -> Non
 
     def added(known: Roster, secret: str) -> Roster:
         if any(actor == Actor(kind, name) for actor, _ in known.entries):
-            raise UserError(f"{kind}:{name} is in the roster already; `roster rotate` gives it a new token")
+            raise UserError(f"{kind}:{name} is already in the roster; `roster rotate` gives it a new token")
         return known.with_entry(kind, StaffEntry(name=name, token_sha256=token_hash(secret)))
 
     _change(path, added, token_file)
@@ -295,7 +300,7 @@ def _change(
         try:
             terminal.say(terminal.console(), secret)
         finally:
-            typer.echo("This token is shown once and kept nowhere; hand it over privately.", err=True)
+            typer.echo("This token is shown once and not stored; hand it over privately.", err=True)
 
 
 def _write_token(path: Path, secret: str) -> None:

@@ -31,13 +31,13 @@ Place = Annotated[str, typer.Argument(metavar="RUN|URL", help="A run directory, 
 TokenFile = Annotated[
     Path | None,
     typer.Option(
-        parser=expanded, metavar="FILE", help="Your token for the door; without it $FEDUNLEARN_TOKEN."
+        parser=expanded, metavar="FILE", help="Your token for the door; default: $FEDUNLEARN_TOKEN."
     ),
 ]
 Authority = Annotated[
     Path | None,
     typer.Option(
-        "--tls-ca", parser=expanded, metavar="FILE", help="Authority of the door's certificate, PEM."
+        "--tls-ca", parser=expanded, metavar="FILE", help="CA that issued the door's certificate, PEM."
     ),
 ]
 LOCAL = "operator:local"
@@ -56,7 +56,7 @@ def forget(
     place: Place,
     clients: Annotated[
         list[int] | None,
-        typer.Option("--client", metavar="N", help="A client to forget; repeatable: together."),
+        typer.Option("--client", metavar="N", help="A client to forget; repeat to forget several together."),
     ] = None,
     samples: Annotated[
         str | None,
@@ -71,21 +71,23 @@ def forget(
         typer.Option(
             "--class",
             metavar="C",
-            help="Only samples of this class; repeatable. Without --client: everyone's.",
+            help="Only samples of this class; repeatable. Without --client, every client's.",
         ),
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Follow the request to its end; exit code 0 if it was forgotten.")
+        bool, typer.Option("--wait", help="Wait until the request ends; exit code 0 if it was forgotten.")
     ] = False,
     token_file: TokenFile = None,
     tls_ca: Authority = None,
 ) -> None:
-    """Ask a live federation to forget clients, or parts of their data. What is acknowledged is on the disk."""
+    """Ask a live federation to forget clients, or parts of their data. An acknowledged request is on disk."""
     from fedunlearn.requests.forget_target import samples_in
 
     console = terminal.console()
     if not clients and not classes:
-        raise UserError("--client: is missing; say whose data, or name a --class to forget everyone's")
+        raise UserError(
+            "--client: is missing; name a client, or a --class to forget every client's samples of it"
+        )
     of: dict[str, Any] = {"samples": samples_in(samples, clients), "classes": classes or None}
     if _is_url(place):
         door = _door(place, token_file, tls_ca)
@@ -93,7 +95,7 @@ def forget(
         request_id = receipt["request_id"]
         _acknowledge(console, request_id, receipt["state"], receipt["same_as"], receipt["head"])
         if receipt["state"] == "received" and not receipt.get("served", True):
-            _say_unserved(console, "that is for its supervisor or operator to do", wait=wait)
+            _say_unserved(console, "its supervisor or operator must start one", wait=wait)
         if wait:
             _follow(console, lambda: _patiently(console, lambda: door.request(request_id)))
         return
@@ -102,18 +104,18 @@ def forget(
         made = intake.ask(clients or None, **of, source="cli", actor=LOCAL)
         _acknowledge(console, made.request_id, made.state, made.same_as, str(made.head))
         if made.state == "received" and not intake.ledger.served(intake.branch):
-            _say_unserved(console, "`fedunlearn run FILE --resume` does, or its supervisor", wait=wait)
+            _say_unserved(console, "`fedunlearn run FILE --resume` or its supervisor starts one", wait=wait)
         if wait:
             _follow(console, lambda: intake.record(made.request_id))
 
 
 def withdraw(
     place: Place,
-    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as forget has shown it.")],
+    request: Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, as shown by forget.")],
     token_file: TokenFile = None,
     tls_ca: Authority = None,
 ) -> None:
-    """Take a request back while it is received or waiting."""
+    """Withdraw a request that is still received or waiting."""
     if _is_url(place):
         record = _door(place, token_file, tls_ca).withdraw(request)
     else:
@@ -137,14 +139,16 @@ def requests(
     token_file: TokenFile = None,
     tls_ca: Authority = None,
 ) -> None:
-    """Show the forget requests of a run and what became of each; check the trail they have left."""
+    """Show the forget requests of a run and what became of each; check their audit trail."""
     from fedunlearn.report.request_table import reasons, request_table
     from fedunlearn.requests import LIVE_BRANCH
 
     console = terminal.console()
     if _is_url(place):
         if verify or head is not None:
-            raise UserError(f"{place}: a trail is checked where it lies; name the run directory")
+            raise UserError(
+                f"{place}: a trail can only be checked on its own machine; name the run directory"
+            )
         terminal.show(console, request_table({LIVE_BRANCH: _door(place, token_file, tls_ca).requests()}))
         return
     with _ledger(expanded(place), read_only=True) as ledger:
@@ -164,7 +168,7 @@ def _verify(console: Console, ledger: Ledger, text: str | None) -> None:
     if head is not None and LIVE_BRANCH not in names:
         if len(names) > 1:
             raise UserError(
-                f"--head {text}: is of one trail, this run has {len(names)}; check them without it"
+                f"--head {text}: belongs to one trail, but this run has {len(names)}; leave it out"
             )
         names = names or [LIVE_BRANCH]
     bad = 0
@@ -184,15 +188,15 @@ def _acknowledge(console: Console, request_id: str, state: str, same_as: str | N
     lines = [f"request {request_id}: {state}"]
     if same_as is not None:
         lines.append(
-            f"the same as {same_as}, which is still open: it is served with that one, or by itself should that one "
-            "end without forgetting"
+            f"covers the same as {same_as}, which is still open: it is served together with that one, or on its own "
+            "if that one ends without forgetting"
         )
-    lines.append(f"head {head} (keep it: it proves that the request was made)")
+    lines.append(f"head {head} (keep it: it proves that you made the request)")
     terminal.say(console, *lines)
 
 
 def _say_unserved(console: Console, remedy: str, *, wait: bool) -> None:
-    line = f"nobody serves this run now; {remedy}{'; waiting for a server' if wait else ''}"
+    line = f"no server is running; {remedy}{'; waiting for a server' if wait else ''}"
     terminal.say(console, line)
 
 
@@ -214,7 +218,7 @@ def _follow(console: Console, look: Callable[[], RequestRecord]) -> None:
                 time.sleep(LOOK_SECONDS)
                 record = look()
     except KeyboardInterrupt:
-        terminal.say(console, f"stopped waiting; request {record.id} stays, it is {record.state}")
+        terminal.say(console, f"stopped waiting; request {record.id} is still {record.state}")
         raise typer.Exit(1) from None
     if record.state not in ("forgotten", "duplicate"):
         raise RunError(f"request {record.id}: {ENDINGS[record.state].title} ({record.state})")
@@ -248,8 +252,7 @@ def _intake(folder: Path) -> Iterator[Intake]:
     experiment = config.load(folder / "experiment.toml")
     if not experiment.live:
         raise UserError(
-            f"{folder}: is the run of an experiment that is not asked to forget while it runs; only one with a "
-            "[requests] table is"
+            f"{folder}: this run takes no requests; only an experiment with a [requests] table does"
         )
     with _ledger(folder, must_exist=False) as ledger:
         yield Intake(
@@ -288,7 +291,7 @@ def _token(file: Path | None) -> str:
         except OSError as error:
             raise UserError(f"--token-file {file}: cannot be read ({error.strerror})") from None
         except UserError:
-            raise UserError(f"--token-file {file}: is no text; a token is one line of it") from None
+            raise UserError(f"--token-file {file}: is not a text file; a token is one line of text") from None
     token = token.strip()
     if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise UserError(f"{where}: holds no token for the door; name its file with --token-file")
@@ -297,5 +300,5 @@ def _token(file: Path | None) -> str:
 
 def _is_url(place: str) -> bool:
     if re.fullmatch(r"[\w.-]+:\d+/?", place) and not expanded(place).exists():
-        raise UserError(f"{place}: is no run directory; a door's URL begins with http:// or https://")
+        raise UserError(f"{place}: is not a run directory; a door's URL begins with http:// or https://")
     return place.startswith(("http://", "https://"))

@@ -43,7 +43,10 @@ Engine = Annotated[
         "--engine", metavar="local|ray|auto", help="Engine to run on, instead of the file's engine.name."
     ),
 ]
-Smoke = Annotated[bool, typer.Option("--smoke", help="Apply the file's smoke table: the same, in little.")]
+Smoke = Annotated[
+    bool,
+    typer.Option("--smoke", help="Apply the file's smoke table: a scaled-down version of the experiment."),
+]
 
 
 def _load(file: Path, overrides: list[str] | None, engine: str | None, smoke: bool) -> Any:
@@ -81,13 +84,15 @@ def options(
 def run(
     file: ExperimentFile,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of runs.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder for runs.")] = Path(
+        "runs"
+    ),
     engine: Engine = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     fresh: Annotated[
         bool,
         typer.Option(
-            "--fresh", help="Delete this experiment's run and start over; not where requests were made live."
+            "--fresh", help="Delete this experiment's run and start over; refused if it has live requests."
         ),
     ] = False,
     smoke: Smoke = False,
@@ -96,13 +101,13 @@ def run(
         typer.Option(
             parser=expanded,
             metavar="FILE",
-            help="Signing key of a live federation; without it $FEDUNLEARN_SIGNING_KEY.",
+            help="Signing key of a live federation; default: $FEDUNLEARN_SIGNING_KEY.",
         ),
     ] = None,
 ) -> None:
     """Run an experiment: train, forget, recover, compare with retraining, and write a report.
 
-    A live federation (\\[requests]) takes forget requests while it runs instead.
+    An experiment with \\[requests] is a live federation, which takes forget requests while it runs.
     """
     if resume and fresh:
         raise UserError("--resume and --fresh: choose one; --resume continues the run, --fresh deletes it")
@@ -152,12 +157,10 @@ def report(
     folder: RunFolder,
     figure: Annotated[
         Path | None,
-        typer.Option(
-            parser=expanded, metavar="FILE", help="Also write the first chart as an SVG of its own."
-        ),
+        typer.Option(parser=expanded, metavar="FILE", help="Also write the first chart as an SVG file."),
     ] = None,
 ) -> None:
-    """Write a finished run's scorecard and report again, and show the scorecard."""
+    """Rewrite a finished run's scorecard and report, and show the scorecard."""
     if figure is not None:
         from fedunlearn.report.figure import write_figure
 
@@ -172,7 +175,7 @@ def compare(
     ],
     centralised: Annotated[
         bool,
-        typer.Option("--centralised", help="In UA, RA, TA, MIA-efficacy, Average Gap, ToW and run time."),
+        typer.Option("--centralised", help="Show UA, RA, TA, MIA-efficacy, Average Gap, ToW and run time."),
     ] = False,
 ) -> None:
     """Show several finished runs side by side."""
@@ -192,7 +195,7 @@ def list_(
         typer.Argument(help="What to list."),
     ],
 ) -> None:
-    """List the models, data sources and partitions, strategies, local routines, tasks or metrics there are."""
+    """List the available models, data sources and partitions, strategies, local routines, tasks or metrics."""
     from fedunlearn.cli.listing import catalogue
 
     console = terminal.console()
@@ -206,9 +209,9 @@ def phantom(
         Path, typer.Option(parser=expanded, metavar="DIR", help="Folder to write to: new or empty.")
     ],
     cases: Annotated[int, typer.Option(metavar="N", help="Cases per site.")],
-    seed: Annotated[int, typer.Option(help="Draws the patients; the same seed gives the same bytes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the patients; the same seed gives the same bytes.")] = 0,
     size: Annotated[
-        int, typer.Option(metavar="PIXELS", help="In-plane matrix of the site with the largest.")
+        int, typer.Option(metavar="PIXELS", help="In-plane matrix size of the largest site.")
     ] = 320,
 ) -> None:
     """Write a six-site set of synthetic prostate MRI, in the layout of the public data."""
@@ -243,10 +246,10 @@ def augmentations(
     overrides: Overrides = None,
     smoke: Smoke = False,
 ) -> None:
-    """Draw training images of an experiment as they are, and under every policy.
+    """Draw an experiment's training images as they are, and under every augmentation policy.
 
-    Policies come after the crop and flip of the file's data.augmentation; of a file that has none after crop-flip,
-    which mirrors: for digits --set data.augmentation=crop.
+    Policies come after the file's data.augmentation, or after crop-flip if it has none. Crop-flip mirrors images: for
+    digits use --set data.augmentation=crop.
     """
     experiment = _load(file, overrides, None, smoke)
 

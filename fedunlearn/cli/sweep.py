@@ -30,9 +30,11 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as trials=32; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder of runs.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(parser=expanded, metavar="DIR", help="Folder for runs.")] = Path(
+        "runs"
+    ),
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Delete the trials that were run, instead of going on with them.")
+        bool, typer.Option("--fresh", help="Delete earlier trials instead of continuing with them.")
     ] = False,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="Apply the smoke tables of the sweep and of its experiment.")
@@ -41,10 +43,10 @@ def sweep(
         bool, typer.Option("--check", help="Show how much there is to run, without running it.")
     ] = False,
 ) -> None:
-    """Search the settings of an experiment's methods on other seeds and on the validation split.
+    """Search the settings of an experiment's methods, on other seeds and on the validation split.
 
-    Started again it goes on where it stopped. It writes tuned.toml, the experiment with the settings that were chosen
-    beside its own: run that for the figures.
+    Started again, it continues where it stopped. It writes tuned.toml, the experiment with the chosen settings beside
+    its own: run that for the figures.
     """
     from fedunlearn.sweep.file import load
     from fedunlearn.sweep.search import TUNED, checked, chosen, run_sweep
@@ -94,5 +96,5 @@ def _forecast(seeds: tuple[int, ...], experiments: Mapping[str, Experiment], con
         settings = len(experiment.methods)
         times = settings * sum(len(experiment.target_sets(seed)) for seed in experiment.seeds)
         total += times
-        console.print(f"{label}: {settings} settings, {times} times to forget")
-    console.print(f"{total} times to forget in all; seeds {', '.join(map(str, seeds))}")
+        console.print(f"{label}: {settings} settings, forgets {times} times")
+    console.print(f"forgets {total} times in all; seeds {', '.join(map(str, seeds))}")

@@ -151,7 +151,7 @@ def _assigned_number(client: int, config: ConfigRecord) -> int:
         return client
     named = Assignment.loads(str(config[ASSIGNMENT])).client
     if named != client:
-        raise RunError(f"client {client} was given an assignment of client {named}'s")
+        raise RunError(f"client {client} was given client {named}'s assignment")
     return int(config[NUMBER])  # type: ignore[arg-type]
 
 
@@ -167,5 +167,5 @@ def _taking_part(context: Context) -> int:
     """Return the client's number; refuse in its name if it has been forgotten."""
     client = client_of(context)
     if FORGOTTEN in context.state:
-        raise RunError(f"client {client} has been forgotten: it neither trains nor measures any more")
+        raise RunError(f"client {client} has been forgotten and no longer trains or evaluates")
     return client

@@ -31,9 +31,7 @@ def client_of(context: Context) -> int:
     """
     named = str(context.node_config.get("partition-id"))
     if not named.isdecimal():
-        raise ConfigError(
-            f"partition-id = {named} (node config): must be the number of the client that this node serves"
-        )
+        raise ConfigError(f"partition-id = {named} (node config): must be the number of this node's client")
     return int(named)
 
 
@@ -69,7 +67,8 @@ def routine_for(context: Context) -> Routine:
         )
     if part.client != client:
         raise ConfigError(
-            f"{Path(folder) / CLIENT_FILE}: holds the data of client {part.client}; this node serves client {client}"
+            f"{Path(folder) / CLIENT_FILE}: has the data of client {part.client}, but this node serves client "
+            f"{client}"
         )
     data = part.of_client(experiment.federation.num_clients, part.images.device)
     return routine_on(experiment, replace(data, seed=experiment.seeds[0]))

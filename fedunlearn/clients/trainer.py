@@ -176,7 +176,7 @@ class Routine(ABC):
             images, targets = self._examples(client, config)
             return tally_of(self._outputs(images, targets)) if len(targets) >= FEWEST else TOO_FEW
         except Exception as error:
-            log(WARNING, "%s: no tally of its data", whose, exc_info=True)
+            log(WARNING, "%s: could not measure its data", whose, exc_info=True)
             return Withheld(f"the measurement failed: {type(error).__name__}")
 
     def _examples(self, client: int, config: Config) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,7 @@ def loads(
     """Read an experiment from TOML text; ``place`` stands for the file in errors. See ``load``."""
     table = parse(text, place)
     if smoke and not table.get("smoke"):
-        raise ConfigError(f"smoke ({place}): is missing; write what a smoke run changes under [smoke]")
+        raise ConfigError(f"smoke ({place}): is missing; write a smoke run's settings under [smoke]")
     experiment = _checked(table, place, overrides, smoke=smoke)
     if smoke or overrides:
         return replace(experiment, smoke={})
@@ -146,7 +146,7 @@ def _checked(table: Mapping[str, Any], file: str, overrides: Sequence[str], *, s
 
 def _read(tree: Mapping[str, Any], origin: Origin) -> Experiment:
     if "space" in tree and "experiment" in tree:
-        raise origin.error("space", None, "belongs to a sweep: fedunlearn sweep takes this file")
+        raise origin.error("space", None, "belongs to a sweep; run this file with fedunlearn sweep")
     experiment = read(Experiment, tree, origin)
     for path, value, message in contradictions(experiment):
         raise origin.error(path, value, message)

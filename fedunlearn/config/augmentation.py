@@ -33,14 +33,16 @@ def contradictions_of(experiment: Experiment) -> Iterator[Contradiction]:
         yield path, augmentation, f"{which}{error}; or several, joined by +"
         return
     if "none" in steps:
-        yield path, augmentation, '"none" stands alone; leave it out'
+        yield path, augmentation, '"none" cannot be combined; leave it out'
     if len(types) < len(steps):
         yield path, augmentation, "must not repeat a name"
     task = experiment.data.task
     for step, kind in types.items():
         if task not in getattr(kind, "tasks", ()):
             fitting = [f'"{name}"' for name in plugins.KINDS[KIND].built_in if task in _tasks(name)]
-            right = f'"{step}" is not for {task}, as data.source = "{experiment.data.source}" is; that takes '
+            right = (
+                f'"{step}" is not for {task}, which data.source = "{experiment.data.source}" is; that takes '
+            )
             yield path, augmentation, f"{right}{', '.join(fitting)}"
         else:
             yield from kind().contradictions(experiment, "data")

@@ -69,26 +69,24 @@ def _live(experiment: Experiment) -> Iterator[Contradiction]:
         yield (
             "floor",
             None,
-            "must be left out with [requests]: a live federation is not held against retrainings",
+            "must be left out with [requests]: a live federation is not compared with retrainings",
         )
     if len(experiment.methods) != 1:
-        yield "method", None, "must be a single one with [requests]: a live federation forgets in one way"
+        yield "method", None, "must be a single entry with [requests]: a live federation has one method"
     if len(experiment.seeds) != 1:
         yield (
             "seeds",
             experiment.seeds,
-            "must be a single one with [requests]: a live federation is not repeated",
+            "must be a single seed with [requests]: a live federation runs once",
         )
     if requests.offline == "stored" and not requests.store_updates:
-        right = 'must be true with offline = "stored", which forgets by the last update that was stored'
+        right = 'must be true with offline = "stored", which forgets with the last stored update'
         yield "requests.store-updates", requests.store_updates, right
     if requests.deadline is not None and requests.offline != "wait":
         yield "requests.deadline", requests.deadline, 'belongs to offline = "wait"'
     retention = experiment.retention
     if retention is not None and retention.quarantine is not None and retention.earlier != "quarantine":
-        right = (
-            f'is not read with earlier = "{retention.earlier}"; leave it out, or write earlier = "quarantine"'
-        )
+        right = f'has no effect with earlier = "{retention.earlier}"; leave it out, or write earlier = "quarantine"'
         yield "retention.quarantine", retention.quarantine, right
 
 
@@ -107,13 +105,13 @@ def _targets(experiment: Experiment) -> Iterator[Contradiction]:
         if targets.size >= num_clients:
             yield "targets.size", targets.size, f"must be < federation.num-clients = {num_clients}"
         elif targets.draw > (different := _different(num_clients, targets.size, targets.draw)):
-            yield "targets.draw", targets.draw, f"must be <= {different}, the number of different sets"
+            yield "targets.draw", targets.draw, f"must be <= {different}, the number of distinct sets"
     elif isinstance(targets, tuple):
         listed: set[frozenset[int]] = set()
         for index, clients in enumerate(targets, start=1):
             yield from _clients(f"targets[{index}]", clients, num_clients)
             if frozenset(clients) in listed:
-                yield f"targets[{index}]", clients, "this set is already listed; give each set once"
+                yield f"targets[{index}]", clients, "this set is already listed; list each set once"
             listed.add(frozenset(clients))
 
 
@@ -129,14 +127,22 @@ def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contr
     num_clients = experiment.federation.num_clients
     whole = wanted.samples is None and wanted.classes is None
     if wanted.clients is None and wanted.classes is None:
-        yield f"{path}.clients", None, "is missing; say whose data, or give classes to forget everyone's"
+        yield (
+            f"{path}.clients",
+            None,
+            "is missing; name clients, or classes to forget every client's samples of them",
+        )
     elif wanted.clients is not None and whole:
         yield from _clients(f"{path}.clients", wanted.clients, num_clients)
     elif wanted.clients is not None and max(wanted.clients) >= num_clients:
         message = f"there is no client {max(wanted.clients)}; federation.num-clients = {num_clients}, counted from 0"
         yield f"{path}.clients", wanted.clients, message
     if not whole and experiment.data.task == "segmentation" and wanted.classes is not None:
-        yield f"{path}.classes", wanted.classes, "has no meaning for masks, which have every class in them"
+        yield (
+            f"{path}.classes",
+            wanted.classes,
+            "is meaningless for masks, as every mask contains every class",
+        )
     known = experiment.data.classes
     if wanted.classes is not None and known is not None and max(wanted.classes) >= known:
         message = (
@@ -145,10 +151,10 @@ def _wanted(experiment: Experiment, path: str, wanted: Wanted) -> Iterator[Contr
         )
         yield f"{path}.classes", wanted.classes, message
     if isinstance(wanted.samples, tuple) and (wanted.clients is None or len(wanted.clients) != 1):
-        right = "single rows are one client's; name it, or give a file of rows by client"
+        right = "single rows belong to one client; name it, or give a file of rows by client"
         yield f"{path}.samples", wanted.samples, right
     if wanted.samples == 1 and wanted.classes is None:
-        yield f"{path}.samples", wanted.samples, "is all there is; leave it out to forget whole clients"
+        yield f"{path}.samples", wanted.samples, "means all of them; leave it out to forget whole clients"
 
 
 def _number_of_parts(experiment: Experiment) -> Iterator[Contradiction]:
@@ -162,9 +168,7 @@ def _number_of_parts(experiment: Experiment) -> Iterator[Contradiction]:
         if entry.samples is not None or entry.classes is not None:
             total += experiment.federation.num_clients if entry.clients is None else len(entry.clients)
         if total > MOST_PARTS:
-            message = (
-                f"makes {total:,} parts of clients' data to forget; at most {MOST_PARTS:,} are kept apart"
-            )
+            message = f"makes {total:,} parts of clients' data to forget; the maximum is {MOST_PARTS:,}"
             yield path, None, message
             return
 
@@ -175,7 +179,7 @@ def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
     for index, target in enumerate(experiment.target, start=1):
         yield from _wanted(experiment, f"target[{index}]", target)
         if target in experiment.target[: index - 1]:
-            yield f"target[{index}]", None, "is listed already; give each once"
+            yield f"target[{index}]", None, "is already listed; list each once"
     requested: dict[int, int] = {}
     for index, request in enumerate(experiment.forget, start=1):
         path = f"forget[{index}].clients"
@@ -186,7 +190,7 @@ def _timeline(experiment: Experiment) -> Iterator[Contradiction]:
             continue
         for client in request.clients:
             if client in requested:
-                message = f"client {client} is in forget[{requested[client]}] already; name it once"
+                message = f"client {client} is already in forget[{requested[client]}]; name it once"
                 yield path, request.clients, message
             requested[client] = index
         if len(requested) >= num_clients:
@@ -214,7 +218,7 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
     for settings in (data.source_settings, data.partition_settings):
         yield from settings.contradictions(experiment, "data")
     if data.partition_settings.of_sites and not data.source_settings.sites:
-        right = f'deals out data that come from sites; those of source = "{data.source}" do not'
+        right = f'distributes data by site; source = "{data.source}" has no sites'
         yield "data.partition", data.partition, right
     elif data.source_settings.sites and not data.partition_settings.of_sites:
         of_sites = _fitting("partitions", lambda settings: settings.of_sites)
@@ -225,7 +229,7 @@ def _data(experiment: Experiment) -> Iterator[Contradiction]:
         yield "data.source", data.source, f'is for the task "{data.task}"; must be for {tasks}'
     elif data.task not in model.settings.tasks:
         fitting = _fitting("models", lambda settings: data.task in settings.tasks)
-        right = f'is not for {data.task}, as data.source = "{data.source}" is; must be {fitting}'
+        right = f'is not for {data.task}, which data.source = "{data.source}" is; must be {fitting}'
         yield "model.name", model.name, right
     else:
         yield from model.settings.contradictions(experiment, "model")
@@ -253,10 +257,14 @@ def _methods(experiment: Experiment) -> Iterator[Contradiction]:
                 yield f"{path}.label", method.label, f"{condition.text}; give it another"
                 break
         if method.label in ("original", "retrain", "floor"):
-            yield f"{path}.label", method.label, "is the label of rows that are always there; choose another"
+            yield (
+                f"{path}.label",
+                method.label,
+                "is the label of rows that every scorecard has; choose another",
+            )
         if method.label in labels:
             earlier = f"method[{labels[method.label]}]"
-            yield f"{path}.label", method.label, f"{earlier} has this label too; give each its own"
+            yield f"{path}.label", method.label, f"{earlier} has the same label; labels must differ"
         labels[method.label] = index
 
 
@@ -275,9 +283,9 @@ def _recovery(experiment: Experiment) -> Iterator[Contradiction]:
             'must be "reference-accuracy" or "max-rounds": a live federation retrains nothing',
         )
     elif until == "reference-accuracy" and not experiment.live:
-        yield "recover.until", until, "belongs to a live federation, which has [requests]"
+        yield "recover.until", until, "belongs to a live federation, that is, one with [requests]"
     elif until == "retrain-accuracy" and experiment.data.validation == 0:
-        message = 'must be > 0, as recover.until = "retrain-accuracy" is decided on validation data'
+        message = 'must be > 0, as recover.until = "retrain-accuracy" is judged on validation data'
         yield "data.validation", experiment.data.validation, message
 
 
@@ -293,7 +301,7 @@ def _engine(experiment: Experiment) -> Iterator[Contradiction]:
             message = 'must be 1 with numerics = "exact"; for stacks of clients write numerics = "fast"'
             yield "engine.batch-clients", engine.batch_clients, message
         if engine.compile:
-            message = 'must be false with numerics = "exact"; to compile write numerics = "fast"'
+            message = 'must be false with numerics = "exact"; to compile, write numerics = "fast"'
             yield "engine.compile", engine.compile, message
         if engine.channels_last:
             message = (

@@ -33,7 +33,7 @@ def experiment_path(named: str) -> Path:
     if path.is_file():
         return path
     if Path(named).is_absolute():
-        remedy = "it must be there under this path on every machine; experiments/ travels with the app bundle"
+        remedy = "it must exist under this path on every machine; experiments/ is part of the app bundle"
     else:
         found = sorted(str(p.relative_to(BUNDLE)) for p in BUNDLE.glob("experiments/**/*.toml"))
         remedy = f"the app bundle holds {', '.join(found) or 'no experiments'}"

@@ -48,7 +48,7 @@ def parse(text: str, place: str) -> dict[str, Any]:
         raise ConfigError(f"line {line} ({place}): not valid TOML: {reason}") from None
     except ValueError:  # of Python's int()
         raise ConfigError(
-            f"{place}: holds a whole number of thousands of digits; write a smaller one"
+            f"{place}: contains an integer with thousands of digits; write a smaller one"
         ) from None
     except RecursionError:
         raise ConfigError(f"{place}: {_TOO_DEEP}") from None
@@ -112,7 +112,7 @@ def _parsed(assignment: str) -> tuple[str, Any]:
             raise ConfigError(f"--set {assignment}: the value is not valid TOML") from None
         return path, text  # the shell has stripped the quotes of --set 'train.optimizer="adam"'
     except ValueError:
-        raise ConfigError(f"{path} (--set): is a whole number of thousands of digits") from None
+        raise ConfigError(f"{path} (--set): is an integer with thousands of digits") from None
     except RecursionError:
         raise ConfigError(f"{path} (--set): {_TOO_DEEP}") from None
 

@@ -153,7 +153,7 @@ def read_samples(file: str, clients: Iterable[int]) -> dict[int, tuple[int, ...]
         rows: list[int] = by_client.get(str(client), [])
         if not isinstance(rows, list) or not rows or not _are_rows(rows):
             raise ConfigError(
-                f"samples = {file!r}: client {client} must have a list of different rows, counted from 0"
+                f"samples = {file!r}: client {client} must have a list of distinct rows, counted from 0"
             )
         found[client] = tuple(rows)
     return found

@@ -306,7 +306,7 @@ def _chosen_type(
     name = _read(_kinds(cls)[of.named_by], table[key], prefix + key, origin)
     kind = _type_of(of, name, prefix + key, origin)
     if of.beside and (taken := keys_of(cls).keys() & keys_of(kind).keys()):
-        why = f'is broken: its setting "{sorted(taken)[0]}" has the name of another key'
+        why = f'is broken: its setting "{sorted(taken)[0]}" is the name of another key'
         raise origin.error(prefix + key, name, why)
     return kind
 

@@ -70,7 +70,7 @@ def load_federated(
     if not isinstance(source, ImageSource):
         given = type(source).__name__
         raise ConfigError(
-            f'data.source = "{config.source}": returned a {given}, and must return an ImageSource or a SliceSource'
+            f'data.source = "{config.source}": returned a {given}, but must return an ImageSource or a SliceSource'
         )
     return _federate_images(source, config, num_clients, seed, torch.device(device), dtype)
 
@@ -81,7 +81,7 @@ def _dealt(config: "DataConfig", **offered: Any) -> Partition:
     if not isinstance(found, Partition):
         given = type(found).__name__
         raise ConfigError(
-            f'data.partition = "{config.partition}": returned a {given}, and must return a Partition'
+            f'data.partition = "{config.partition}": returned a {given}, but must return a Partition'
         )
     return found
 

@@ -90,7 +90,7 @@ def covertype(directory: str | Path) -> Table:
     except Exception as error:  # a pickle can fail in any way
         raise UserError(
             f"{root}: holds neither {' nor '.join(ARCHIVES)} nor scikit-learn's covertype/samples_py3 and "
-            f"targets_py3 that can be read ({error}); put the archive of the data set there"
+            f"targets_py3 that can be read ({error}); put the data set's archive there"
         ) from error
     return _checked(rows, root / "covertype")
 
@@ -105,18 +105,16 @@ def _rows(file: Path) -> npt.NDArray[Any]:
         return np.loadtxt(content.decode("ascii").splitlines(), delimiter=",", ndmin=2, comments=None)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{file}: is no Covertype archive ({reason}); put the data set's own there"
-        ) from error
+        raise UserError(f"{file}: is not a Covertype archive ({reason}); put the original there") from error
 
 
 def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
     if rows.shape[1] != FEATURES + 1 or len(rows) == 0:
         raise UserError(
-            f"{source}: holds {counted(rows.shape[0], 'row')} of {rows.shape[1]} columns, must be some of 55"
+            f"{source}: holds {counted(rows.shape[0], 'row')} of {rows.shape[1]} columns, must be rows of 55"
         )
     if len(rows) > ROWS:
-        raise UserError(f"{source}: holds {len(rows)} rows, and Covertype has {ROWS}; some are there twice")
+        raise UserError(f"{source}: holds {len(rows)} rows, but Covertype has {ROWS}; some are duplicated")
     if broken := int(np.count_nonzero(~np.isfinite(rows))):
         what = counted(broken, "value that is not a finite number", "values that are not finite numbers")
         raise UserError(f"{source}: holds {what}")
@@ -124,12 +122,12 @@ def _checked(rows: npt.NDArray[Any], source: Path) -> Table:
         raise UserError(f"{source}: column 55 is the class, and must be 1 to {len(CLASS_NAMES)}")
     inputs, labels = rows[:, :FEATURES].astype(np.float64), rows[:, FEATURES].astype(np.int64)
     if not np.isin(inputs[:, MEASUREMENTS:], (0, 1)).all():
-        raise UserError(f"{source}: columns 11 to 54 say which area and soil, and must be 0 or 1")
+        raise UserError(f"{source}: columns 11 to 54 give area and soil, and must be 0 or 1")
     for name, columns in GROUPS.items():
         if wrong := int(np.count_nonzero(inputs[:, columns].sum(axis=1) != 1)):
             where, rows_are = (
                 f"columns {columns.start + 1} to {columns.stop}",
                 counted(wrong, "row is", "rows are"),
             )
-            raise UserError(f"{source}: {rows_are} of none or several {name} ({where}); each is of one")
+            raise UserError(f"{source}: {rows_are} of none or several {name} ({where}); each must have one")
     return Table(inputs, labels - 1)

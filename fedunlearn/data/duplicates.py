@@ -134,11 +134,13 @@ def in_words(counted: Mapping[str, Any], samples: str = "images", borders: int =
         )
     for split in ("validation", "test"):
         if counted[split]:
-            lines.append(f"of the {split} {samples} {counted[split]:,} are training {samples} too")
+            lines.append(f"of the {split} {samples} {counted[split]:,} are also training {samples}")
     listed = counted["border"][:borders]
     lines += [_border_in_words(border, samples) for border in listed]
     if more := counted["borders"] - len(listed):
-        lines.append(f"forgetting leaves copies of {more:,} more target{'s' if more > 1 else ''}, fewer each")
+        lines.append(
+            f"forgetting leaves copies of {more:,} more target{'s' if more > 1 else ''}, fewer for each"
+        )
     return lines
 
 
@@ -146,7 +148,7 @@ def _border_in_words(border: Mapping[str, Any], samples: str) -> str:
     copies = [
         f"{border[key]:,} {where}"
         for key, where in (
-            ("retained", "in what stays"),
+            ("retained", "in the retained data"),
             ("validation", "in validation"),
             ("test", "in the test set"),
         )

@@ -193,7 +193,7 @@ def read_part(path: Path, *, task: str, dtype: torch.dtype) -> DataPart:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ConfigError(
-            f"{path}: cannot be read ({reason}); `fedunlearn data export` writes such files"
+            f"{path}: cannot be read ({reason}); files of `fedunlearn data export` are expected"
         ) from None
     try:
         tensors = load(content)
@@ -211,7 +211,9 @@ def read_part(path: Path, *, task: str, dtype: torch.dtype) -> DataPart:
         )
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{path}: is no file of `fedunlearn data export` ({why}); write it again") from None
+        raise ConfigError(
+            f"{path}: is not a file of `fedunlearn data export` ({why}); export it again"
+        ) from None
     _check(path, part, task, dtype)
     return part
 
@@ -241,9 +243,9 @@ def _check(path: Path, part: DataPart, task: str, dtype: torch.dtype) -> None:
         if len(mean) != part.in_channels:
             raise ConfigError(f"{path}: mean = {list(mean)}; must be a number for each channel")
     if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= part.num_classes):
-        raise ConfigError(f"{path}: a label is none of the {part.num_classes} classes that the file names")
+        raise ConfigError(f"{path}: a label is not one of the {part.num_classes} classes the file names")
     if not bool(images.isfinite().all()):
-        raise ConfigError(f"{path}: an image holds numbers that are not finite")
+        raise ConfigError(f"{path}: an image contains NaN or infinite numbers")
     if part.client is not None and not len(labels):
         raise ConfigError(f"{path}: holds no image; a client without data can neither train nor be forgotten")
     if len(set(part.class_names)) != part.num_classes:
@@ -252,14 +254,14 @@ def _check(path: Path, part: DataPart, task: str, dtype: torch.dtype) -> None:
         low, high = part.pixels.range_of(images)
         if low < -ROUNDING or high > 1 + ROUNDING:
             raise ConfigError(
-                f"{path}: its pixels are {low:.3g} to {high:.3g}, mean and std undone, and must be 0 to 1; were the "
-                "images normalised?"
+                f"{path}: its pixels, with mean and std undone, are {low:.3g} to {high:.3g} and must be 0 to 1; were "
+                "the images normalised?"
             )
 
 
 def _client(number: Any) -> int | None:
     if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 0):
-        raise ValueError(f"client {number!r} is no number from 0 on")
+        raise ValueError(f"client {number!r} is not a number, counted from 0")
     return number
 
 

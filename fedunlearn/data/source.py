@@ -56,7 +56,7 @@ class ImageSource:
             images, labels = getattr(self, f"{split}_images"), getattr(self, f"{split}_labels")
             if wrong := self._wrong_with(images, labels):
                 raise ConfigError(
-                    f"the source's {split} split: {wrong}; its files are not what they should be"
+                    f"the source's {split} split: {wrong}; its files are damaged or of another version"
                 )
 
     def _wrong_with(self, images: Tensor, labels: Tensor) -> str | None:
@@ -67,7 +67,7 @@ class ImageSource:
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             return f"{len(images)} images have labels {tuple(labels.shape)} of {labels.dtype}"
         if not len(images):
-            return "it has no image"
+            return "it has no images"
         if (brightest := int(images.max())) > self.white:
             return f"a pixel is {brightest}, and white is {self.white:g}"
         if int(labels.min()) < 0 or int(labels.max()) >= len(self.class_names):

@@ -72,7 +72,9 @@ class SyntheticSettings(SourceSettings):
         """Refuse more numbers than fit into any memory."""
         numbers = (self.num_train + self.num_test + self.num_classes) * self.channels * self.image_size**2
         if numbers > MOST_NUMBERS:
-            message = f"makes {numbers:,} numbers with channels and image-size; at most {MOST_NUMBERS:,} fit"
+            message = (
+                f"makes {numbers:,} numbers with channels and image-size; the maximum is {MOST_NUMBERS:,}"
+            )
             yield f"{path}.num-train", self.num_train, message
 
 

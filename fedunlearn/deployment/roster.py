@@ -153,7 +153,7 @@ class Roster:
         path = Path(path)
         try:
             if path.stat().st_mode & 0o002:
-                raise UserError(f"{path}: anyone on this machine may write to it; chmod 600 {path}")
+                raise UserError(f"{path}: anyone on this machine can write to it; run chmod 600 {path}")
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UserError(f"{path}: there is no such file; make it with `fedunlearn roster init`") from None
@@ -188,10 +188,10 @@ class Roster:
         for path, values in claims.items():
             for value, count in Counter(values).items():
                 if count > 1:
-                    raise Origin(place).error(path, value, "must not stand in two entries; remove one")
+                    raise Origin(place).error(path, value, "must not be in two entries; remove one")
         if any(entry.name == LOCAL for entry in self.operators):
             raise Origin(place).error(
-                "operator.name", LOCAL, "stands for the server's command line; choose another"
+                "operator.name", LOCAL, "is reserved for the server's command line; choose another"
             )
 
     def client_of_node(self, node_id: int) -> int | None:

@@ -42,7 +42,7 @@ def edit(path: Path, change: Callable[[Roster], Roster], *, new: bool = False) -
         fcntl.flock(lock, fcntl.LOCK_EX)
         if new and path.exists():
             raise UserError(
-                f"{path}: is there already; add to it with `fedunlearn roster add-client` and its like"
+                f"{path}: already exists; add to it with `fedunlearn roster add-client` and the like"
             )
         roster = change(Roster() if new else Roster.load(path))
         Roster.loads(roster.to_toml(), str(path))
@@ -82,7 +82,7 @@ class RosterFile:
                 self.problem = None
                 _log.info("%s: read again", self.path)
             except UserError as error:
-                self.problem = f"{error}; the roster read before stays in force"
+                self.problem = f"{error}; the previous roster stays in force"
                 _log.error("%s", self.problem)
         return self._roster
 

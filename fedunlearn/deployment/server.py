@@ -80,8 +80,8 @@ def run(grid: Grid, context: Context) -> Path:
     else:
         log(
             WARNING,
-            "no roster: every node is believed which client it is. Fine in a simulation; of a deployment name the "
-            "roster in the run config",
+            "no roster: every node is trusted to say which client it is. Fine in a simulation; for a deployment name "
+            "the roster in the run config",
         )
     grid = superlink_grid(grid)
     serve_it = _serve_live if experiment.live else _train_original
@@ -233,7 +233,7 @@ def await_nodes(
     while known.answering or len(known.there) < needed:
         there = len(known.there)
         waited = clock() - begun
-        what = f"{there} of {federation.num_clients} clients are there, federation.quorum asks for {needed}"
+        what = f"{there} of {federation.num_clients} clients are connected, but federation.quorum requires {needed}"
         if waited > federation.round_timeout:
             if there >= needed:
                 return  # somebody else is slow to answer, and may join later

@@ -70,8 +70,8 @@ def _path(run_config: Mapping[str, Any], key: str) -> Path | None:
     path = expanded(named)
     if not path.is_absolute():
         raise UserError(
-            f'{key} = "{named}" (run config): must be an absolute path; the app runs with a working directory of '
-            "Flower's choice"
+            f'{key} = "{named}" (run config): must be an absolute path, as Flower chooses '
+            "the app's working directory"
         )
     return path
 
@@ -80,9 +80,7 @@ def data_home() -> Path:
     """Return the folder of run directories that nobody named: in ``$XDG_DATA_HOME``, or ``~/.local/share``."""
     base = user_folder("XDG_DATA_HOME", "~/.local/share")
     if base is None:
-        raise UserError(
-            "folder (run config): is needed, as there is no home folder here; name a run directory"
-        )
+        raise UserError("folder (run config): is required, as there is no home folder; name a run directory")
     return base / "fedunlearn" / "runs"
 
 
@@ -109,6 +107,6 @@ def open_folder(experiment: Experiment, folder: Path | None) -> Path:
         write_durably(resolved, config.to_toml(experiment).encode())
     elif config.digest(config.load(resolved)) != config.digest(experiment):
         raise UserError(
-            f'folder = "{path}" (run config): holds a run of other settings; name a folder of its own for this one'
+            f'folder = "{path}" (run config): holds a run with other settings; name another folder for this one'
         )
     return path

@@ -150,7 +150,7 @@ class FlowerSuperLink:
                 ApiErrorCode.RUN_ALREADY_FINISHED,
             ):
                 raise _NoSuchRunError from None
-            raise UnreachableError(f"the SuperLink answers: {said or error}") from None
+            raise UnreachableError(f"the SuperLink replied: {said or error}") from None
         except (httpx.HTTPError, OSError) as error:
             self.close()  # begin with a new connection next time
             raise UnreachableError(

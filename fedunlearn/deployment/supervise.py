@@ -148,7 +148,7 @@ class Supervisor:
                 if not self._is_dead(now, state):
                     self._say_once(f"run {self.run} is {state.status}")
                     return False
-                self._say(f"run {self.run}: no sign of life for {now.silent:.0f} s; it is stopped")
+                self._say(f"run {self.run}: no sign of life for {now.silent:.0f} s; stopping it")
                 self._to_replace.add(self.run)
                 self._link.stop(self.run)
                 state = RunState("stopped", "no sign of life")
@@ -183,8 +183,8 @@ class Supervisor:
         elif state.status == "stopped" and self.run not in self._to_replace:
             # Somebody's decision, not an accident.
             self._say_once(
-                f"run {self.run} was stopped; leaving it at that with {counted(now.open_requests, 'request')} open. "
-                "To go on, start the supervisor again"
+                f"run {self.run} was stopped; leaving it stopped with {counted(now.open_requests, 'request')} open. "
+                "To continue, start the supervisor again"
             )
             return True
         elif state.status == "completed":
@@ -209,7 +209,7 @@ class Supervisor:
             self._not_before = self._clock() + pause
             self._at_submission = None
             if pause:
-                self._say(f"run {self.run} came to nothing; waiting {pause:.0f} s")
+                self._say(f"run {self.run} made no progress; waiting {pause:.0f} s")
         return self._clock() < self._not_before
 
     def _remember(self, run: str, now: Standing) -> None:
@@ -220,7 +220,7 @@ class Supervisor:
         except (
             OSError
         ) as error:  # a full disk: until there is room, only a new supervisor would not know the run
-            self._say(f"{error.filename}: {error.strerror}; going on without the note of run {run}")
+            self._say(f"{error.filename}: {error.strerror}; continuing without a record of run {run}")
 
     def _remembered(self) -> str | None:
         try:
@@ -228,7 +228,7 @@ class Supervisor:
         except FileNotFoundError:
             return None
         except (JsonError, KeyError):
-            self._say(f"{self._folder / MEMORY}: is damaged; submitting anew is harmless")
+            self._say(f"{self._folder / MEMORY}: is damaged; submitting again is harmless")
             return None
 
     def _say_once(self, line: str) -> None:

@@ -37,24 +37,27 @@ from fedunlearn.requests.forget_target import NOBODY
 ABOUT = """Ask a live federation to forget clients or parts of their data, see what became of it, withdraw a \
 request that has not been taken up.
 
-Every path but /health, /docs and /openapi.json needs a token from the roster: `Authorization: Bearer TOKEN`. An \
-operator may ask for any client, a client for itself and its own data only, a monitor may read /metrics. Refusals \
-are {"error": one line}; after 429 and 503 come back when Retry-After says so. A POST that brought no answer is sent \
-again with the same Idempotency-Key: it is recorded once."""
+Every path except /health, /docs and /openapi.json needs a token from the roster: `Authorization: Bearer TOKEN`. An \
+operator may ask for any client, a client only for itself and its own data, and a monitor may read /metrics. Errors \
+are {"error": one line}; after 429 and 503 retry after Retry-After seconds. If a POST gets no answer, send it \
+again with the same Idempotency-Key: it is recorded only once."""
 
 _WORDS = {
     401: "No token, or one that is not in the roster.",
-    403: "The token's role may not do this; for a client also: not a request of its own.",
+    403: "The token's role does not allow this, or a client named someone else's request.",
     404: "No such request.",
-    408: "The body came too slowly.",
-    409: "It cannot be done any more, or the Idempotency-Key was used for something else.",
+    408: "The body arrived too slowly.",
+    409: "It is too late for this, or the Idempotency-Key was used for something else.",
     413: "The body is too large.",
-    422: "Malformed, or a client that the federation does not have.",
+    422: "Malformed, or it names a client the federation does not have.",
     431: "The first line and the headers are too long.",
-    429: "Too many requests; Retry-After says when to come back.",
-    503: "The ledger cannot be had just now; Retry-After says when to come back.",
+    429: "Too many requests; Retry-After says when to retry.",
+    503: "The ledger is unavailable; Retry-After says when to retry.",
 }
-_REPEATED: dict[str, Any] = {"model": ReceiptAnswer, "description": "The key had been used for this request."}
+_REPEATED: dict[str, Any] = {
+    "model": ReceiptAnswer,
+    "description": "The key had already been used for this request.",
+}
 _RETRY = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
 _KEY = "1 to 255 printable characters of your choice, new for each new request."
 
@@ -105,7 +108,7 @@ class Door:
         if found is None and actor.role == "operator":
             raise HTTPException(404, "there is no such request")
         if found is None or not may_see(actor, found.owners):
-            raise DeniedError(403, "this is no request of yours")
+            raise DeniedError(403, "this is not your request")
         return found
 
 
@@ -192,9 +195,9 @@ def _requests(app: FastAPI, door: Door) -> None:
     @app.get("/requests", responses=_refusals(*_GUARDED, 422), response_model_exclude_unset=True)
     async def look_at_all(
         actor: Caller,
-        state: Annotated[list[State] | None, Query(description="Only those in these states.")] = None,
+        state: Annotated[list[State] | None, Query(description="Only requests in these states.")] = None,
         limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
-        after: Annotated[int, Query(ge=0, lt=2**31, description="The `next` of the answer before.")] = 0,
+        after: Annotated[int, Query(ge=0, lt=2**31, description="The `next` of the previous answer.")] = 0,
     ) -> RequestList:
         """List requests in order of arrival: an operator sees all, a client its own."""
         require(actor, "operator", "client")

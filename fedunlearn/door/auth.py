@@ -37,14 +37,14 @@ def actor_of(headers: Iterable[tuple[bytes, bytes]], roster: RosterFile) -> Acto
     """
     found = [value for name, value in headers if name == b"authorization"]
     if len(found) != 1:
-        raise DeniedError(401, "a token is needed, once: Authorization: Bearer TOKEN")
+        raise DeniedError(401, "exactly one token is needed: Authorization: Bearer TOKEN")
     scheme, _, token = found[0].partition(b" ")
     token = token.strip()
     if scheme.lower() != b"bearer" or not token or len(token) > _LONGEST:
-        raise DeniedError(401, "a token is needed, once: Authorization: Bearer TOKEN")
+        raise DeniedError(401, "exactly one token is needed: Authorization: Bearer TOKEN")
     actor = roster.current().actor_of_token(token.decode("latin-1"))
     if actor is None:
-        raise DeniedError(401, "this token is not in the roster, or not any more")
+        raise DeniedError(401, "this token is not, or no longer, in the roster")
     return actor
 
 
@@ -58,7 +58,7 @@ def may_ask(actor: Actor, clients: Iterable[int] | None) -> None:
     """Raise DeniedError with 403 unless the actor may ask for these clients, or data of theirs; None: everyone's."""
     require(actor, "operator", "client")
     if actor.client is not None and (clients is None or set(clients) != {actor.client}):
-        raise DeniedError(403, f"client {actor.client} may ask for itself only")
+        raise DeniedError(403, f"client {actor.client} may ask only for itself")
 
 
 def may_see(actor: Actor, clients: Iterable[int]) -> bool:

@@ -75,10 +75,10 @@ class Remote:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise UserError(f"{url}: is no door's address; must be like https://server:8443")
+            raise UserError(f"{url}: is not a door's address; must be like https://server:8443")
         if parts.scheme == "http" and not _is_loopback(parts.hostname):
             raise UserError(
-                f"{url}: would send the token in the clear; must begin with https:// off this machine"
+                f"{url}: would send the token unencrypted; must begin with https:// except on this machine"
             )
         self.url = url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
@@ -164,8 +164,8 @@ class Remote:
                 cause = error.reason if isinstance(error, URLError) else error
                 if isinstance(cause, ssl.SSLCertVerificationError):
                     raise UserError(
-                        f"{self.url}: its certificate is not to be trusted ({cause.verify_message}); name its "
-                        "authority with --tls-ca"
+                        f"{self.url}: its certificate is not trusted ({cause.verify_message}); name its CA "
+                        "with --tls-ca"
                     ) from None
                 why = f"cannot be reached ({cause})"
             if attempt < self._attempts:
@@ -178,7 +178,7 @@ class Remote:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise UserError(f"{self.url}: does not answer as a door does; is this its address?")
+            raise UserError(f"{self.url}: does not answer like a door; is this its address?")
         return answer
 
 
@@ -214,7 +214,7 @@ def _reason(error: HTTPError) -> str:
     try:
         return str(loads(error.read(_MOST_BYTES), error.url)["error"])
     except (ValueError, LookupError, TypeError, OSError):
-        return f"HTTP status {error.code}, not in a door's words; is this its address?"
+        return f"HTTP status {error.code} without a door's error; is this its address?"
 
 
 def _seconds(header: str | None) -> float:

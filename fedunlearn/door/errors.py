@@ -23,7 +23,7 @@ from fedunlearn.requests import (
 
 _log = logging.getLogger(__name__)
 _LONGEST = 300  # characters
-_NOWHERE = "there is nothing at this path; /docs lists what there is"
+_NOWHERE = "there is nothing at this path; /docs lists all paths"
 _STATUS: dict[type[Exception], int] = {  # of what the ledger's intake refuses, in its own words
     InvalidRequestError: 422,
     NotAllowedError: 403,
@@ -31,7 +31,7 @@ _STATUS: dict[type[Exception], int] = {  # of what the ledger's intake refuses, 
     RequestConflictError: 409,
 }
 _MISTAKES = {  # what pydantic calls a mistake → our words, with its numbers
-    "extra_forbidden": "is no key of a request; leave it out",
+    "extra_forbidden": "is not a key of a request; leave it out",
     "missing": "is missing",
     "too_short": "must name at least {min_length} {one}",
     "too_long": "may name at most {max_length} {several}",
@@ -48,7 +48,7 @@ _MISTAKES = {  # what pydantic calls a mistake → our words, with its numbers
     "string_pattern_mismatch": "must be printable ASCII characters without spaces",
 }
 _SAMPLES = (
-    "samples: must be a share above 0 and at most 1, such as 0.5; or different rows, such as [4, 17]; or such by "
+    "samples: must be a share above 0 and at most 1, such as 0.5; or distinct rows, such as [4, 17]; or rows by "
     'client: {"3": [4, 17]}'
 )
 _PLACES = {"body": "", "path": "path ", "query": "query ", "header": "header "}
@@ -78,7 +78,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         return problem(404, _NOWHERE)
     if error.status_code == 405:
         allowed = ", ".join(_methods(request))
-        return problem(405, f"this path understands {allowed}", {"Allow": allowed})
+        return problem(405, f"this path accepts {allowed}", {"Allow": allowed})
     if (
         error.status_code == 400
     ):  # FastAPI's name for a body that is no JSON for other reasons than its syntax
@@ -101,7 +101,7 @@ async def _malformed(request: Request, error: Exception) -> JSONResponse:
         return problem(
             422, _SAMPLES
         )  # of a value that may be of several kinds, each would say something else
-    mistake = _MISTAKES.get(first["type"], "is not what is expected here; /docs says what is")
+    mistake = _MISTAKES.get(first["type"], "is not expected here; see /docs")
     one, several = ("class", "classes") if first["loc"][:2] == ("body", "classes") else ("client", "clients")
     words = {**first.get("ctx", {}), "one": one, "several": several}
     return problem(422, f"{_place(first['loc'])}: {mistake.format_map(words)}")
@@ -136,5 +136,5 @@ async def _too_many(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _broken(request: Request, error: Exception) -> JSONResponse:
-    _log.error("an error in the door itself", exc_info=error)
-    return problem(500, "an error in the door itself; its log says more")
+    _log.error("internal error of the door", exc_info=error)
+    return problem(500, "internal error of the door; see its log")

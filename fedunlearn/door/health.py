@@ -57,5 +57,5 @@ class Checkup:
         failing = bool(problems)
         self._roster.current()
         if self._roster.problem is not None:  # the door goes on; a restart would not get this far
-            problems.append("the roster cannot be read again; the one read before stays in force")
+            problems.append("the roster cannot be read again; the previous one stays in force")
         return Health(status="failing" if failing else "ok" if begun else "idle", problems=problems)

@@ -51,7 +51,7 @@ class NotBegunError(UnavailableError):
     """No run has begun in the folder yet."""
 
     def __init__(self) -> None:
-        super().__init__("no federation has begun here yet; nothing was recorded", 30)
+        super().__init__("no federation has started here yet; nothing was recorded", 30)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,9 @@ class Desk:
         try:
             self._queue.put_nowait(job)
         except queue.Full:
-            raise UnavailableError("too many requests wait for the ledger; nothing was recorded") from None
+            raise UnavailableError(
+                "too many requests are waiting for the ledger; nothing was recorded"
+            ) from None
         try:
             async with asyncio.timeout(self._patience if patience is None else patience):
                 answer: Answer = await asyncio.wrap_future(job.future)
@@ -160,7 +162,7 @@ class Desk:
             if job.future.cancelled():
                 raise UnavailableError("the ledger is busy; nothing was recorded") from None
             raise UnavailableError(
-                "the ledger is slow; it may still be recorded: ask again with the same Idempotency-Key"
+                "the ledger is slow and may still record it; ask again with the same Idempotency-Key"
             ) from None
 
     def close(self, seconds: float = 5.0) -> None:
@@ -192,7 +194,7 @@ class Desk:
                 for job in jobs:
                     job.run(opened)
             if not opened.ledger.store.lies_where_opened():
-                raise UnavailableError("the run is being started afresh; ask again")
+                raise UnavailableError("the run is being restarted; ask again")
             failure = None
         except Exception as error:
             failure = _in_words(error)
@@ -230,9 +232,7 @@ def open_ledger(folder: Path) -> OpenLedger:
     except UserError as error:
         raise RunError(str(error)) from None
     if not experiment.live:
-        raise RunError(
-            f"{folder}: is the run of an experiment with targets; the door needs one with [requests]"
-        )
+        raise RunError(f"{folder}: belongs to an experiment with targets; the door needs one with [requests]")
     ledger = Ledger(folder / "requests.sqlite")
     intake = Intake(
         ledger,
@@ -260,9 +260,9 @@ def _in_words(error: Exception) -> Exception:
     _log.error("the ledger: %s", error)
     if _disk_is_full(error):
         return UnavailableError(
-            "the disk is full: ask again once there is room, with the same Idempotency-Key", _RETRY_FULL
+            "the disk is full; ask again with the same Idempotency-Key once there is room", _RETRY_FULL
         )
     if _from_sqlite(error) or isinstance(error, OSError | RunError):
         # After a failed fsync nobody knows what the disk holds.
-        return UnavailableError("the ledger cannot be had just now; ask again, with the same Idempotency-Key")
+        return UnavailableError("the ledger is unavailable; ask again with the same Idempotency-Key")
     return error

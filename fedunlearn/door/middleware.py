@@ -53,7 +53,7 @@ class Gate:
         head += sum(len(name) + len(value) for name, value in scope["headers"])
         if head > self._limits.head_bytes:
             raise _RefusedError(
-                431, f"a request's first line and headers may have {self._limits.head_bytes} bytes"
+                431, f"a request's first line and headers may have at most {self._limits.head_bytes} bytes"
             )
         address = neighbourhood(scope["client"][0]) if scope.get("client") else ""
         _spend(self._addresses, address, "this address sends")
@@ -70,7 +70,7 @@ class Gate:
         """Return the whole body, or None when the sender has gone."""
         limit = self._limits.body_bytes
         headers = dict(scope["headers"])
-        too_large = _RefusedError(413, f"a body may have {limit} bytes", _CLOSE)
+        too_large = _RefusedError(413, f"a body may have at most {limit} bytes", _CLOSE)
         announced = headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced[:20]) > limit and b"expect" in headers:
             raise too_large  # it waits to be told to go on
@@ -106,7 +106,7 @@ class _RefusedError(Exception):
 def _spend(buckets: Buckets, caller: str, who: str) -> None:
     if seconds := buckets.take(caller):
         wait = math.ceil(seconds)
-        message = f"{who} more than {buckets.rate:g} requests a second; come back in {wait} s"
+        message = f"{who} more than {buckets.rate:g} requests per second; retry in {wait} s"
         raise _RefusedError(429, message, {"Retry-After": str(wait)})
 
 

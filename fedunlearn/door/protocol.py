@@ -84,9 +84,9 @@ class DoorProtocol(H11Protocol):
         too_long = getattr(sys.exception(), "error_status_hint", 400) == 431
         if too_long:
             status, reason = 431, b"Request Header Fields Too Large"
-            why = f"a request's first line and headers may have {self._limits.head_bytes} bytes"
+            why = f"a request's first line and headers may have at most {self._limits.head_bytes} bytes"
         else:
-            status, reason, why = 400, b"Bad Request", "this is no valid HTTP request"
+            status, reason, why = 400, b"Bad Request", "this is not a valid HTTP request"
         body = json.dumps({"error": why}).encode()
         headers = [
             (b"content-type", b"application/json"),

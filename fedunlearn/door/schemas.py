@@ -21,8 +21,8 @@ Rows = Annotated[list[Row], Field(min_length=1, max_length=MOST_ROWS)]
 RowsOf = Annotated[str, Field(pattern="^(0|[1-9][0-9]{0,9})$")]
 Share = Annotated[float, Field(gt=0, le=1, strict=True)]
 ClassNumber = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
-_SAMPLES = "Which of their samples it names; null, or not there: all."
-_CLASSES = "Which classes it names; null, or not there: all."
+_SAMPLES = "Which of their samples it names; null or absent: all."
+_CLASSES = "Which classes it names; null or absent: all."
 ClientNumber = Annotated[int, Field(ge=0, lt=2**31, strict=True)]
 
 
@@ -42,12 +42,13 @@ class Ask(BaseModel):
     )
     clients: Annotated[list[ClientNumber], Field(min_length=1, max_length=MOST_CLIENTS)] | None = Field(
         default=None,
-        description="Numbers of the clients to forget, together; with classes it may be left out: everyone.",
+        description="Numbers of the clients to forget together; may be left out with classes, which then means every "
+        "client.",
     )
     samples: Share | Rows | dict[RowsOf, Rows] | None = Field(
         default=None,
-        description="Only these of their samples: a share, drawn by the experiment's seed; rows of the one client, "
-        "counted from 0; or rows by client.",
+        description="Only these samples of theirs: a share, drawn with the experiment's seed; rows of a single "
+        "client, counted from 0; or rows by client.",
     )
     classes: Annotated[list[ClassNumber], Field(min_length=1, max_length=MOST_CLASSES)] | None = Field(
         default=None, description="Only samples of these classes."
@@ -73,10 +74,10 @@ class ReceiptAnswer(BaseModel):
     arrived_at: float = Field(description="When it was recorded: seconds since 1970-01-01 UTC.")
     head: str = Field(
         description="The audit trail's head with this request in it, NUMBER:HASH. Keep it: "
-        "`fedunlearn requests RUN --verify --head NUMBER:HASH` finds out later whether the trail still has it."
+        "`fedunlearn requests RUN --verify --head NUMBER:HASH` checks later that the trail still has it."
     )
-    repeated: bool = Field(description="The Idempotency-Key had been used for this request before.")
-    served: bool = Field(description="Whether a server is at work; the request waits for one otherwise.")
+    repeated: bool = Field(description="The Idempotency-Key had already been used for this request.")
+    served: bool = Field(description="Whether a server is running; otherwise the request waits for one.")
 
     @classmethod
     def of(cls, receipt: Receipt, *, served: bool) -> ReceiptAnswer:
@@ -104,7 +105,7 @@ class RequestAnswer(BaseModel):
     classes: list[int] | None = Field(default=None, description=_CLASSES)
     same_as: str | None
     arrived_at: float = Field(description="When it was recorded: seconds since 1970-01-01 UTC.")
-    actor: str | None = Field(description="Who asked; clients are told of themselves only.")
+    actor: str | None = Field(description="Who asked; clients see only themselves.")
     unlearned_round: int | None = Field(description="The round in which the step was applied.")
     ended_round: int | None = Field(description="The round in which the request ended.")
 
@@ -129,13 +130,13 @@ class RequestList(BaseModel):
     """Requests in order of arrival."""
 
     requests: list[RequestAnswer]
-    next: int | None = Field(description="Send it as `after` to get those that follow; null at the end.")
+    next: int | None = Field(description="Send it as `after` to get the next ones; null at the end.")
 
 
 class Health(BaseModel):
     """Whether the door can take requests."""
 
-    status: Literal["ok", "idle", "failing"] = Field(description="idle: no federation has begun yet.")
+    status: Literal["ok", "idle", "failing"] = Field(description="idle: no federation has started yet.")
     problems: list[str]
 
 

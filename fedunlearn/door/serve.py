@@ -51,7 +51,7 @@ class Tls:
             context.load_cert_chain(self.certificate, self.key, password=lambda: "")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{self.certificate}, {self.key}: are no certificate and key that belong together, "
+                f"{self.certificate}, {self.key}: are not a matching certificate and key, "
                 f"or the key has a password ({getattr(error, 'reason', None) or error})"
             ) from None
         return context
@@ -95,7 +95,7 @@ class DoorServer:
     ) -> None:
         if not folder.is_dir():
             raise UserError(
-                f"{folder}: there is no such folder; name a run directory, or the one where it will be"
+                f"{folder}: there is no such folder; name a run directory, or the folder it will be in"
             )
         limits = limits or Limits()
         context = tls.context() if tls else None
@@ -127,7 +127,7 @@ class DoorServer:
         with self._listener:
             self._server.run(sockets=[self._listener])
         if not self._server.started:
-            raise RunError(f"{self.url}: the door could not be opened; the lines above say why")
+            raise RunError(f"{self.url}: the door could not be opened; see the lines above")
 
     def stop(self) -> None:
         """Let `run` come to its end; may be called from another thread."""
@@ -194,10 +194,10 @@ def listen(host: str, port: int, *, loopback_only: bool) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError):
-        raise UserError(f"--host {host}: is no address or name of this machine") from None
+        raise UserError(f"--host {host}: is not an address or name of this machine") from None
     if loopback_only and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise UserError(
-            f"--host {host}: others can reach it, and tokens would cross the network in the clear; give "
+            f"--host {host}: is reachable from outside, and tokens would be sent unencrypted; give "
             "--tls-cert and --tls-key, or --host 127.0.0.1 with --insecure-loopback"
         )
     listener = socket.socket(family, kind, number)

@@ -52,8 +52,8 @@ class Watch:
         except Exception:
             # The app has answered by then, if it could; what is left is an error outside it.
             if status == 0:
-                _log.exception("an error in the door itself")
-                await problem(500, "an error in the door itself; its log says more")(scope, receive, noting)
+                _log.exception("internal error of the door")
+                await problem(500, "internal error of the door; see its log")(scope, receive, noting)
         finally:
             seconds = time.perf_counter() - begun
             if status:

@@ -58,7 +58,7 @@ def per_client(split: Scored, clients: Sequence[Integers]) -> list[float | None]
 
 def _mean(values: Floats) -> float:
     if not len(values):
-        raise Unmeasurable("there is no example")
+        raise Unmeasurable("there are no examples")
     return float(values.mean())
 
 

@@ -49,7 +49,7 @@ def mean_kl(split: SplitOutputs, reference: SplitOutputs) -> float:
     if split.logits.shape != reference.logits.shape or not (split.labels == reference.labels).all():
         raise ValueError("KL needs the outputs of two models on the same examples")
     if not len(split):
-        raise Unmeasurable("there is no example")
+        raise Unmeasurable("there are no examples")
     probability = np.exp(reference.log_probabilities)
     with np.errstate(invalid="ignore"):
         terms = probability * (reference.log_probabilities - split.log_probabilities)

@@ -80,7 +80,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if np.intersect1d(self.forget, self.retain).size:
-            raise ValueError("an example is both to forget and to retain")
+            raise ValueError("an example is both to be forgotten and retained")
 
     @property
     def task(self) -> str:

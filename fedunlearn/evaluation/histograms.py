@@ -76,7 +76,7 @@ class Tally:
 
     def _some(self) -> int:
         if not self.num_examples:
-            raise Unmeasurable("there is no example")
+            raise Unmeasurable("there are no examples")
         return self.num_examples
 
 
@@ -135,7 +135,7 @@ def membership_auc(forget: Tally, held_out: Tally) -> float:
         If one of the two has no example.
     """
     if not forget.num_examples or not held_out.num_examples:
-        raise Unmeasurable("there is no forgotten or no unseen example to compare")
+        raise Unmeasurable("there are no forgotten or no unseen examples to compare")
     won_twice, below = 0, 0  # whole numbers, so that the value is exact
     for members, others in zip(forget.confidences, held_out.confidences, strict=True):
         won_twice += members * (2 * below + others)

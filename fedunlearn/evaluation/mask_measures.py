@@ -23,7 +23,7 @@ def mean_distance(split: SegmentationOutputs) -> float:
     found = split.distances
     found = found[~np.isnan(found)]
     if not len(found):
-        raise Unmeasurable("there is no slice in which both the true and the predicted mask are there")
+        raise Unmeasurable("there is no slice with both a true and a predicted mask")
     return float(found.mean())
 
 

@@ -30,11 +30,11 @@ def require_labels(wanted: Integers, available: Integers) -> None:
     Unmeasurable
     """
     if not wanted.any():
-        raise Unmeasurable("there is no forgotten example")
+        raise Unmeasurable("there are no forgotten examples")
     missing = np.flatnonzero((wanted > 0) & (available == 0)).tolist()
     if missing:
         names = ", ".join(map(str, missing))
-        raise Unmeasurable(f"no example to compare with has label {names}, which forgotten data have")
+        raise Unmeasurable(f"no example to compare with has label {names}, which the forgotten data have")
 
 
 def label_quotas(wanted: Integers, available: Integers, *, most: int | None = None) -> Integers:

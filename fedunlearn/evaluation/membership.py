@@ -59,7 +59,7 @@ def mia_svc_matched(
 def mia_yeom(forget: Scored, retain: Scored) -> float:
     """Percent of F with a loss of at most the mean loss over all of R."""
     if not len(retain):
-        raise Unmeasurable("there is no retained example")
+        raise Unmeasurable("there are no retained examples")
     return _share_at_most(forget, float(retain.losses.mean()))
 
 
@@ -98,15 +98,15 @@ def site_scores(forget: Scored, test: Scored, same_sites: Integers) -> tuple[Flo
         Rows of T that are from the sites that F is from.
     """
     if not len(same_sites):
-        raise Unmeasurable("the test split has nothing from the forgotten sites")
+        raise Unmeasurable("the test split has no data from the forgotten sites")
     return forget.margins, test.margins[same_sites]
 
 
 def _svc(forget: Scored, members: Floats, non_members: Floats) -> float:
     if not len(forget):
-        raise Unmeasurable("there is no forgotten example")
+        raise Unmeasurable("there are no forgotten examples")
     if not len(members) or not len(non_members):
-        raise Unmeasurable("there is no member or no non-member to learn from")
+        raise Unmeasurable("there are no members or no non-members to learn from")
     # Imported here: it takes a second, and `fedunlearn list metrics` need not wait for it.
     from sklearn.svm import SVC
 
@@ -119,7 +119,7 @@ def _svc(forget: Scored, members: Floats, non_members: Floats) -> float:
 
 def _share_at_most(forget: Scored, threshold: float) -> float:
     if not len(forget):
-        raise Unmeasurable("there is no forgotten example")
+        raise Unmeasurable("there are no forgotten examples")
     return 100 * int((forget.losses <= threshold).sum()) / len(forget)
 
 

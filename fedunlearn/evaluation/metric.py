@@ -158,6 +158,6 @@ def _claim(declared: Metric) -> None:
     earlier = _defined.setdefault(declared.name, declared)
     if earlier.place != declared.place and declared.foreign:
         raise ConfigError(
-            f"metric {declared.place}: {earlier.place} has the name {declared.name!r}; take another one"
+            f"metric {declared.place}: {earlier.place} already has the name {declared.name!r}; choose another"
         )
     _defined[declared.name] = declared

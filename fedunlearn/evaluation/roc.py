@@ -52,4 +52,4 @@ def tpr_at_fpr(members: Scores, non_members: Scores, *, percent: float = 1.0) ->
 
 def _need_both(members: Scores, non_members: Scores) -> None:
     if not len(members) or not len(non_members):
-        raise Unmeasurable("there is no member or no non-member to score")
+        raise Unmeasurable("there are no members or no non-members to score")

@@ -116,7 +116,7 @@ class SegmentationOutputs:
     def distances(self) -> Floats:
         """95 % Hausdorff distance of each slice in mm, shape (n,); NaN where a mask is empty."""
         if self.distance is None:
-            raise Unmeasurable("distances were not measured: nobody asked, or the slices have no spacing")
+            raise Unmeasurable("distances were not measured: not requested, or the slices have no spacing")
         self._require_numbers()
         return self.distance
 
@@ -217,7 +217,7 @@ def mean_pixel_kl(
             total += float(terms.sum())
             pixels += ours[:, 0].numel()
     if not pixels:
-        raise Unmeasurable("there is no example")
+        raise Unmeasurable("there are no examples")
     return total / pixels
 
 

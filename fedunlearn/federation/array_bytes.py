@@ -59,18 +59,16 @@ def _values(data: bytes, like: Tensor, what: str, whose: str) -> np.ndarray:
     size = start + dtype.itemsize * like.numel()
     if not data.startswith(PREAMBLE) or len(data) != size:
         raise UndecodableError(
-            f"{what} of {len(data)} bytes, not what np.save makes of {whose} {shape} {dtype}"
+            f"{what} of {len(data)} bytes, not what np.save writes for {whose} {shape} {dtype}"
         )
     for order in ("C", "F"):
         if data[len(PREAMBLE) + 2 : start].rstrip(b" \n") == _header(shape, dtype, order):
             break
     else:
-        raise UndecodableError(
-            f"{what} whose bytes say that they are something else than {whose} {shape} {dtype}"
-        )
+        raise UndecodableError(f"{what} whose header does not match {whose} {shape} {dtype}")
     values = np.frombuffer(data, np.uint8, offset=start).copy() if like.numel() else np.empty(0, np.uint8)
     if dtype == np.bool_ and values.size and values.max() > 1:
-        raise UndecodableError(f"{what} of truth values that are neither 0 nor 1")
+        raise UndecodableError(f"{what} of booleans that are neither 0 nor 1")
     return values.view(dtype).reshape(shape, order=order)
 
 

@@ -112,7 +112,7 @@ def check_routines(experiment: Experiment, origin: Origin | None = None) -> None
                 remedy = "a live federation may be asked to forget anything"
             raise origin.error(f"{path}.routine", chosen.name, f"forgets classes; {remedy}")
         if routine.needs(chosen.settings).retained and (why := _whole_clients(experiment)):
-            what = f"needs retained examples, and {why} take a routine that does without, {alternatives(experiment)}"
+            what = f"needs retained examples, and {why} use a routine that needs none, {alternatives(experiment)}"
             raise origin.error(f"{path}.routine", chosen.name, what)
 
 

@@ -149,7 +149,7 @@ def read(reply: Message, question: Question) -> Reading:
             other = (
                 "another message" if metadata.message_type == question.kind else shown(metadata.message_type)
             )
-            raise _RefusedError(f"a reply to {other}, asked was {question.kind}")
+            raise _RefusedError(f"a reply to {other}, not to {question.kind}")
         return _content(reply.content, question)
     except _OtherWorkError as error:
         return Reading(f"{OTHER_WORK}: {error}")
@@ -192,15 +192,15 @@ def _check_work(content: RecordDict, question: Question) -> None:
     if not isinstance(work, ConfigRecord):
         raise _OtherWorkError(f"the reply does not say what it carries and what was run (record {WORK!r})")
     if (carries := work.get(CARRIES)) != UPDATE:
-        raise _OtherWorkError(f"the reply carries {shown(carries)}, asked was {UPDATE!r}")
+        raise _OtherWorkError(f"the reply carries {shown(carries)} instead of {UPDATE!r}")
     if (ran := work.get(RAN)) != question.ran:
-        raise _OtherWorkError(f"the client ran {shown(ran)}, asked was {question.ran!r}")
+        raise _OtherWorkError(f"the client ran {shown(ran)} instead of {question.ran!r}")
 
 
 def _check_number(metrics: MetricRecord, question: Question) -> None:
     number = metrics.get(NUMBER)
     if type(number) is not int or number != question.number:
-        raise _RefusedError(f"metrics/{NUMBER} = {shown(number)}, asked was {question.number}")
+        raise _RefusedError(f"metrics/{NUMBER} = {shown(number)} instead of {question.number}")
 
 
 def _update(arrays: object, like: ModelState) -> ModelState:

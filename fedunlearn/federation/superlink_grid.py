@@ -226,7 +226,7 @@ class _Upload:
             if name in self.contents:
                 return self.contents[name]
             if self._size > self._most_bytes:
-                raise ObjectPullError(name, "there is too much already")
+                raise ObjectPullError(name, "there is already too much")
             try:
                 content = self.contents[name] = pull(name)
             except ObjectUnavailableError:
@@ -249,7 +249,7 @@ def _put_together(proto: MessageProto, contents: Mapping[str, bytes]) -> Message
     """Return a reply with what its node wrote into it, and with what the SuperLink knows about it."""
     found = inflate_object_from_contents(proto.metadata.message_id, dict(contents))
     if not isinstance(found, Message):
-        raise _UnusableError(f"it is no message but of type {type(found).__name__}")
+        raise _UnusableError(f"it is of type {type(found).__name__}, not a message")
     metadata = metadata_from_proto(proto.metadata)
     if found.has_error():
         return make_message(metadata=metadata, error=found.error)

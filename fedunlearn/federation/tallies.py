@@ -53,9 +53,7 @@ def tally_in(content: RecordDict) -> Tally | Withheld:
     except ValueError as error:
         return Withheld(_one_line(f"refused: {error}"))
     if told.loss_sum > told.num_examples * LARGEST_LOSS:
-        return Withheld(
-            f"refused: sum of losses {told.loss_sum}: of {told.num_examples} examples cannot be as much"
-        )
+        return Withheld(f"refused: sum of losses {told.loss_sum}: too large for {told.num_examples} examples")
     if told.num_examples < FEWEST:
         return Withheld(f"refused: {TOO_FEW.reason}")
     return told

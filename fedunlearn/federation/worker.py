@@ -173,7 +173,7 @@ class Worker:
             answers.failed[client] = traceback.format_exc()
             return None
         if result.ran != (asked := work_of(work.told(kind))):
-            answers.failed[client] = f"{OTHER_WORK}: the client ran {result.ran!r}, asked was {asked!r}"
+            answers.failed[client] = f"{OTHER_WORK}: the client ran {result.ran!r} instead of {asked!r}"
             return None
         if result.num_examples == 0 and client in work.assignments:
             return None  # nothing is left of its data, or nothing of them is to be forgotten: no failure
@@ -236,7 +236,11 @@ class Worker:
             result = self.routine.train_stack(clients, start, work.told(kind))
         except Exception as error:
             if is_shortage("".join(traceback.format_exception_only(error))):
-                log(WARNING, "no memory for %d clients in one stack, one by one instead", len(clients))
+                log(
+                    WARNING,
+                    "no memory for %d clients in one stack, training them one by one instead",
+                    len(clients),
+                )
             return None, []  # one of them raised; one by one it will be seen which
         deltas = result.vectors.sub_(start)
         finite = torch.isfinite(deltas.sum(dim=1)).tolist()

@@ -110,7 +110,7 @@ class ServerFileEvaluation:
     def __init__(self, experiment: Experiment, data: FederatedData) -> None:
         if not len(data.validation_labels):
             raise ConfigError(
-                "a live federation is measured on validation data, and there are none: set data.validation > 0, "
+                "a live federation is evaluated on validation data, but has none: set data.validation > 0, "
                 'name a file of validation data, or set requests.validation = "clients"'
             )
         self._data = data
@@ -239,7 +239,7 @@ class FederatedEvaluation:
                 reason = why.strip().splitlines()[-1]
                 log(
                     WARNING,
-                    "round %d: client %d did not measure the model: %s",
+                    "round %d: client %d did not evaluate the model: %s",
                     round,
                     question.number,
                     reason,
@@ -250,7 +250,7 @@ class FederatedEvaluation:
 
     def _together(self, round: int, told: Mapping[int, Tally]) -> MetricRecord:
         if not told:
-            log(WARNING, "round %d: no client told how good the model is", round)
+            log(WARNING, "round %d: no client evaluated the model", round)
             return MetricRecord()
         everything = total(told.values())
         record = _record(self._quality, everything.quality, everything.loss)
@@ -266,7 +266,7 @@ def evaluation_of(experiment: Experiment, *, data: Callable[[], FederatedData]) 
     data
         Loads what the server has of the experiment's data; called only where their validation split is measured.
     """
-    assert experiment.requests is not None, "only a live federation is measured so"
+    assert experiment.requests is not None, "only a live federation is evaluated like this"
     if experiment.requests.validation == "clients":
         return FederatedEvaluation(experiment.data.task, timeout=experiment.federation.round_timeout)
     return ServerFileEvaluation(experiment, data())

@@ -186,7 +186,7 @@ class LiveConduct(Conduct):
                     self._name_missing(docket)
                     return False
                 if outlook == "wait":
-                    self._wait("open requests wait for their window, or for clients")
+                    self._wait("open requests wait for their window or for clients")
                     continue
             if why := self._too_few(round, docket, settings):
                 self._wait(why)

@@ -18,12 +18,12 @@ from fedunlearn.requests.standing import Fate, fates
 from fedunlearn.server.plan import RoundPlan
 from fedunlearn.server.recovery import RequestProgress
 
-NOT_ASKED_AGAIN = Withheld("of data that have been forgotten a node is asked once, after the step")
-NOT_ASKED = Withheld("its client has been forgotten as a whole, and is not asked for parts of its data")
+NOT_ASKED_AGAIN = Withheld("a node is asked about forgotten data only once, after the step")
+NOT_ASKED = Withheld("its client has been forgotten entirely and is not asked about parts of its data")
 BEFORE_STEP: Mapping[Fate, Withheld] = {
     "taken": Withheld("its node sent no tally"),
-    "with_client": Withheld("forgotten in this step with all data of its client, and not measured by itself"),
-    "already": Withheld("had been forgotten before"),
+    "with_client": Withheld("forgotten in this step with all data of its client and not measured separately"),
+    "already": Withheld("had already been forgotten"),
     "never": Withheld("never took part in training"),
 }
 """Why a client, or part, was not measured before a step that did this to it."""
@@ -118,7 +118,7 @@ class RequestMeasures:
             (p for p in plans if p.round < plan.round),
             lambda k: k in forgotten or parts.owner(k) in forgotten,
         )
-        by_stored = Withheld("forgotten by a stored update, its node was out of reach")
+        by_stored = Withheld("forgotten with a stored update, as its node was unreachable")
         return {k: by_stored if k in plan.stored else BEFORE_STEP[fate] for k, fate in found.items()}
 
     def tell(

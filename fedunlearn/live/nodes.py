@@ -93,7 +93,7 @@ class Nodes:
         for node in sorted(self._client_of.keys() & present):
             client = self._client_of[node]
             if client in there:
-                self._refuse(node, f"says that it serves client {client}, whom node {there[client]} serves")
+                self._refuse(node, f"says that it serves client {client}, which node {there[client]} serves")
             else:
                 there[client] = node
         self._there = dict(sorted(there.items()))
@@ -125,7 +125,7 @@ class Nodes:
             del self._asked[message]
             node, reading = question.node, read(reply, question)
             if (client := reading.client) is None:
-                self._refuse(node, f"cannot say whom it serves: {reading.why}")
+                self._refuse(node, f"cannot say which client it serves: {reading.why}")
             elif (why := self._why_not(node, client)) is not None:
                 self._refuse(node, why)
             else:
@@ -134,12 +134,12 @@ class Nodes:
 
     def _why_not(self, node: int, client: int) -> str | None:
         if not 0 <= client < self._num_clients:
-            return f"says that it serves client {client}; there are clients 0 to {self._num_clients - 1}"
+            return f"says that it serves client {client}; clients are 0 to {self._num_clients - 1}"
         if self._roster is None:
             return None
         entered = self._roster.client_of_node(node)
         if entered is None:
-            return f"says that it serves client {client}, and is not in the roster"
+            return f"says that it serves client {client}, but is not in the roster"
         return (
             None if entered == client else f"says that it serves client {client}; the roster says {entered}"
         )

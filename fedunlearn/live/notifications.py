@@ -121,7 +121,7 @@ class Messenger:
             client, reading = question.number, read(reply, question)
             if reading.tally is None:
                 # A traceback may name files and data. It stays in the log, and out of what is kept of a request.
-                log(WARNING, "client %d could not be told that it is forgotten: %s", client, reading.why)
+                log(WARNING, "client %d could not be notified that it is forgotten: %s", client, reading.why)
                 answers[client] = Withheld(
                     "its node answered with an error" if reading.error else reading.why
                 )

@@ -179,7 +179,7 @@ class LiveDocket(Docket):
             if r.id in plan.requests and r.outcome is None and not failed.keys().isdisjoint(r.clients):
                 rest = min(2.0**r.unanswered, LONGEST_REST)
                 self._rest_until[r.id] = self._clock() + rest
-                log(WARNING, "request %s: a client of its own failed, next attempt in %.0f s", r.id, rest)
+                log(WARNING, "request %s: one of its clients failed, next attempt in %.0f s", r.id, rest)
 
     def _gives_up(self, request: RequestProgress, failed: Mapping[int, str]) -> bool:
         """Whether a client did something else than was asked, time and again, and nothing can stand in for it.
@@ -216,7 +216,7 @@ class LiveDocket(Docket):
             return ""
         # Of several requests each waits to be tried alone.
         said = entries.get("refused", entries.get("waiting"))
-        return None if said is None else said.removeprefix(ROLLED_BACK) or "as is on record"
+        return None if said is None else said.removeprefix(ROLLED_BACK) or "as recorded"
 
     def reconcile(self, round: int) -> None:
         """Bring the ledger to what the checkpoint says, and end requests for what has thereby been forgotten."""
@@ -309,7 +309,9 @@ class LiveDocket(Docket):
     def _why_waiting(self, id_: str) -> str:
         of_parts = bool(self.ledger.request(self.branch, id_).parts)
         if of_parts and self._rules.offline == "stored":
-            return "a client cannot be reached, and its stored update is of more than what is to be forgotten"
+            return (
+                "a client cannot be reached, and its stored update covers more than what is to be forgotten"
+            )
         return "a client cannot be reached"
 
     def _forget_the_withdrawn(self, open_: set[str]) -> None:

@@ -170,9 +170,9 @@ def too_many(
         The median of the round, by which a client's first number is judged; None: it is not.
     """
     said = f"refused: num-examples = {num_examples}"
-    remedy = "if it has as many, write its num-examples into the roster"
+    remedy = "if that is right, enter its num-examples in the roster"
     if (most := declared.get(client)) is not None:
-        return f"{said}, the roster says {most} at most" if num_examples > most else ""
+        return f"{said}, the roster allows at most {most}" if num_examples > most else ""
     if (first := known.examples.get(client)) is not None:
         if num_examples <= guard.max_growth * first:
             return ""
@@ -187,7 +187,7 @@ def _too_few(c: Contribution, known: Known, guard: GuardConfig) -> str:
     if first is None or c.num_examples * guard.max_growth >= first:
         return ""
     return (
-        f"refused: num-examples = {c.num_examples} to be forgotten by, in its first round {first}, "
+        f"refused: num-examples = {c.num_examples} for forgetting, in its first round {first}, "
         f"guard.max-growth = {guard.max_growth:g}"
     )
 
@@ -241,7 +241,7 @@ def _too_short(c: Contribution, known: Known, guard: GuardConfig) -> str:
     if known.usual_norm is None or (norm := norm_of(c.delta)) > guard.min_norm * known.usual_norm:
         return ""
     return (
-        f"refused: update of norm {norm:.3g} to be forgotten by, the median is {known.usual_norm:.3g}, "
+        f"refused: update of norm {norm:.3g} for forgetting, the median is {known.usual_norm:.3g}, "
         f"guard.min-norm = {guard.min_norm:g}"
     )
 

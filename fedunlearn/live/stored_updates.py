@@ -67,13 +67,13 @@ class StoredUpdates:
             account, delta = self._read(client)
         except FileNotFoundError:
             raise RunError(
-                f"{self.path(client)}: is missing, and the plan of the round forgets client {client} by it; "
-                "put it back from a copy"
+                f"{self.path(client)}: is missing, but the round's plan forgets client {client} with it; "
+                "restore it from a backup"
             ) from None
         if account["round"] != round or delta.shape != like.shape:
             raise RunError(
-                f"{self.path(client)}: is of round {account['round']} and shape {tuple(delta.shape)}; the plan asks "
-                f"for round {round} and shape {tuple(like.shape)}: does it belong to this run?"
+                f"{self.path(client)}: is of round {account['round']} and shape {tuple(delta.shape)}, but the plan "
+                f"needs round {round} and shape {tuple(like.shape)}: does it belong to this run?"
             )
         return Contribution(client, account["num_examples"], delta.to(like.device))
 
@@ -89,4 +89,4 @@ class StoredUpdates:
                     raise JsonError(f"its account lacks {', '.join(sorted(missing))}")
                 return account, file.get_tensor(_DELTA)
         except (SafetensorError, JsonError) as error:
-            raise RunError(f"{path}: is damaged ({error}); put it back from a copy") from error
+            raise RunError(f"{path}: is damaged ({error}); restore it from a backup") from error

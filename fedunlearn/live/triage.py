@@ -13,7 +13,7 @@ from fedunlearn.parts import Parts
 from fedunlearn.requests import NEVER_TOOK_PART
 
 NOBODY_LEFT = "nobody would be left to learn from"
-FORGOTTEN_ALREADY = "its clients are forgotten already"
+FORGOTTEN_ALREADY = "its clients are already forgotten"
 OUT_OF_REACH = "its clients cannot be reached"
 TOO_LATE = "its clients could not be reached before the deadline"
 

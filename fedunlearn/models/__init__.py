@@ -61,7 +61,7 @@ def build(
     if not isinstance(made, nn.Module):
         given = type(made).__name__
         raise ConfigError(
-            f'model.name = "{config.name}": returned a {given}, and must return a torch.nn.Module'
+            f'model.name = "{config.name}": returned a {given}, but must return a torch.nn.Module'
         )
     model = made.float().to_empty(device="cpu")
     initialise(model, torch_generator(seed, "weights"))

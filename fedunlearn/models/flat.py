@@ -146,7 +146,7 @@ def _check(module: object) -> None:
         raise UserError(f"the model is a {kind}, and must be a torch.nn.Module")
     named = dict(module.named_parameters())
     if not named:
-        raise UserError(f"the model ({kind}) has no parameters; there is nothing in it that could be trained")
+        raise UserError(f"the model ({kind}) has no parameters; there is nothing to train")
     for name, parameter in named.items():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise UserError(f"the model ({kind}): {name!r} has no shape yet; run the model on an image first")
@@ -154,6 +154,6 @@ def _check(module: object) -> None:
     if held:
         raise UserError(
             f"the model ({kind}): {len(held)} of its {len(named)} parameters require no gradient, such as "
-            f"{held[0]!r}, and all weights of a model are averaged, negated and unlearned together; give all of them "
-            "requires_grad_(True), or make the frozen ones buffers"
+            f"{held[0]!r}, but all weights of a model are averaged, negated and unlearned together; call "
+            "requires_grad_(True) on all of them, or make the frozen ones buffers"
         )

@@ -58,8 +58,8 @@ class _OwnDraws(AbstractContextManager[None]):
         elif moved and kind is None and self._model.forward is self._model.module:
             raise UserError(
                 f"the model ({type(self._model.module).__name__}) draws from PyTorch's global generator while it "
-                "trains, so that no run of it could be repeated; give the module that does the attribute "
-                "draws_at_random = True, and it draws from the run's own"
+                "trains, so that no run could be repeated; give that module the attribute "
+                "draws_at_random = True to make it draw from the run's generator"
             )
 
 

@@ -75,7 +75,7 @@ class MixTransformer(nn.Module):
             from transformers import SegformerConfig, SegformerModel
         except ImportError as error:
             raise ConfigError(
-                'model.name = "mit-b0": needs transformers, which the extra "vit" brings: '
+                'model.name = "mit-b0": needs transformers, which is in the extra "vit": '
                 "in the clone, pip install -e '.[vit]' -c constraints.txt"
             ) from error
         settings = SegformerConfig(

@@ -46,7 +46,7 @@ def unet(num_classes: int, in_channels: int, image_size: int, settings: UNetSett
     if image_size % halvings or image_size < 2 * halvings:
         raise ConfigError(
             f"model.levels = {levels}: needs images whose height and width are a multiple of {halvings} and at least "
-            f"{2 * halvings} pixels, not {image_size}; take fewer levels or another data.resize"
+            f"{2 * halvings} pixels, not {image_size}; use fewer levels or another data.resize"
         )
 
     from monai.networks.nets.unet import UNet  # lazily: slow to import, and only needed here

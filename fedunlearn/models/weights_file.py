@@ -55,7 +55,7 @@ class WeightsFile:
                 f"cannot be read ({error.strerror}); name a safetensors file, or leave it out"
             ) from None
         except SafetensorError as error:
-            raise self._error(f"is no safetensors file ({error})") from None
+            raise self._error(f"is not a safetensors file ({error})") from None
         self.sha256 = hashlib.sha256(content).hexdigest()
         self._stored = {self._short(name): values for name, values in stored.items()}
 
@@ -103,11 +103,9 @@ class WeightsFile:
         for name, values in wanted.items():
             if stored[name].shape != values.shape:
                 found, needed = tuple(stored[name].shape), tuple(values.shape)
-                raise self._error(
-                    f"is of another architecture: {name} is of shape {found}, needed is {needed}"
-                )
+                raise self._error(f"is of another architecture: {name} has shape {found} instead of {needed}")
             if not stored[name].isfinite().all():
-                raise self._error(f"is damaged: {name} holds numbers that are not finite")
+                raise self._error(f"is damaged: {name} contains NaN or infinite numbers")
 
     def _error(self, what: str) -> ConfigError:
         return ConfigError(f'model.weights = "{self.path}": {what}')

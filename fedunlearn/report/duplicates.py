@@ -5,8 +5,8 @@ from fedunlearn.report.run_files import RunFiles
 from fedunlearn.report.sections import section
 
 WHY = (
-    "A copy that stays is trained on after the forgetting, and one in the test set is what the forgotten one is "
-    "measured against. Copies are equal to the last pixel; what is only alike is not counted."
+    "A retained copy is still trained on after the forgetting, and a copy in the test set is what the forgotten one "
+    "is measured against. Copies are identical in every pixel; similar images are not counted."
 )
 
 

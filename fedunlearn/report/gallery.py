@@ -29,9 +29,9 @@ def pictures(run: RunFiles) -> Markup | None:
     blocks = [_set(run, shown, several) for shown in list(sets.values())[:MOST_SETS]]
     rest, left = blocks[SHOWN_SETS:], len(sets) - MOST_SETS
     words = (
-        "One test slice of a forgotten site: the one with the largest true prostate, so that no model had a say in "
-        "it. After forgetting, the blue should be where the retrained model has it. Dice is that of this slice "
-        "alone, mean over prostate and background."
+        "One test slice of a forgotten site: the one with the largest true prostate, chosen without any model. After "
+        "forgetting, the blue area should match the retrained model's. Dice is for this slice alone, the mean over "
+        "prostate and background."
     )
     return section(
         "pictures",
@@ -85,7 +85,7 @@ def _figure(picture: Picture, where: str) -> Markup:
         facts = [when]
     else:
         value = "could not be measured" if picture.dice is None else number(picture.dice)
-        alt = f"{where} {name}, {when}: what it takes for prostate, over the true outline. Dice {value}."
+        alt = f"{where} {name}, {when}: predicted prostate over the true outline. Dice {value}."
         facts = [when, tag("br"), f"Dice {value}"]
     source = f"data:image/png;base64,{b64encode(data).decode()}"
     image = tag("img", src=source, alt=alt, width=width, height=height)
@@ -113,7 +113,7 @@ def _inks() -> Markup:
     truth, prediction = (f"rgb({red},{green},{blue})" for red, green, blue in (TRUTH, PREDICTION))
     fill = f"rgba({PREDICTION[0]},{PREDICTION[1]},{PREDICTION[2]},{OPACITY})"
     blue = f"border:2px solid {prediction};background:linear-gradient({fill},{fill}),#4a4a4a"
-    keys = ((f"border:2px solid {truth}", "true outline"), (blue, "what the model takes for prostate"))
+    keys = ((f"border:2px solid {truth}", "true outline"), (blue, "predicted prostate"))
     return tag(
         "ul",
         *(tag("li", join(tag("i", style=style, aria_hidden="true"), words)) for style, words in keys),

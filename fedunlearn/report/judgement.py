@@ -26,12 +26,12 @@ from fedunlearn.report.words import number
 Level = Literal["good", "fair", "poor", "baseline", "unknown"]
 
 NOTHING_TO_TELL = (
-    "nothing can be told about forgetting: even the original model is as close to retraining as another "
+    "this says nothing about forgetting: even the original model is as close to retraining as another "
     "retraining is"
 )
 TELLING = 3.0
 """The original's gap should be this many floors wide before any method can be told from another."""
-WITHIN = "it comes as close to retraining as another retraining does"
+WITHIN = "it is as close to retraining as another retraining is"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def judge(found: Evidence, *, word: str, waiting: bool = False) -> tuple[Level, 
     if not found.tells:
         return _blind(found)
     if found.before is None:
-        return "unknown", "how much there was to forget was not measured"
+        return "unknown", "the original's gap was not measured"
     if waiting:
         return _wait(found)
     level, words = _forget(found, word)
@@ -120,13 +120,13 @@ def _forget(found: Evidence, word: str) -> tuple[Level, str]:
     assert found.before is not None
     if found.within:
         alike = found.natural is not None and found.floor is not None and found.natural <= found.floor
-        return "good", f"forgot, by forget {word}: {WITHIN}" + ", and so does training on alone" * alike
+        return "good", f"forgot, by forget {word}: {WITHIN}" + ", and so is continued training" * alike
     if found.signed < 0:
         return _too_much(found)
     if found.gap >= found.before:
         return "poor", "did not forget: no closer to retraining than the original model"
     if found.natural is not None and found.gap >= found.natural:
-        return "poor", "forgot no more than training on without the forgotten data does"
+        return "poor", "forgot no more than continued training without the forgotten data does"
     words = f"closed {_closed(found)} of the gap to retraining"
     beyond = found.below and not found.little
     return "fair", words + (f". It forgot too much in {_cases(found.below, found.n)}" if beyond else "")
@@ -153,19 +153,19 @@ def _too_much(found: Evidence) -> tuple[Level, str]:
     if found.gap >= found.before:
         return "poor", f"{words}. The original model is at least as close"
     if found.natural is not None and found.gap >= found.natural:
-        return "poor", f"{words}. Training on without the forgotten data comes closer"
+        return "poor", f"{words}. Continued training without the forgotten data comes closer"
     return "fair", f"{words}. The original was {number(found.before)} points away"
 
 
 def _wait(found: Evidence) -> tuple[Level, str]:
     assert found.before is not None
     if found.within:
-        return "good", "training on alone came as close to retraining as another retraining does"
+        return "good", "continued training came as close to retraining as another retraining does"
     if found.signed < 0 and found.below:
-        return "baseline", f"training on alone ended {_below(found)}"
+        return "baseline", f"continued training ended {_below(found)}"
     if found.gap >= found.before:
-        return "baseline", "training on alone closed none of the gap to retraining"
-    return "baseline", f"training on alone closed {_closed(found)} of the gap to retraining"
+        return "baseline", "continued training closed none of the gap to retraining"
+    return "baseline", f"continued training closed {_closed(found)} of the gap to retraining"
 
 
 def _closed(found: Evidence) -> str:
@@ -180,7 +180,7 @@ def _below(found: Evidence) -> str:
     words = f"{below} points below a retrained model on the forgotten data"
     if found.n == 1:
         return words
-    return f"on average {words}" + f" ({away} points away, whichever way)" * (away != below)
+    return f"on average {words}" + f" ({away} points away, in either direction)" * (away != below)
 
 
 def _cases(some: int, every: int) -> str:

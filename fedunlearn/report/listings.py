@@ -41,10 +41,10 @@ def scorecard(run: RunFiles) -> Markup:
     present = scores.metrics()
     main = [metric.name for metric in scores.shown("page") if metric.name in present]
     words = (
-        "Means over seeds and requests, at every moment the same for all (n, 1/2: one of two). Under each value: "
-        "|gap| to retraining ± standard deviation, and the seed-to-seed floor. ✓ marks a gap within its floor, ≈ one "
-        "that the original's is within as well, so that it shows nothing; point at a cell for its 95 % bootstrap "
-        "interval."
+        "Means over seeds and requests, the same ones for all methods at each moment (n, 1/2: one of two). Under "
+        "each value: |gap| to retraining ± standard deviation, and the seed-to-seed floor. ✓ marks a gap within its "
+        "floor; ≈ marks one where the original's gap is too, so that it shows nothing. Hover over a cell for its 95 "
+        "% bootstrap interval."
     )
     return section(
         "scorecard",
@@ -240,8 +240,8 @@ def costs(run: RunFiles) -> Markup | None:
     if not body:
         return None
     words = (
-        "Means over seeds and requests; a method's from the request on, the others' from the first round. Last: "
-        "client-epochs as a share of what retraining had taken when the request arrived."
+        "Means over seeds and requests; counted from the request on for methods, from the first round for the "
+        "others. Last column: client-epochs as a share of what retraining had taken when the request arrived."
     )
     dagger = " † recorded when the branch was first computed; this run took it from the cache."
     return section(

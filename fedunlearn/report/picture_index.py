@@ -61,7 +61,7 @@ def read_pictures(directory: Path) -> tuple[Picture, ...]:
     try:
         found = tuple(_pictures(read_json(index), index.parent))
     except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{index}: is no list of pictures ({error!r}); delete it, or run again") from error
+        raise RunError(f"{index}: is not a list of pictures ({error!r}); delete it or rerun") from error
     return tuple(picture for picture in found if picture.path.is_file())
 
 

@@ -57,10 +57,10 @@ QUALITIES = {
         units="Percentages, Hausdorff distances in mm",
         bare=("retain", "HD95"),
         terms={
-            "Dice": "how far a predicted mask and the true one overlap, 0 to 100: twice what they share, divided by "
-            "what they hold together; per slice the mean over prostate and background, then over slices.",
-            "Hausdorff": "the distance that 95 % of the two outlines' points keep to the other outline, in mm, over "
-            "slices with a predicted prostate. Missed slices have none.",
+            "Dice": "overlap of a predicted mask and the true one, 0 to 100: twice their intersection, divided by "
+            "the sum of their areas; per slice the mean over prostate and background, then over slices.",
+            "Hausdorff": "the distance within which 95 % of the two outlines' points lie from the other outline, in "
+            "mm, over slices with a predicted prostate. Missed slices have none.",
         },
     ),
 }

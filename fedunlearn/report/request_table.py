@@ -60,8 +60,8 @@ def reasons(requests: Iterable[RequestRecord], trail: Iterable[AuditEntry]) -> l
     """Return a line for each request that ended otherwise than anybody asked: who had asked for it, and why."""
     roles = {record.id: record.actor.partition(":")[0] for record in requests}
     return [
-        f"{end.request_id} (asked by {roles[end.request_id] or 'nobody known'}) {end.to_state}: "
-        f"{end.detail or 'no reason was noted'}"
+        f"{end.request_id} (asked by {roles[end.request_id] or 'unknown'}) {end.to_state}: "
+        f"{end.detail or 'no reason given'}"
         for end in trail
         if end.to_state in NOT_FORGOTTEN
     ]

@@ -341,6 +341,6 @@ def _declared(foreign: Any) -> dict[str, Declaration]:
         try:
             metric = Declaration.from_dict(entry)
         except ConfigError as error:
-            raise RunError(f"scorecard.json: declared: {error}; run the experiment again") from error
+            raise RunError(f"scorecard.json: declared: {error}; rerun the experiment") from error
         found.setdefault(metric.name, metric)
     return found

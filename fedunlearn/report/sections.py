@@ -152,14 +152,14 @@ def _meter(finding: Finding, colour: str) -> Markup | None:
 def _how_to_read(quality: Quality) -> Markup:
     terms = {
         "Gap": "a model's value minus that of a model retrained from scratch without the forgotten data, in the "
-        "same round (on pooled data, with one client: with as many epochs as the original). The aim is zero: above, "
-        "the model still remembers; below, it was damaged. |gap| is its size.",
-        "Floor": "the median |gap| between the retrained model and others that differ from it by seed only, in the "
+        "same round (on pooled data, with one client: with as many epochs as the original). The aim is zero: above "
+        "it, the model still remembers; below it, the model was damaged. |gap| is its absolute value.",
+        "Floor": "the median |gap| between the retrained model and others that differ from it only by seed, in the "
         "same round. A smaller gap is noise. ✓ marks a gap within its floor where the original's, before anything "
-        "was forgotten, is not; ≈ one within it where the original's is, too: that measure shows nothing.",
-        "Case": "a seed and what is forgotten under it. What is compared at one moment is over the same cases for "
-        "all: 1/2 in the column n says that one of two cases has numbers of every method there. A method that "
-        "diverged or failed in some case takes none away from the others.",
+        "was forgotten, is not; ≈ marks one where the original's is too, so that the measure shows nothing.",
+        "Case": "a seed and what is forgotten with it. At each moment all methods are compared over the same cases: "
+        "1/2 in column n means that one of two cases has numbers for every method there. A method that diverged or "
+        "failed in a case does not remove that case from the others.",
         "Recovered": f"the first round whose validation {quality.word} is within ε of retraining's. Runs that never "
         "recover are counted, not dropped.",
         **quality.terms,
@@ -187,9 +187,10 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
     undrawn = len(every) - MOST_PANELS
-    words = f"On the forgotten data, {quality.word} should fall to the dashed line; on test data, come back to it."
+    words = f"On the forgotten data, {quality.word} should fall to the dashed line; on test data, it should return "
+    "to it."
     if any(len(panel.requests) > 1 for panel in every):
-        words += " −2,3 above a request says that it is to forget clients 2 and 3."
+        words += " −2,3 above a request means: forget clients 2 and 3."
     return section(
         "rounds",
         f"{quality.title} over rounds",
@@ -249,9 +250,9 @@ def partition(run: RunFiles) -> Markup | None:
         return None
     classless = all(len(held.classes) == 1 for held in run.partitions.values())
     words = f"Training {samples} by client{'' if classless else ' and class'}. "
-    words += "Framed clients are forgotten in some branch."
+    words += "Outlined clients are forgotten in some branch."
     if any(held.num_clients > len(rows_to_draw(held, ())) for held in run.partitions.values()):
-        words += " Of very many clients only some are drawn, at even distances."
+        words += " Of very many clients only an evenly spaced selection is drawn."
     rest = figures[2:]
     notes = list(dict.fromkeys(note for held in run.partitions.values() for note in held.notes))
     return section(

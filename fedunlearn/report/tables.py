@@ -35,7 +35,7 @@ _PARTLY = (
     ". n*: only those cases (a seed and what is forgotten) that all methods have at this moment; for compare: the "
     "original over the same"
 )
-_APART = ". own: no case has all methods, and theirs are not comparable"
+_APART = ". own: no case has all methods, so they are not comparable"
 _SHARE_NONE = ". Some runs of one setting share no case: not comparable"
 _DISTANCE = ". forget, retain, test: Dice. HD95: 95 % Hausdorff distance on the forgotten data, mm"
 _LEGEND = (
@@ -239,7 +239,7 @@ def centralised_tables(scorecards: Sequence[Mapping[str, Any]]) -> Group:
     for scores in every:
         if scores.task != centralised.TASK:
             raise UserError(
-                f"{scores.run or scores.experiment}: models are judged by {scores.quality.word}, not by accuracy; "
+                f"{scores.run or scores.experiment}: models are judged by {scores.quality.word}, not accuracy; "
                 "leave out --centralised"
             )
     names = [_run(scores, False, told) for scores, told in zip(every, _told_apart(every), strict=True)]

@@ -72,7 +72,7 @@ def _finding(scores: Scores, label: str) -> Finding:
     if at is None and failed is not None:
         return Finding(label, failed, "poor", "; ".join(scores.failures()[label]))
     if at is None and lost is not None:
-        return Finding(label, lost, "poor", "diverged: its weights are no numbers any more")
+        return Finding(label, lost, "poor", "diverged: its weights became NaN or infinite")
     evidence = None if at is None else evidence_of(scores, label, at)
     if at is None or evidence is None:
         return Finding(
@@ -177,11 +177,11 @@ def evidence(scores: Scores) -> list[str]:
     """Return the sentences under it: the numbers, with the moment and the cases they belong to."""
     best = best_finding(scores)
     if best is None or best.at is None or best.evidence is None:
-        return ["Without it nothing can be said about forgetting."]
+        return ["Without one, nothing can be said about forgetting."]
     found, word = best.evidence, scores.quality.word
     beside = [f"the original {number(found.before)}"] * (found.before is not None)
     beside += [f"natural forgetting {number(found.natural)}"] * (found.natural is not None)
-    away = "points away on average, whichever way," if found.n > 1 else "points"
+    away = "points away on average, in either direction," if found.n > 1 else "points"
     lines = [
         f"On the forgotten data, the {word} of {best.label} is {number(found.gap)} {away} from that of a model "
         f"retrained without them ({moment(best.at)}, {best.cases}).",
@@ -223,9 +223,9 @@ def cautions(scores: Scores) -> list[str]:
     best = best_finding(scores)
     found = [little] if (little := _little(best)) else []
     if best is not None and best.gap is not None and best.n == 1:
-        found.append("One case: how much the numbers vary from case to case is unknown.")
+        found.append("Only one case: the variation between cases is unknown.")
     if best is not None and best.own:
-        found.append("No case has numbers of all methods: they cannot be compared with each other.")
+        found.append("No case has numbers for all methods, so they cannot be compared with each other.")
     return found + outliers(scores)
 
 
@@ -235,8 +235,8 @@ def _little(best: Finding | None) -> str | None:
         return None
     before, floor = best.evidence.before, best.evidence.floors
     return (
-        f"Little to tell apart: even the original model is only {number(before)} points from retraining, less "
-        f"than {TELLING:.0f} × the floor of {number(floor)}. More training, or clients whose data others lack, "
+        f"Too little to tell apart: even the original model is only {number(before)} points from retraining, less "
+        f"than {TELLING:.0f} × the floor of {number(floor)}. More training, or clients with data that others lack, "
         "would show more."
     )
 
@@ -256,9 +256,7 @@ def outliers(scores: Scores) -> list[str]:
     each = [f"{name} in round {round} ({'; '.join(words)})" for (name, round), words in found.items()]
     left = len(each) - NAMED_OUTLIERS
     listed = ", ".join(each[:NAMED_OUTLIERS] + [f"{left} more in scorecard.json"] * (left > 0))
-    retrained = " Gaps are to retrain-…: where that is odd, so are they." * any(
+    retrained = " Gaps are measured to retrain-…: where that is an outlier, they are too." * any(
         name.startswith("retrain-") for name, _ in found
     )
-    return [
-        f"Retrainings far from all others of their kind, of which a median takes no notice: {listed}.{retrained}"
-    ]
+    return [f"Outliers among the retrainings, which a median ignores: {listed}.{retrained}"]

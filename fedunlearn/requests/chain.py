@@ -147,11 +147,12 @@ def _chain_problems(entries: Sequence[AuditEntry]) -> Iterable[str]:
                 else f"entries {expected} to {last} are missing"
             )
         elif entry.entry < expected:
-            yield f"entry {entry.entry} is there twice, or out of place"
+            yield f"entry {entry.entry} appears twice or is out of place"
         elif entry.hash != _hash_of(entry, previous):
-            yield f"{_name(entry)}: does not follow from what is before it; something was edited, removed or put in"
+            yield f"{_name(entry)}: does not follow from the entry before it; something was edited, removed or "
+            "inserted"
         if entry.seq <= last_seq:
-            yield f"{_name(entry)}: was written before the one in front of it; they have changed places"
+            yield f"{_name(entry)}: was written before its predecessor; they have been swapped"
         previous, expected, last_seq = entry.hash, entry.entry + 1, entry.seq
 
 
@@ -193,12 +194,12 @@ def _life_problems(entries: Sequence[AuditEntry], records: dict[str, RequestReco
         life = lives.get(entry.request_id)
         if life is None:
             if (entry.from_state, entry.to_state) != (None, INITIAL):
-                yield f"{_name(entry)}: the trail lacks this request's arrival"
+                yield f"{_name(entry)}: this request's arrival is missing from the trail"
             life = lives[entry.request_id] = _Life(entry.clients, entry.round, entry.at, entry.asked)
             if entry.from_state is None and entry.to_state == INITIAL:
                 continue
         elif entry.from_state != life.state or not is_legal(life.state, entry.to_state):
-            yield f"{_name(entry)}: the request was {life.state} then, and could not take this step"
+            yield f"{_name(entry)}: the request was {life.state} then and could not take this step"
         if entry.to_state == "recovering":
             life.unlearned_round = life.state_round
         life.state, life.state_round = entry.to_state, entry.round
@@ -218,12 +219,12 @@ def _life_problems(entries: Sequence[AuditEntry], records: dict[str, RequestReco
         ):
             says, stands = getattr(life, name), getattr(record, name)
             if says != stands:
-                yield f"request {request_id}: its {name} is {stands!r}, the trail says {says!r}"
+                yield f"request {request_id}: its {name} is {stands!r}, but the trail says {says!r}"
         if life.asked != record.asked:
-            what = "who asked, how, for which parts of clients' data or as the same as which request"
-            yield f"request {request_id}: {what} is not what the trail says"
+            what = "who asked, how, for which parts of clients' data or as a repeat of which request"
+            yield f"request {request_id}: {what} differs from the trail"
     for request_id in records.keys() - lives.keys():
-        yield f"request {request_id}: is among the requests, but the trail knows nothing of it"
+        yield f"request {request_id}: is among the requests, but not in the trail"
 
 
 def _head_problems(entries: Sequence[AuditEntry], heads: Iterable[tuple[str, Head]]) -> Iterable[str]:
@@ -231,9 +232,9 @@ def _head_problems(entries: Sequence[AuditEntry], heads: Iterable[tuple[str, Hea
     last = max(hashes, default=0)
     for name, head in heads:
         if head.entry > last:
-            yield f"{name} is of entry {head.entry}, the trail ends at entry {last}: it was cut off"
+            yield f"{name} belongs to entry {head.entry}, but the trail ends at entry {last}: it was cut off"
         elif hashes.get(head.entry) != head.hash:
-            yield f"{name} is of entry {head.entry} with another hash: that entry or one before it was changed"
+            yield f"{name} has a different hash for entry {head.entry}: that entry or an earlier one was changed"
 
 
 def _name(entry: AuditEntry) -> str:

@@ -20,7 +20,7 @@ HIGHEST = 2**31
 """No row and no class has this number or a higher one."""
 
 
-NOBODY = "clients: is missing; say whose data, or name classes to forget everyone's"
+NOBODY = "clients: is missing; name clients, or classes to forget every client's samples of them"
 """What is wrong where neither clients nor classes are named."""
 
 
@@ -90,12 +90,10 @@ class Wanted:
                 return NOBODY
             return None
         if not self.clients:
-            return "clients: names none; name at least one client"
+            return "clients: is empty; name at least one client"
         wrong = [c for c in self.clients if not _is_number(c) or c >= num_clients]
         if wrong:
-            return (
-                f"clients: {wrong[0]!r} is no client of this federation; must be from 0 to {num_clients - 1}"
-            )
+            return f"clients: {wrong[0]!r} is not a client of this federation; must be from 0 to {num_clients - 1}"
         return None
 
     def _problem_of_samples(self) -> str | None:
@@ -104,31 +102,31 @@ class Wanted:
             return None
         if isinstance(samples, Mapping):
             if self.clients is None or set(samples) != set(self.clients):
-                return "samples: must have the rows of each client that is named, and of no other"
+                return "samples: must have the rows of each named client and of no other"
             return next((why for rows in samples.values() if (why := _problem_of_rows(rows))), None)
         if isinstance(samples, tuple):
             if self.clients is None or len(set(self.clients)) != 1:
-                return "samples: single rows are one client's; name it, or give the rows by client"
+                return "samples: single rows belong to one client; name it, or give the rows by client"
             return _problem_of_rows(samples)
         if type(samples) not in (int, float) or not 0 < samples <= 1:
-            return f"samples: {samples!r} is no share; must be above 0 and at most 1, or a list of rows"
+            return f"samples: {samples!r} is not a share; must be above 0 and at most 1, or a list of rows"
         if samples == 1 and self.classes is None:
-            return "samples: 1 is all there is; leave it out to forget whole clients"
+            return "samples: 1 means all of them; leave it out to forget whole clients"
         return None
 
     def _problem_of_classes(self, task: str, num_classes: int | None) -> str | None:
         if self.classes is None:
             return None
         if not self.classes:
-            return "classes: names none; name at least one class"
+            return "classes: is empty; name at least one class"
         wrong = [c for c in self.classes if not _is_number(c)]
         if wrong:
-            return f"classes: {wrong[0]!r} is no class; must be a whole number from 0 on"
+            return f"classes: {wrong[0]!r} is not a class; must be a whole number, counted from 0"
         if task == "segmentation":
-            return "classes: have no meaning for masks, which have every class in them"
+            return "classes: are meaningless for masks, as every mask contains every class"
         if num_classes is not None and max(self.classes) >= num_classes:
             return (
-                f"classes: {max(self.classes)} is no class of this federation's data; must be from 0 to "
+                f"classes: {max(self.classes)} is not a class of this federation's data; must be from 0 to "
                 f"{num_classes - 1}"
             )
         return None
@@ -152,7 +150,7 @@ def samples_in(text: str | None, clients: Sequence[int] | None) -> Samples:
         return _samples_in_file(text, clients)
     if re.fullmatch(r"[0-9]+", text):
         raise UserError(
-            f"--samples {text}: a share is between 0 and 1, such as 0.5; a single row is written with a comma: "
+            f"--samples {text}: a share is between 0 and 1, such as 0.5; write a single row with a comma: "
             f"{text},"
         )
     return share
@@ -167,7 +165,7 @@ def _samples_in_file(text: str, clients: Sequence[int] | None) -> Samples:
             "of rows"
         )
     if not clients:
-        raise UserError(f"--samples {text}: say whose rows the file names, with --client")
+        raise UserError(f"--samples {text}: needs --client, to say whose rows the file names")
     return dict(read_samples(text, sorted(set(clients))))
 
 
@@ -211,10 +209,10 @@ def _is_number(value: object) -> bool:
 
 def _problem_of_rows(rows: Sequence[int]) -> str | None:
     if not rows:
-        return "samples: names none; name at least one row"
+        return "samples: is empty; name at least one row"
     wrong = [row for row in rows if not _is_number(row)]
     if wrong:
-        return f"samples: {wrong[0]!r} is no row; rows are whole numbers, counted from 0"
+        return f"samples: {wrong[0]!r} is not a row; rows are whole numbers, counted from 0"
     if len(set(rows)) != len(rows):
         return "samples: names a row twice; name each row once"
     return None

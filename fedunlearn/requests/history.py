@@ -106,7 +106,7 @@ def replace(store: Store, branch: str, exported: Mapping[str, Any]) -> None:
             f"exported branch of version {exported.get('schema')!r}: this fedunlearn reads {schema.SCHEMA_VERSION}"
         )
     if store.row("SELECT 1 FROM heads WHERE branch = ?", branch) is not None:
-        raise LedgerError(f"branch {branch!r}: its trail was signed, nothing is put in its place")
+        raise LedgerError(f"branch {branch!r}: its trail was signed and cannot be replaced")
     for table in (*_COLUMNS, "parts", "named", "keys", "measures"):
         store.rows(f"DELETE FROM {table} WHERE branch = ?", branch)
     try:

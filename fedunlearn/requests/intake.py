@@ -167,8 +167,8 @@ class Intake:
                 if known.clients != numbers:
                     other = in_words(numbers, parts) if parts else _named(numbers)
                     raise RequestConflictError(
-                        f"idempotency key: was used for {in_words(known.clients, known.parts)} before, a request for "
-                        f"{other} needs a key of its own"
+                        f"idempotency key: was already used for {in_words(known.clients, known.parts)}; a request "
+                        f"for {other} needs its own key"
                     )
                 return self._receipt(known, repeated=True)
             remaining = self._not_yet_forgotten(numbers, parts)
@@ -189,7 +189,9 @@ class Intake:
             )
             if not remaining:
                 why = (
-                    "all that it names had been forgotten" if parts else "all its clients had been forgotten"
+                    "everything it names had already been forgotten"
+                    if parts
+                    else "all its clients were already forgotten"
                 )
                 done = Move(request_id, "duplicate", self._round(), why)
                 journal.move(self._store, self.branch, done, at)
@@ -216,7 +218,7 @@ class Intake:
             record = self.record(request_id)
             if _own(actor) is not None and record.actor != actor:
                 raise NotAllowedError(
-                    f"request {request_id}: was not made by {actor}; who made it may withdraw it, or an operator"
+                    f"request {request_id}: was not made by {actor}; only its maker or an operator may withdraw it"
                 )
             if record.state not in WITHDRAWABLE:
                 raise NotWithdrawableError(
@@ -241,7 +243,7 @@ class Intake:
         own = _own(actor)
         if own is not None and owners != own:
             whom = "everyone" if wanted.clients is None else _named(owners)
-            raise NotAllowedError(f"clients: {actor} may ask for itself only, not for {whom}")
+            raise NotAllowedError(f"clients: {actor} may ask only for itself, not for {whom}")
         return owners
 
     def _numbered(self, parts: Iterable[Part]) -> tuple[Part, ...]:

@@ -114,8 +114,8 @@ class Lease:
         if not self._store.lies_where_opened():
             self.lost = True
             raise FencedError(
-                f"{self._store.place}: was replaced while {self.holder} served {self.branch!r}; it stops, nothing "
-                "was written"
+                f"{self._store.place}: was replaced while {self.holder} served {self.branch!r}; it stops, and "
+                "nothing was written"
             )
         found = read(self._store, self.branch)
         mine = (self.token, self.holder, self._taken_at)
@@ -124,7 +124,7 @@ class Lease:
             self.lost = True
             other = "nobody" if found is None else f"{found.holder} (token {found.token})"
             raise FencedError(
-                f"the lease of {self.branch!r} is now with {other}: {self.holder} (token {self.token}) stops, "
+                f"the lease of {self.branch!r} is now with {other}: {self.holder} (token {self.token}) stops, and "
                 "nothing was written"
             )
 
@@ -197,7 +197,7 @@ def take(
         left = began + wait - time.monotonic()
         if left <= 0:
             raise LeaseHeldError(
-                f"{found.holder} serves {branch!r}: stop it first, or wait until its lease has run out, "
+                f"{found.holder} serves {branch!r}: stop it first, or wait until its lease expires, "
                 f"{found.seconds:g} s after the last renewal"
             )
         time.sleep(min(left, _POLL_SECONDS))

@@ -106,7 +106,7 @@ class Ledger(LedgerReader):
             if branch not in self._knows:
                 served = ", ".join(map(repr, sorted(self._knows)))
                 raise LedgerError(
-                    f"request {request_id!r}: no federation is called {branch!r}, here are {served}"
+                    f"request {request_id!r}: there is no federation {branch!r}; there are {served}"
                 )
             if unknown := [number for number in wanted if not self._knows[branch](number)]:
                 raise LedgerError(f"request {request_id!r}: branch {branch!r} has no client {unknown[0]}")

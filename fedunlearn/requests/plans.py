@@ -24,7 +24,9 @@ def insert(store: Store, branch: str, round: int, plan: Mapping[str, Any]) -> bo
         store.rows("INSERT INTO plans (branch, round, plan) VALUES (?, ?, ?)", branch, round, text)
         return True
     if known["plan"] != text:
-        raise LedgerError(f"round {round} of branch {branch!r} was planned otherwise; a plan is final")
+        raise LedgerError(
+            f"round {round} of branch {branch!r} already has a different plan, and a plan is final"
+        )
     return False
 
 
@@ -43,7 +45,9 @@ def answer(store: Store, branch: str, round: int, failed: Mapping[int, str], *, 
     if row["failed"] is None or (amend and row["failed"] != text):
         store.rows("UPDATE plans SET failed = ? WHERE branch = ? AND round = ?", text, branch, round)
     elif row["failed"] != text:
-        raise LedgerError(f"round {round} of branch {branch!r} has other failures on record; they are final")
+        raise LedgerError(
+            f"round {round} of branch {branch!r} already has different failures recorded, and they are final"
+        )
 
 
 def read(store: Store, branch: str, round: int | None = None) -> list[PlanRecord]:

@@ -75,18 +75,18 @@ def check(store: Store, branch: str, actor: str, now: float, same: str | None) -
     """
     quota = OF_CLIENT if actor.startswith("client:") else OF_OPERATOR
     if _count(store, branch, actor, _OPEN, 0.0, quota.open) >= quota.open:
-        remedy = f"{same} names all of this already; " if same is not None else ""
+        remedy = f"{same} already names all of this; " if same is not None else ""
         raise TooManyRequestsError(
-            f"{actor} has {quota.open} open requests, as many as one may have: {remedy}ask again once one of them "
-            "has ended, or withdraw one",
+            f"{actor} has {quota.open} open requests, the maximum: {remedy}ask again once one of them has ended, or "
+            "withdraw one",
             _SOON,
         )
     since = now - DAY
     if _count(store, branch, actor, _NOTHING, since, quota.nothing) >= quota.nothing:
         wait = max(1.0, _oldest(store, branch, actor, _NOTHING, since) + DAY - now)
         raise TooManyRequestsError(
-            f"{actor} has made {quota.nothing} requests within a day that came to nothing (duplicates, withdrawn or "
-            f"refused ones), as many as one may: ask again in {math.ceil(wait / 60)} min",
+            f"{actor} has made {quota.nothing} requests within a day that had no effect (duplicates, withdrawn or "
+            f"refused ones), the maximum: ask again in {math.ceil(wait / 60)} min",
             wait,
         )
 

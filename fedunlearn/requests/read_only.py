@@ -61,7 +61,7 @@ class ReadOnlyStore(Store):
         version = self._version()
         self._connection.execute("PRAGMA query_only = ON")
         if version == 0:
-            raise LedgerError(f"{self.place}: is no ledger")
+            raise LedgerError(f"{self.place}: is not a ledger")
         if version != schema.SCHEMA_VERSION:
             raise LedgerError(
                 f"{self.place}: ledger version {version}; this fedunlearn reads version {schema.SCHEMA_VERSION}"
@@ -73,7 +73,7 @@ class ReadOnlyStore(Store):
             found = super().rows(sql, *values)
         finally:
             if self._stamp is not None and self._stamp != _stamp(Path(self.place)):
-                raise LedgerError(f"{self.place}: a server began to write to it meanwhile; read it again")
+                raise LedgerError(f"{self.place}: a server started writing to it meanwhile; read it again")
         return found
 
     def close(self) -> None:

@@ -155,7 +155,7 @@ class LedgerReader:
                     kept.append(("the given head", head))
                 return chain.problems(entries, requests, kept)
             except (TypeError, ValueError) as error:
-                return [f"a row of branch {branch!r} holds what was never written there ({error})"]
+                return [f"a row of branch {branch!r} contains what fedunlearn never writes ({error})"]
 
     def signed_heads(self, branch: str) -> list[SignedHead]:
         """Return a branch's signed heads by entry."""

@@ -13,11 +13,11 @@ from fedunlearn.requests.transitions import ENDS, LedgerError
 LIVE_BRANCH = "federation"
 """Name of the one branch of a live federation's ledger."""
 
-NEVER_TOOK_PART = "never took part in training: there is nothing of it to forget"
+NEVER_TOOK_PART = "never took part in training, so there is nothing to forget"
 """The remark with which a request ends as ``excluded`` where no round ever had training of its clients."""
 
 
-NOTHING_OF_IT = "its clients have none of the data that it names, or none that had not been forgotten"
+NOTHING_OF_IT = "its clients have none of the data it names, or none that had not been forgotten"
 """The remark with which a request for parts of clients' data ends as ``excluded`` where there was nothing of them."""
 
 
@@ -179,7 +179,7 @@ def numbers_in(text: str, place: str) -> tuple[int, ...]:
     """
     value = loads(text, place) if isinstance(text, str) else None
     if not isinstance(value, list) or not all(type(number) is int for number in value):
-        raise JsonError(f"{place}: is no list of whole numbers")
+        raise JsonError(f"{place}: is not a list of whole numbers")
     return tuple(value)
 
 
@@ -208,7 +208,7 @@ def _refuse_what_json_changes(value: object, name: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if type(key) is not str:
-                raise LedgerError(f"{name} has the key {key!r}: keys must be strings, a replay reads JSON")
+                raise LedgerError(f"{name} has the key {key!r}: keys must be strings, as a replay reads JSON")
             _refuse_what_json_changes(item, f"{name}.{key}")
         return
     if isinstance(value, list | tuple):

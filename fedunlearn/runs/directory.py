@@ -84,7 +84,7 @@ class RunDirectory:
         """
         path = out / run_name(experiment)
         if not is_text(path.absolute()):  # checkpoints could be written, and not be read again
-            raise UserError(f"{out}: cannot hold runs (its path is no text in UTF-8); choose another --out")
+            raise UserError(f"{out}: cannot hold runs (its path is not valid UTF-8); choose another --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -151,7 +151,7 @@ class RunDirectory:
                 "continue it, or choose another --out"
             )
         return (
-            f"{self.path}: holds a live federation whose rounds are done and which has no open request; after "
+            f"{self.path}: holds a live federation that has done its rounds and has no open request; after "
             f"`fedunlearn forget {self.path}` add --resume to serve it, or choose another --out"
         )
 
@@ -185,7 +185,7 @@ class RunDirectory:
         """Return what whoever goes on here should know of its files, a line each."""
         garbled = self.metrics.garbled
         lines = "1 line holds" if garbled == 1 else f"{garbled} lines hold"
-        return [f"{self.path / METRICS}: {lines} no metric; passed over"] if garbled else []
+        return [f"{self.path / METRICS}: {lines} no metric; skipped"] if garbled else []
 
     @property
     def name(self) -> str:
@@ -228,7 +228,7 @@ class RunDirectory:
         begun |= {record["branch"]: record["key"] for record in self.branches().values()}
         if begun.setdefault(name, key) != key:
             raise UserError(
-                f"{self.path}: {name} was computed by other code, another torch or another processor than this; "
+                f"{self.path}: {name} was computed by different code, another torch or another processor; "
                 "add --fresh to start over"
             )
         self.write_json(BEGUN, begun)

@@ -60,7 +60,7 @@ class ServerEvaluation:
             if part is not None:
                 self._measure(record, name, part)
         if self._branch.kind == "method" and outputs.test is not None and "test-loss" not in record:
-            raise DivergedError(server_round, "what the model puts out is no numbers")
+            raise DivergedError(server_round, "the model's outputs are not finite")
         return record
 
     def _looks_at_training_data(self, round: int) -> bool:

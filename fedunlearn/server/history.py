@@ -384,6 +384,8 @@ def _opened(path: Path, kept: _Kept) -> tuple[_Account, Tensor]:
                 raise JsonError("its account is of another round or client")
             return account, file.get_tensor(_TENSOR)
     except FileNotFoundError:
-        raise RunError(f"{path}: is missing, and the method forgets by it; put it back from a copy") from None
+        raise RunError(
+            f"{path}: is missing, and the method forgets by it; restore it from a backup"
+        ) from None
     except (SafetensorError, JsonError, OSError) as error:
-        raise RunError(f"{path}: is damaged ({error}); put it back from a copy") from error
+        raise RunError(f"{path}: is damaged ({error}); restore it from a backup") from error

@@ -133,8 +133,8 @@ class RoundLoop(Strategy):
         self.needed = self.needs(self.method)
         if self.needed.individual and settings.aggregation.needs_individual:
             raise ValueError(
-                f'aggregation = "{settings.aggregation.rule}": {type(self).__name__} combines single updates in its '
-                'own way; must be "mean"'
+                f'aggregation = "{settings.aggregation.rule}": must be "mean", as {type(self).__name__} '
+                "combines individual updates itself"
             )
         self.settings = settings
         self.conduct = conduct or Conduct()
@@ -381,7 +381,7 @@ class RoundLoop(Strategy):
     def _not_its_start(self) -> UserError:
         """Return the error of a loop that would forget a client in one round and train it in the next."""
         return UserError(
-            f"{type(self).__name__} runs by its own start() alone: Flower's Strategy.start, or a wrapper such as "
+            f"{type(self).__name__} must be run with its own start(): Flower's Strategy.start, or a wrapper such as "
             f"DifferentialPrivacy… around it, would train a forgotten client again; nothing has been sent"
         )
 
@@ -552,7 +552,7 @@ class RoundLoop(Strategy):
         why = self.conduct.objection(current, self.docket, self.model, floats(metrics))
         if why:
             requests = ", ".join(current.plan.requests)
-            log(WARNING, "round %d is rolled back: %s; refused: %s", current.plan.round, why, requests)
+            log(WARNING, "round %d was rolled back: %s; refused: %s", current.plan.round, why, requests)
         return why
 
     def _roll_back(self, before: ArrayRecord, why: str) -> ArrayRecord:

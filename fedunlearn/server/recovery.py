@@ -33,7 +33,7 @@ class RequestProgress:
         ``recovered``; ``superseded`` by a later request that took over the recovery target; ``capped``: not
         recovered within the cap (a censored run); ``failed``: its clients never answered; ``refused``: the guard
         of a live federation rolled its step back; ``diverged``: the weights were no numbers before it had ended;
-        ``empty``: its clients have none of the data that it names, or none that had not been forgotten. None while
+        ``empty``: its clients have none of the data it names, or none that had not been forgotten. None while
         open.
     ended_round : int or None
         The round of the outcome.

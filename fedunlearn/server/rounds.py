@@ -127,7 +127,7 @@ def divergence(plan: RoundPlan, failed: Mapping[int, str], quorum: float, *, rou
     """
     lost = {client for client, why in failed.items() if why.endswith(NOT_FINITE)}
     if routine and lost & set(plan.forget):
-        return f"what the routine made of the weights {NOT_FINITE}"
+        return f"the routine's result {NOT_FINITE}"
     missing = _missing(plan, failed, quorum)
     return _missed(plan, missing, failed, quorum) if lost.intersection(missing) else ""
 

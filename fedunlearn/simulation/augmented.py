@@ -40,7 +40,7 @@ def draw_augmentations(experiment: Experiment, path: Path) -> None:
         If its targets are masks, which no policy leaves in place, or the file is to be no PNG.
     """
     if experiment.data.task != "classification":
-        raise UserError("data augmentations: policies are for classified images, and these have masks")
+        raise UserError("data augmentations: policies are for classification, and these images have masks")
     if path.suffix.lower() != ".png":
         raise UserError(f"--out {path}: must end in .png")
     data = workspace.data_of(experiment, experiment.seeds[0])

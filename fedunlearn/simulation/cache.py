@@ -285,9 +285,7 @@ class Cache:
         except OSError as error:
             if not self._told:
                 reason = (error.strerror or type(error).__name__).lower()
-                self._note(
-                    f"cache {self._folder}: cannot be written ({reason}); what is computed is not kept there"
-                )
+                self._note(f"cache {self._folder}: cannot be written ({reason}); results are not cached")
             self._told = True
 
 

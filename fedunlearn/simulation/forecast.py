@@ -196,7 +196,7 @@ def show(plan: Forecast, console: Console) -> None:
         groups.setdefault((b.branch.kind, b.branch.label), []).append(b)
     for (kind, label), group in groups.items():
         if plan.experiment.live:
-            name = f"{label}: live, without requests"
+            name = f"{label}: live, excluding requests"
         else:
             name = f"{label}: {KIND_NAMES[kind]}" if kind == "method" else KIND_NAMES[kind]
         table.add_row(
@@ -227,9 +227,9 @@ def show(plan: Forecast, console: Console) -> None:
         f"disk       {size(plan.disk_bytes)} of checkpoints{history}\n"
         f"memory     {_memory(plan.memory)}\n"
         f"time       about {duration(plan.seconds)} of training with {_workers(plan.experiment)}, "
-        f"by a probe of {1 / plan.seconds_per_example:,.0f} examples/s each;\n"
-        f"           about {duration(plan.evaluation_seconds)} of evaluation, by a probe of "
-        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s; {_on_top(plan.experiment)}"
+        f"at {1 / plan.seconds_per_example:,.0f} examples/s each (probed);\n"
+        f"           about {duration(plan.evaluation_seconds)} of evaluation, at "
+        f"{1 / plan.seconds_per_evaluated:,.0f} examples/s (probed); {_on_top(plan.experiment)}"
     )
     if not plan.memory.fits:
         advice = what_would_fit(plan.experiment, plan.memory)
@@ -242,8 +242,8 @@ def _on_top(experiment: Experiment) -> str:
     """Say what the estimate of time leaves out."""
     if experiment.live:
         cap = experiment.recover.max_rounds
-        return f"each request comes\n           on top, with at most {cap} rounds of recovery"
-    return "attacks and distances come\n           on top; branches in the cache take none"
+        return f"each request\n           comes on top, with at most {cap} rounds of recovery"
+    return "attacks and\n           distances come on top; cached branches take none"
 
 
 def _memory(need: Memory) -> str:
@@ -258,14 +258,14 @@ def _memory(need: Memory) -> str:
         parts = [f"activations {evaluation}"]
     return (
         f"about {size(need.total())} of the {size(need.here)} here: data {size(need.data)}, weights and sums "
-        f"{size(need.weights)},\n           {', '.join(parts)}; by a probe"
+        f"{size(need.weights)},\n           {', '.join(parts)} (probed)"
     )
 
 
 def _workers(experiment: Experiment) -> str:
     """Say how many workers the time is for."""
     if experiment.engine.given_workers is None:
-        return "one worker (how many there will be is chosen when it runs)"
+        return "one worker (their number is chosen when it runs)"
     return f"{experiment.engine.workers} worker(s)"
 
 

@@ -40,7 +40,7 @@ def choose_retrainings(experiment: Experiment) -> Retrainings:
     """Return the experiment with its further retrainings chosen; one that names them is returned as it is."""
     given = experiment.floor.given_retrainings
     if experiment.live or given is not None:
-        return Retrainings(experiment, "" if given is None else f"{_words(given)}, as [floor] says")
+        return Retrainings(experiment, "" if given is None else f"{_words(given)}, as set by [floor]")
     data = workspace.data_of(experiment, experiment.seeds[0])
     seconds = (SEVERAL - FEW) * _examples(experiment, data) * _seconds_per_example(experiment, data)
     cheap = seconds <= CHEAP

@@ -107,13 +107,13 @@ def _objections(
             what = f"{assignment} (seed {seed})"
             if needs.retained and not len(retain):
                 yield (
-                    f"needs retained examples, and there are none beside what is forgotten of {what}; forget less of "
-                    f"it, or take a routine that does without, {alternatives(experiment)}"
+                    f"needs retained examples, and forgetting {what} leaves none; forget less, or use a routine "
+                    f"that needs none, {alternatives(experiment)}"
                 )
             if needs.retained_of_forgotten_classes and (len(retain) < 2 or not np.isin(retain, forget).any()):
                 yield (
-                    f"needs several retained examples, one of a class that is forgotten, and has none beside {what}; "
-                    "forget some of their samples, or take settings that do without"
+                    "needs several retained examples, one of them of a forgotten class, and forgetting "
+                    f"{what} leaves none; forget fewer samples, or use settings that need none"
                 )
             if classes_alone:
                 dropped = (
@@ -122,7 +122,7 @@ def _objections(
                     else set(forget.tolist())
                 )
                 if len(dropped) == data.num_classes:
-                    yield f"forgets classes, and with {what} no class is left; keep at least one"
+                    yield f"forgets classes, and forgetting {what} leaves none; keep at least one"
         earlier.update(numbers)
 
 

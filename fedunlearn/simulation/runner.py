@@ -299,8 +299,8 @@ def read_scorecard(run: Path) -> dict[str, Any]:
     try:
         card = json_text.loads_object(path.read_bytes(), path, allow_nan=True)
     except UserError as error:
-        raise UserError(f"{error}; run the experiment again") from error
+        raise UserError(f"{error}; rerun the experiment") from error
     rows = card.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and "label" in row for row in rows):
-        raise UserError(f"{path}: holds no rows of a scorecard; run the experiment again")
+        raise UserError(f"{path}: has no scorecard rows; rerun the experiment")
     return card

@@ -171,13 +171,13 @@ class SeedScoring:
             "scale": self._scale(branch, progress),
         }
         if outcome == "superseded":
-            found["reason"] = "recovery: a later request took over its target"
+            found["reason"] = "recovery: taken over by a later request"
         elif not judged:
             found["reason"] = 'recovery: not judged, recover.until = "max-rounds"'
         elif outcome == "diverged":
             found["reason"] = "recovery: censored, it diverged"
         elif never_forgot(progress):
-            found["reason"] = "recovery: censored, its forgetting failed"
+            found["reason"] = "recovery: censored, forgetting failed"
         elif recovered is None:
             found["reason"] = f"recovery: censored, not within {self._experiment.recover.max_rounds} rounds"
         return found

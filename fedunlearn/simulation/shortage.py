@@ -13,7 +13,7 @@ from fedunlearn.errors import OutOfMemoryError
 from fedunlearn.out_of_memory import naming_shortage
 from fedunlearn.simulation.memory import Memory, memory_of, workers_on_one_device
 
-SMALLER = "a smaller model or smaller images are left to try"
+SMALLER = "try a smaller model or smaller images"
 
 
 def what_would_fit(experiment: Experiment, memory: Memory) -> str:
@@ -23,7 +23,7 @@ def what_would_fit(experiment: Experiment, memory: Memory) -> str:
         f"train.batch-size = {memory.batch_size}: try {fitting}" if fitting else "no train.batch-size fits"
     )
     if workers > 1:
-        return f"{advice}; fewer than engine.workers = {workers} change no result"
+        return f"{advice}; lowering engine.workers = {workers} changes no result"
     return advice if fitting else f"{advice}; {SMALLER}"
 
 
@@ -57,19 +57,21 @@ def remedy(experiment: Experiment, error: OutOfMemoryError) -> str:
     if stack > 1:
         advice += f"; or engine.batch-clients = {stack}: try {stack // 2}, likewise"
     if workers > 1:
-        advice += f"; or engine.workers = {workers}: try {workers // 2}, with which --resume goes on"
+        advice += f"; or engine.workers = {workers}: try {workers // 2}, which --resume accepts"
     return advice
 
 
 def _advice(batch_size: int, memory: Memory | None, during: str) -> str:
     if during == "evaluation" and (memory is None or memory.evaluation >= memory.training()):
-        return f"no setting makes an evaluation take fewer images at once; {SMALLER}"
+        return f"no setting lowers the number of images evaluated at once; {SMALLER}"
     if not during and (memory is None or memory.fits):
         return SMALLER
     if batch_size == 1:
         return f"train.batch-size = 1 is as small as a batch can be; {SMALLER}"
     fitting = (memory.smaller_batch() if memory is not None else None) or max(1, batch_size // 4)
-    return f"train.batch-size = {batch_size}: try {fitting}, which is another experiment and starts anew"
+    return (
+        f"train.batch-size = {batch_size}: try {fitting}, which makes it another experiment that starts over"
+    )
 
 
 def _measured(experiment: Experiment) -> Memory | None:

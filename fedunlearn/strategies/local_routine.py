@@ -82,7 +82,7 @@ class LocalRoutineSettings(Settings):
         """Refuse to forget by a stored update, which nobody has run a routine for."""
         requests = experiment.requests
         if requests is not None and requests.offline == "stored":
-            right = 'must be "wait" or "exclude" with a local routine, which a client has to run itself'
+            right = 'must be "wait" or "exclude" with a local routine, which only the client itself can run'
             yield "requests.offline", requests.offline, right
 
     def label(self, name: str) -> str:
@@ -151,5 +151,5 @@ class LocalRoutine(UnlearningStrategy):
         return (
             f"a local routine, by which the clients to forget run the centralised method “{method.routine}” "
             f"({settings_in_words(method.settings)}) on the shared model, each with its own data, and the server "
-            "takes what comes out into the model"
+            "merges the results into the model"
         )

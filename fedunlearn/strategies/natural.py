@@ -20,4 +20,4 @@ class Natural(UnlearningStrategy):
     @classmethod
     def describe(cls, method: Any) -> str:
         """Return what a certificate says of it."""
-        return "natural forgetting, where training goes on without a client and nothing is taken out of the model"
+        return "natural forgetting, where training continues without a client and nothing is removed from the model"

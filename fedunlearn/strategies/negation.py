@@ -93,4 +93,4 @@ class NoT(UnlearningStrategy):
             if method.layers
             else "the weights of the first layer"
         )
-        return f"NoT (weight negation), by which {which} of the model change their sign; no client takes part in it"
+        return f"NoT (weight negation), by which {which} of the model change sign; no client takes part"

@@ -61,7 +61,7 @@ class PUFSettings(Settings):
     def contradictions(self, experiment: Experiment, path: str) -> Iterator[Contradiction]:
         """Refuse a rate for clients that take no part."""
         if self.mode == "special" and self.retain_rate != 1:
-            right = 'must be 1 with mode = "special", where nobody is retained; it belongs to "regular"'
+            right = 'must be 1 with mode = "special", where no client is retained; it belongs to "regular"'
             yield f"{path}.retain-rate", self.retain_rate, right
 
     @property

@@ -196,7 +196,7 @@ def load(path: Path, *, overrides: tuple[str, ...] = (), smoke: bool = False) ->
     tree, origin = with_overrides(table, str(path), overrides, smoke=smoke)
     if "method" in tree and "space" not in tree:
         raise origin.error(
-            "method", None, "belongs to an experiment: fedunlearn run takes one; a sweep has [space]"
+            "method", None, "belongs to an experiment, which fedunlearn run takes; a sweep has [space]"
         )
     settings = read(SweepConfig, tree, origin)
     experiment = config.load(path.parent / expanded(settings.experiment), smoke=smoke)
@@ -226,7 +226,9 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
         raise origin.error("by", settings.by, "must be one of " + ", ".join(f'"{name}"' for name in known))
     if not space:
         raise origin.error(
-            "space", None, "is missing; say what to try, such as [space.salun.settings] lr = [0.01, 0.1]"
+            "space",
+            None,
+            "is missing; name the values to try, such as [space.salun.settings] lr = [0.01, 0.1]",
         )
     labels = [method.label for method in experiment.methods]
     for label, dimensions in space.items():
@@ -249,20 +251,20 @@ def _check(sweep: Sweep, space: Mapping[str, Dimensions], origin: Origin) -> Non
         raise origin.error(
             "experiment",
             settings.experiment,
-            "must have targets or [[target]] entries: a sweep measures at their ends",
+            "must have targets or [[target]] entries, which a sweep measures",
         )
     if experiment.data.validation == 0:
         raise origin.error(
             "experiment",
             settings.experiment,
-            "must hold out data.validation > 0: it is what trials are measured on",
+            "must hold out data.validation > 0, which trials are measured on",
         )
     shared = sorted(set(settings.seeds) & set(experiment.seeds))
     if shared and not experiment.smoke_run:
         raise origin.error(
             "seeds",
             list(settings.seeds),
-            f"must not be seeds of {settings.experiment} ({shared[0]} is): settings would be measured where chosen",
+            f"must not be seeds of {settings.experiment} ({shared[0]} is): those are kept for measuring",
         )
     if settings.targets is not None and settings.target:
         raise origin.error("target", None, "give either targets or [[target]] entries, not both")

@@ -83,7 +83,7 @@ def read_trials(
                 for row in scorecard["rows"]
                 if row["label"] == trial.method.label and (row.get("failed") or row.get("diverged"))
             ]
-            reasons.append(f"no row at {at}: the run's log says why")
+            reasons.append(f"no row at {at}: see the run's log for the reason")
         found.append(
             Tried(
                 trial,

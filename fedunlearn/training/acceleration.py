@@ -89,4 +89,6 @@ def _need_compiler(device: str) -> None:
                 "name it in the environment variable CXX, or use false"
             )
     elif find_spec("triton") is None:
-        raise ConfigError(f"engine.compile = true: Triton is missing, which compiles for {device}; use false")
+        raise ConfigError(
+            f"engine.compile = true: Triton, which compiles for {device}, is missing; use false"
+        )

@@ -40,8 +40,8 @@ def batch_sizes(num_examples: int, batch_size: int, least: int = 1) -> list[int]
     if min(num_examples, batch_size) < least:
         why = f"of {num_examples} example{'s' * (num_examples != 1)} in batches of {batch_size}"
         raise UserError(
-            f"no batch {why} has {least} examples, which the model's BatchNorm needs to see a variance; "
-            "take larger batches, more data, or a model with GroupNorm"
+            f"no batch {why} has {least} examples, which the model's BatchNorm needs for a variance; "
+            "use larger batches, more data, or a model with GroupNorm"
         )
     number = num_batches(num_examples, batch_size, least)
     return [batch_size] * (number - 1) + [num_examples - batch_size * (number - 1)]

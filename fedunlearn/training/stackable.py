@@ -78,11 +78,11 @@ def why_not_stackable(
         where = f"layer {name!r} ({type(layer).__name__})" if name else f"the model ({type(layer).__name__})"
         for buffer, value in layer.named_buffers(recurse=False):
             if value is not None:
-                return f"{where} has the buffer {buffer!r}, which each client would have to keep for itself"
+                return f"{where} has the buffer {buffer!r}, which each client would need its own copy of"
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            return f"{where} looks at a whole batch, and in a stack short batches are filled up"
+            return f"{where} looks at a whole batch, but in a stack short batches are padded"
         if draws_itself(layer):
-            return f"{where} draws random numbers, which a stack would share out differently"
+            return f"{where} draws random numbers, which a stack would distribute differently"
     if not any(True for _ in module.parameters()):
         return "the model has no parameters"
     if image_shape is not None:
@@ -114,7 +114,7 @@ def stack_forward(module: nn.Module, image_shape: Sequence[int]) -> StackForward
     """
     if reason := why_not_stackable(module):
         raise NotStackableError(reason)
-    reason = "stacked models answer otherwise than each alone"
+    reason = "stacked models give different outputs than each alone"
     for kind in (Grouped, Vmapped) if can_group(module) else (Vmapped,):
         try:
             forward: StackForward = kind(module)

@@ -273,8 +273,8 @@ class Method:
             )
         if not isinstance(found, FlatModel):
             raise TypeError(
-                f"{self.name}: returned a {type(found).__name__}, and must return a "
-                "fedunlearn.models.flat.FlatModel: model.copy(), changed"
+                f"{self.name}: returned a {type(found).__name__}, but must return a "
+                "fedunlearn.models.flat.FlatModel: a changed model.copy()"
             )
         check_result(self.name, found, steps="lr" in self.defaults)
         _set_mode(found.module, model.module)
@@ -285,9 +285,7 @@ class Method:
     ) -> None:
         outputs = check_model(self.name, needs, model, forget.images)
         if outputs.dim() > 2 and "segmentation" not in self.tasks:
-            raise UserError(
-                f"{self.name}: is for {self.tasks[0]}, and the model tells of every pixel what it is"
-            )
+            raise UserError(f"{self.name}: is for {self.tasks[0]}, but the model classifies every pixel")
         check_examples(self.name, "to forget", forget, forget, outputs)
         check_examples(self.name, "to retain", retain, forget, outputs)
         if conditions.held_out is not None:
@@ -295,10 +293,12 @@ class Method:
             check_examples(self.name, "held out", conditions.held_out, forget, outputs)
         if needs.retained and retain.size == 0:
             raise UserError(
-                f"{self.name}: needs retained examples, and there are none; another routine can do without"
+                f"{self.name}: needs retained examples, and there are none; use a routine that needs none"
             )
         if self.forgets == ("class",) and torch.isin(forget.labels, retain.labels).any():
-            raise UserError(f"{self.name}: forgets classes, and examples to retain are of the same classes")
+            raise UserError(
+                f"{self.name}: forgets classes, but some retained examples are of the same classes"
+            )
 
     @property
     def summary(self) -> str:

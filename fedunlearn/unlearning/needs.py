@@ -52,7 +52,7 @@ def check_tools(method: str, model: object, generator: object) -> None:
             "wrap it: FlatModel(module)" if isinstance(model, nn.Module) else "FlatModel(module) makes one"
         )
         raise UserError(
-            f"{method}: the model is a {kind}, and must be a fedunlearn.models.flat.FlatModel; {remedy}"
+            f"{method}: the model is a {kind}, but must be a fedunlearn.models.flat.FlatModel; {remedy}"
         )
     if not isinstance(generator, torch.Generator):
         raise UserError(
@@ -60,7 +60,7 @@ def check_tools(method: str, model: object, generator: object) -> None:
             "torch.Generator().manual_seed(1)"
         )
     if generator.device.type != "cpu":
-        raise UserError(f"{method}: the generator is on {generator.device}; give one of the processor's")
+        raise UserError(f"{method}: the generator is on {generator.device}; use one on the CPU")
 
 
 def check_result(method: str, model: FlatModel, *, steps: bool) -> None:
@@ -78,8 +78,8 @@ def check_result(method: str, model: FlatModel, *, steps: bool) -> None:
     """
     values = [model.vector, *(b for b in model.module.buffers() if b.is_floating_point())]
     if not all(bool(torch.isfinite(each).all()) for each in values):
-        remedy = "a smaller lr, or clip_norm, is the first thing to try" if steps else "try other settings"
-        raise UserError(f"{method}: diverged; {remedy}: the model that it made {NOT_FINITE}")
+        remedy = "try a smaller lr or clip_norm first" if steps else "try other settings"
+        raise UserError(f"{method}: diverged; {remedy}: the resulting model {NOT_FINITE}")
 
 
 def check_model(method: str, needs: Needs, model: FlatModel, images: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def check_model(method: str, needs: Needs, model: FlatModel, images: Tensor) -> 
     """
     if not bool(torch.isfinite(model.vector).all()):
         raise UserError(
-            f"{method}: the model has weights that are not finite (NaN or Inf); take one from before"
+            f"{method}: the model has weights that are not finite (NaN or Inf); use an earlier one"
         )
     if images.dtype != model.vector.dtype or images.device != model.vector.device:
         raise UserError(
@@ -107,7 +107,7 @@ def check_model(method: str, needs: Needs, model: FlatModel, images: Tensor) -> 
         if needs.statistics and isinstance(layer, _BatchNorm) and layer.running_mean is None:
             raise UserError(
                 f"{method}: needs outputs in evaluation mode, and {name!r} ({type(layer).__name__}) keeps no running "
-                "statistics to give them by; use track_running_stats = True, GroupNorm, or another routine"
+                "statistics; use track_running_stats = True, GroupNorm, or another routine"
             )
     probe = model.copy().module.eval()
     try:
@@ -128,7 +128,7 @@ def check_pair(method: str, what: str, examples: object) -> None:
     """Refuse what is no images with a label each: another object, arrays, one number, lengths that differ."""
     if not isinstance(examples, Examples):
         raise UserError(
-            f"{method}: what is {what} is a {type(examples).__name__}; give it as "
+            f"{method}: what is {what} is a {type(examples).__name__}; pass it as "
             "fedunlearn.unlearning.Examples(images, labels)"
         )
     given: dict[str, object] = examples._asdict()
@@ -136,11 +136,11 @@ def check_pair(method: str, what: str, examples: object) -> None:
         if not isinstance(values, Tensor):
             remedy = "torch.as_tensor() makes one of an array or a list"
             raise UserError(
-                f"{method}: {name} {what} are a {type(values).__name__}, and must be a torch.Tensor; {remedy}"
+                f"{method}: {name} {what} are a {type(values).__name__}, but must be a torch.Tensor; {remedy}"
             )
         if values.dim() == 0:
             raise UserError(
-                f"{method}: {name} {what} are a single number, without an axis of examples; of one example, too, "
+                f"{method}: {name} {what} are a single number, without an axis of examples; even for one example, "
                 "give images and labels of shape (1, …), such as images[:1]"
             )
     images, labels = examples
@@ -172,11 +172,11 @@ def check_examples(method: str, what: str, examples: Examples, like: Examples, o
         return
     if images.shape[1:] != like.images.shape[1:] or images.dtype != like.images.dtype:
         raise UserError(
-            f"{method}: images {what} are {_form(images)}, and must be as those to forget, {_form(like.images)}"
+            f"{method}: images {what} are {_form(images)}, but must be like those to forget, {_form(like.images)}"
         )
     if (row := _first_not_finite(images)) is not None:
         raise UserError(
-            f"{method}: image {row} of the {len(images)} {what} is not finite (NaN or Inf); mend it or leave it out"
+            f"{method}: image {row} of the {len(images)} {what} is not finite (NaN or Inf); fix it or leave it out"
         )
     _check_labels(method, what, labels, outputs)
 
@@ -186,7 +186,7 @@ def _check_labels(method: str, what: str, labels: Tensor, outputs: Tensor) -> No
     whole = _WHOLE if len(expected) else _WHOLE[:1]  # cross-entropy takes no others
     if labels.shape[1:] != expected or labels.dtype not in whole:
         raise UserError(
-            f"{method}: labels {what} are {_form(labels)}, and must be int64 of shape {_of(expected)}: the model's "
+            f"{method}: labels {what} are {_form(labels)}, but must be int64 of shape {_of(expected)}: the model's "
             "classes"
         )
     wrong = ((labels < 0) | (labels >= classes)).flatten(1 if labels.dim() > 1 else 0)
@@ -195,8 +195,8 @@ def _check_labels(method: str, what: str, labels: Tensor, outputs: Tensor) -> No
         row = int(rows[0])
         value = int(labels[row].flatten()[wrong[row].nonzero()[0]] if labels.dim() > 1 else labels[row])
         raise UserError(
-            f"{method}: label {row} of the {len(labels)} {what} is {value}, and the model tells {classes} classes "
-            f"apart, counted from 0"
+            f"{method}: label {row} of the {len(labels)} {what} is {value}, but the model has {classes} classes, "
+            f"counted from 0"
         )
 
 

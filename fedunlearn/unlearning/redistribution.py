@@ -63,10 +63,10 @@ def drop(transfer: Floats, classes: Sequence[int], rows: Floats) -> Floats:
         returning = row[f]
         row[f] = 0.0
         if (found.diagonal() > 0).sum() == 1:
-            raise UserError(f"mpru: without class {f} there is no class left; keep at least one")
+            raise UserError(f"mpru: without class {f} no class is left; keep at least one")
         if returning > 1 - CLOSED:
             raise UserError(
-                f"mpru: class {f} hands all it has to classes that hand it back; its row must reach one that stays"
+                f"mpru: class {f} passes everything to classes that pass it back; its row must reach one that stays"
             )
         found += np.outer(found[:, f], row / (1 - returning))
         found[:, f] = 0.0

@@ -116,9 +116,9 @@ def test_recovery_is_told_as_the_rule_had_it() -> None:
 
 def test_refusals_are_told_apart() -> None:
     rolled_back = text_of(replace(STORY, state="refused", came_from="unlearning"))
-    assert "taken back" in rolled_back and "not asked to train" in rolled_back
+    assert "rolled back" in rolled_back and "no longer asked to train" in rolled_back
     never_tried = text_of(replace(STORY, state="refused", came_from="received"))
-    assert "No step was taken" in never_tried and "not asked to train" not in never_tried
+    assert "No step was taken" in never_tried and "no longer asked to train" not in never_tried
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=5))
@@ -133,8 +133,8 @@ def test_clients_are_listed_as_in_speech(clients: list[int]) -> None:
 def test_whom_other_requests_forgot_is_not_called_unforgotten(state: str) -> None:
     story = replace(STORY, state=state, clients=(1, 2, 3), forgotten={1: ("ra",), 2: ("ra", "rb")})
     told = text_of(story)
-    assert "Client 1 has been forgotten, not on account of this request but by request ra." in told
-    assert "Client 2 has been forgotten, not on account of this request but by requests ra and rb." in told
+    assert "Client 1 has been forgotten, not because of this request but by request ra." in told
+    assert "Client 2 has been forgotten, not because of this request but by requests ra and rb." in told
     if state != "withdrawn":
         assert "Client 3 has NOT been forgotten" in told
     assert not re.search(r"[Cc]lients[^.]* NOT", told)
@@ -205,8 +205,8 @@ def test_part_in_training_is_counted_without_failed_rounds_and_plans_to_come(tmp
     }
     text = shown(document)
     assert (
-        "3, the first 1, the last 3; training went on to round 4, and from the first round planned after the arrival "
-        "of its request on, client 5 had no part in it" in text
+        "3, the first 1, the last 3; training continued to round 4; from the first round planned after the request "
+        "arrived, client 5 had no part in it" in text
     )
     assert "client 3 had no part" not in text  # it was planned in round 3, and failed
 
@@ -252,18 +252,18 @@ def test_a_refused_request_for_everyone_leaves_every_forgetting_as_it_is(tmp_pat
     }
     for id_ in (first, second):
         assert f"{id_}, ended as “Forgotten”. That stands." in text
-    assert "later word" not in text
+    assert "later certificate counts" not in text
 
 
 def test_only_the_certificate_of_an_unlearned_request_is_the_later_word(tmp_path: Path) -> None:
     run, excluded = ended_run(tmp_path / "run", "excluded")
     withdrawn = run.ask(3)
     run.end(withdrawn, "withdrawn")
-    assert "later word" not in shown(certified(run, withdrawn))
+    assert "later certificate counts" not in shown(certified(run, withdrawn))
     forgotten = partly_forgotten(run, 3)
     text = shown(certified(run, forgotten))
     assert (
-        f"{excluded}, ended as “Not forgotten: only left out”. Where the two differ, this certificate is"
+        f"{excluded}, ended as “Not forgotten: only excluded from training”. Where the two differ, this"
         in text
     )
 
@@ -284,11 +284,11 @@ def test_of_a_client_that_never_trained_there_was_nothing_to_forget(tmp_path: Pa
             False,
         )
         assert f"{named(clients, start=True)} never took part in training" in text
-        assert "nothing had been learned from" in text and "left out of training from round 2 on" in text
-        assert "NOT been forgotten" not in text and "still in it" not in text
+        assert "nothing had been learned from" in text and "excluded from training from round 2 on" in text
+        assert "NOT been forgotten" not in text and "still contains" not in text
     assert 'class="unknown"' in page(told[4,])
     # The remark is outside the chain: where plans say otherwise, it does not count.
-    assert told[3, 4]["outcome"]["title"] == "Not forgotten: only left out"
+    assert told[3, 4]["outcome"]["title"] == "Not forgotten: only excluded from training"
     assert "“Nothing to forget”" in shown(told[3, 4])
 
 
@@ -308,7 +308,7 @@ def test_measures_are_passed_on_and_shown_with_their_reasons(tmp_path: Path) -> 
     assert document["measures"]["before"]["reason"]
     text = shown(document)
     assert "41.50" in text and "– (its node is gone)" in text
-    assert "not known to have been told" in text
+    assert "not known to have been notified" in text
 
 
 def test_no_operators_name_stands_in_a_certificate(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_no_operators_name_stands_in_a_certificate(tmp_path: Path) -> None:
     assert document["request"]["asked_by"] == "an operator"
     assert document["outcome"]["remark"] == "by an operator"
     assert "anna" not in str(document) + page(document)
-    assert "an operator, named in the ledger (by way of: http)" in shown(document)
+    assert "an operator, named in the ledger (via http)" in shown(document)
 
 
 def test_of_a_client_that_goes_on_training_nobody_says_that_it_does_not(tmp_path: Path) -> None:
@@ -345,10 +345,10 @@ def test_the_limits_stand_right_under_the_headline(tmp_path: Path, state: str) -
     document = certified(run, request)
     text, outcome = shown(document), document["outcome"]
     header = re.findall(r"<header>.*</header>", page(document), re.DOTALL)[0]
-    limit = "no certificate says that nothing is left"
+    limit = "this does not certify that nothing is left"
     assert (limit in header) == outcome["unlearned"]
     assert above(
-        text, outcome["title"], outcome["meaning"][0], "What this paper does not say", "Asks to forget"
+        text, outcome["title"], outcome["meaning"][0], "What this certificate does not say", "Asks to forget"
     )
 
 
@@ -358,14 +358,14 @@ def test_the_limits_stand_right_under_the_headline(tmp_path: Path, state: str) -
         (
             "forgotten",
             "quarantine",
-            "weights from before the step and stored updates of the clients still lie in quarantine",
+            "weights from before the step and stored updates of the clients are still in quarantine",
         ),
         (
             "forgotten",
             "keep",
-            "weights from before the step and stored updates of the clients still lie in the run directory",
+            "weights from before the step and stored updates of the clients are still in the run directory",
         ),
-        ("excluded", "quarantine", "gone: stored updates of the clients still lie in quarantine (1 file,"),
+        ("excluded", "quarantine", "removed: stored updates of the clients are still in quarantine (1 file,"),
         ("forgotten", "purge", None),
         ("withdrawn", "quarantine", None),
     ],
@@ -377,7 +377,7 @@ def test_the_headline_says_what_still_lies_there(
     document = certified(run, request)
     header = re.findall(r"<header>.*</header>", page(document), re.DOTALL)[0]
     if said is None:
-        assert "still lie" not in header
+        assert "are still" not in header
     else:
         assert said in header
     if said is not None and state == "forgotten":
@@ -399,11 +399,13 @@ def test_an_attack_that_could_never_tell_proves_nothing(tmp_path: Path, before: 
 
     run.ledger.note_measures(BRANCH, request, "before", measured(before))
     run.ledger.note_measures(BRANCH, request, "unlearned", measured(50.2))
-    run.ledger.note_measures(BRANCH, request, "ended", measured(None, "a node is asked once"))
+    run.ledger.note_measures(
+        BRANCH, request, "ended", measured(None, "a node is asked about forgotten data only once")
+    )
     text = shown(certified(run, request))
     assert ("proves nothing" in text) == blunt
     assert (f"even before the step (AUC {before:.2f} %" in text) == blunt
-    assert "their nodes were not asked again: a node is asked once." in text
+    assert "their nodes were not asked again: a node is asked about forgotten data only once." in text
 
 
 def test_without_an_attack_before_the_step_nothing_is_said_of_it(tmp_path: Path) -> None:
@@ -426,7 +428,7 @@ def test_what_the_supervisor_left_is_of_a_known_kind(tmp_path: Path) -> None:
     run, request = ended_run(tmp_path / "run", "forgotten")
     (run.folder / MEMORY).write_text("{}")
     remaining = {kept["place"]: kept for kept in certified(run, request)["data"]["remaining"]}
-    assert remaining[MEMORY]["holds"] == "record" and "no known kind" not in remaining[MEMORY]["about"]
+    assert remaining[MEMORY]["holds"] == "record" and "unknown kind" not in remaining[MEMORY]["about"]
 
 
 @pytest.mark.parametrize("earlier", ["purge", "quarantine", "keep"])

@@ -203,7 +203,7 @@ def account(
     remark = re.sub(r"\boperator:\S+", "an operator", trail[-1]["detail"])
     remark = re.sub(r"\bclient:(\d+)", r"client \1", remark)
     put_away = measured.get("retention", {}).get("put_away", [])
-    live = "it came in while the federation ran, not by a script"
+    live = "it arrived while the federation ran, not from a script"
     return {
         "kind": "certificate of a forget request",
         "schema": certificate.SCHEMA,

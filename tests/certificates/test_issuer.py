@@ -81,7 +81,7 @@ def test_weights_that_nobody_could_hash_are_null_with_a_reason(tmp_path: Path) -
     run.clerk().attend(run.round)
     weights = documents(run)[request]["weights"]
     assert weights["before"]["sha256"] is weights["after"]["sha256"] is None
-    assert "not there any more" in weights["before"]["reason"]
+    assert "was gone before" in weights["before"]["reason"]
     assert "damaged" in weights["after"]["reason"]
     assert weights["end"]["sha256"]
 
@@ -378,7 +378,7 @@ def test_a_later_request_names_the_earlier_certificate_of_its_client(tmp_path: P
     run.end(second, "forgotten-unrecovered")
     clerk.attend(run.round)
     found = documents(run)
-    title = "Not forgotten: only left out"
+    title = "Not forgotten: only excluded from training"
     expected = [{"request": first, "state": "excluded", "title": title, "sha256": digest(found[first])}]
     assert found[second]["related"]["earlier_certificates"] == expected
     assert found[first]["related"]["earlier_certificates"] == []
@@ -419,11 +419,11 @@ def test_what_was_put_away_and_is_there_again_goes_when_a_server_starts(
     found = [f.text for f in verify(run.folder, public_keys=[KEY.public]) if f.holds is False]
     there_again = [f"checkpoints/federation-r{round:04d}.safetensors" for round in range(4)]
     for name in [*there_again, "stored/client-3.safetensors"]:
-        assert f"{name}: is there again; request {request} had it put away" in found
+        assert f"{name}: is back, although request {request} had it removed" in found
     with caplog.at_level(logging.WARNING):
         run.clerk().attend(run.round)
     assert run.checkpoints.rounds() == kept and not run.raw(update_of(3)) and not run.raw(raw_weights(2))
-    assert "federation-r0002.safetensors: is there again" in caplog.text
+    assert "federation-r0002.safetensors: is back" in caplog.text
     no_findings(run)
 
 

@@ -43,15 +43,15 @@ def test_every_end_is_told_of_the_part_and_not_of_its_client(state):
         for never in (False, True) if state == "excluded" else (False,):
             text = " ".join(meaning(story(state, came_from, never_took_part=never)))
             assert "50 % of the samples of client 3" in text
-            assert "client 6" not in text and "not asked to train" not in text
+            assert "client 6" not in text and "no longer asked to train" not in text
             if came_from == "recovering":
                 assert "client 3 goes on with the rest of its data" in text
 
 
 def test_nothing_of_it_is_its_client_s_word():
     empty = story("excluded", "unlearning")
-    assert ending(empty) is NOTHING_TO_FORGET and "is its word" in meaning(empty)[0]
-    assert ending(story("excluded", "waiting")).title == "Not forgotten: only left out"
+    assert ending(empty) is NOTHING_TO_FORGET and "is its statement" in meaning(empty)[0]
+    assert ending(story("excluded", "waiting")).title == "Not forgotten: only excluded from training"
 
 
 def ask(run, clients, **wanted):
@@ -91,7 +91,8 @@ def test_a_duplicate_names_the_request_that_forgot_its_client(tmp_path):
     document, page = certified(run, part)
     assert document["outcome"]["state"] == "duplicate" and document["related"]["done_by"] == [whole]
     assert (
-        f"was done by request {whole}, and not a second time: class 2 of client 3 had been unlearned" in page
+        f"was done by request {whole} and not repeated: class 2 of client 3 had already been unlearned"
+        in page
     )
 
 
@@ -113,4 +114,4 @@ def test_training_that_left_the_part_out_is_not_its_own(tmp_path):
         "without_it_until": 5,
         "planned_after_end": 0,
     }
-    assert "on, 50 % of the samples of client 3 had no part in it" in page
+    assert "arrived, 50 % of the samples of client 3 had no part in it" in page

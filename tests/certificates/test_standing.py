@@ -124,7 +124,7 @@ class Federation:
         found = self.certificates()
         for record, document in found:
             self.check_step(record, document)
-            if record.parts and "not trained on any more" in " ".join(document["outcome"]["meaning"]):
+            if record.parts and "no longer trained on" in " ".join(document["outcome"]["meaning"]):
                 self.check_who_goes_on(record, document)
         return len(found)
 
@@ -170,13 +170,15 @@ class Federation:
             return (match.group(1)[0].lower() + match.group(1)[1:]) if match else ""
 
         assert stated(r"had learned from (.*?), by the method", text) == called(removed)
-        assert ("nothing was left to be removed" in text) == (not removed)
-        assert stated(r"\. ([^.]*?) had been forgotten before", text) == called(already)
+        assert ("there was nothing left to remove" in text) == (not removed)
+        assert stated(r"\. ([^.]*?) had already been forgotten", text) == called(already)
         assert stated(r"\. ([^.]*?) never took part", text) == called(never)
-        assert stated(r"asked to forget: ([^.]*?) had no step of", text) == called(with_client)
-        assert stated(r"Unlearned by an earlier request already: ([^.]*)\.", shown) == called(already)
+        assert stated(r"as another request asked: ([^.]*?) had no step of", text) == called(with_client)
+        assert stated(r"Already unlearned by an earlier request: ([^.]*)\.", shown) == called(already)
         assert stated(r"with all other data of their clients?: ([^.]*)\.", shown) == called(with_client)
-        assert stated(r"Never took part in training, and needed no step: ([^.]*)\.", shown) == called(never)
+        assert stated(r"Never took part in training, so no step was needed: ([^.]*)\.", shown) == called(
+            never
+        )
         others = len(set(forget) - set(record.clients))
         said = re.search(r"In the same step (\d+) (clients?), .*? (was|were) unlearned", shown)
         assert (said and said.groups()) == (
@@ -206,9 +208,9 @@ class Federation:
         left_out = {k for r in excluded for k in r.clients} - forgotten
         expected = {
             r"; ([^;.]*?) goe?s? on with the rest of (?:their|its) data": named_by - gone,
-            r"\. ([^.]*?) ha(?:ve|s) been forgotten as a whole on account of another": named_by & forgotten,
-            r"\. ([^.]*?) ha(?:ve|s) been left out of training as a whole": named_by & gone & left_out,
-            r"To forget ([^.]*?) as a whole has been asked": (named_by & gone) - left_out - forgotten,
+            r"\. ([^.]*?) ha(?:ve|s) been forgotten entirely because of another": named_by & forgotten,
+            r"\. ([^.]*?) ha(?:ve|s) been excluded from training entirely": named_by & gone & left_out,
+            r"still open, asks to forget ([^.]*?) entirely": (named_by & gone) - left_out - forgotten,
         }
         for pattern, clients in expected.items():
             assert clients_in(pattern, text) == clients, (pattern, text)
@@ -301,11 +303,11 @@ def test_the_orders_come_to_all_that_can_be_said() -> None:
         said += json.dumps([document["outcome"] for _, document in federation.certificates()])
     for words in (
         "go on with the rest of their data",
-        "has been forgotten as a whole on account of another request",
-        "been left out of training as a whole",
-        "as a whole has been asked as well",
+        "has been forgotten entirely because of another request",
+        "been excluded from training entirely",
+        "Another request, still open, asks to forget",
         "had no step of its own",
-        "had been forgotten before, on account of another request",
+        "had already been forgotten because of another request",
         "never took part in training: there was nothing to remove",
     ):
         assert words in said, words
@@ -322,18 +324,18 @@ def test_a_class_of_everybody_after_one_was_forgotten() -> None:
     assert document["related"]["as_a_whole"] == {"forgotten": [1], "left_out": [], "open": []}
     assert document["outcome"]["meaning"] == [
         "In round 3 the server removed from the shared model an estimate of what it had learned from class 3 of "
-        "clients 0, 2, 3 and 5, by the method described below. Class 3 of client 1 had been forgotten before, on "
-        "account of another request; nothing is forgotten twice. Class 3 of client 4 never took part in training: "
+        "clients 0, 2, 3 and 5, by the method described below. Class 3 of client 1 had already been forgotten "
+        "because of another request; nothing is forgotten twice. Class 3 of client 4 never took part in training: "
         "there was nothing to remove.",
         "In round 3 the model's accuracy on the server's validation data was within 1 point of what it had been "
-        "before: recovered. These data are not trained on any more; clients 0, 2, 3, 4 and 5 go on with the rest of "
-        "their data. Client 1 has been forgotten as a whole on account of another request, and is not asked to "
-        "train any more.",
+        "before: recovered. These data are no longer trained on; clients 0, 2, 3, 4 and 5 go on with the rest of "
+        "their data. Client 1 has been forgotten entirely because of another request, and is no longer asked to "
+        "train.",
     ]
     assert (
         "The clients' own nodes clients 0, 2, 3 and 5 took part in the forgetting of these data, and go on with the "
-        "rest; client 1 was not asked for these data by themselves, and has been forgotten as a whole; client 4 was "
-        "not asked for these data by themselves, and goes on with the rest"
+        "rest; client 1 was not asked about these data separately, and has been forgotten as a whole; client 4 was "
+        "not asked about these data separately, and goes on with the rest"
     ) in in_words(document)
 
 

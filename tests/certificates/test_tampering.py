@@ -97,9 +97,9 @@ def missed(check: Verify, path: Path) -> bool:
     lines = [finding.text for finding in check() if finding.holds is None]
     return any(
         line.startswith(f"checkpoint {name}.safetensors: no readable copy")
-        or (path.suffix == ".safetensors" and f"that of round {int(name[-4:])} is gone, and" in line)
+        or (path.suffix == ".safetensors" and f"that of round {int(name[-4:])} is gone, although" in line)
         or (line.startswith("quarantine: ") and path.name in line)
-        or (line.startswith(f"request {name}: has ended") and line.endswith("has no certificate"))
+        or (line.startswith(f"request {name}: has ended") and line.endswith("without a certificate"))
         for line in lines
     )
 

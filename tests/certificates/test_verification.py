@@ -99,18 +99,18 @@ def resigned(path: Path, document: dict[str, Any], folder: Path) -> None:
 def test_signed_anew_with_another_key_it_is_found_by_who_knows_the_key(path: Path, tmp_path: Path) -> None:
     resigned(path, certificate.read(path), tmp_path)
     assert any("not one of key" in text for text in bad(path))
-    assert bad(path, trusted=False) == []  # that is why it says: whose key that is, only --public-key tells
+    assert bad(path, trusted=False) == []  # that is why it says: only --public-key shows whose key that is
 
 
 def test_signed_anew_with_another_end_the_trail_does_not_bear_it_out(path: Path, tmp_path: Path) -> None:
     document = certificate.read(path)
     document["outcome"]["state"] = "excluded"
     resigned(path, document, tmp_path)
-    assert any("otherwise than the trail" in text for text in bad(path, trusted=False))
+    assert any("contradicts the trail" in text for text in bad(path, trusted=False))
 
 
 @pytest.mark.parametrize(
-    ("changed", "more"), [(3, None), (4, "1 more of its facts is"), (5, "2 more of its facts are")]
+    ("changed", "more"), [(3, None), (4, "1 more of its facts differs"), (5, "2 more of its facts differ")]
 )
 def test_of_many_facts_that_differ_three_are_named_and_the_others_counted(
     path: Path, tmp_path: Path, changed: int, more: str | None
@@ -119,10 +119,10 @@ def test_of_many_facts_that_differ_three_are_named_and_the_others_counted(
     for entry in document["history"][:changed]:
         entry["round"] = 77
     resigned(path, document, tmp_path)
-    texts = [text for text in bad(path, trusted=False) if "not what ledger and settings say" in text]
+    texts = [text for text in bad(path, trusted=False) if "from ledger and settings" in text]
     assert [text.partition(": ")[2].partition(" ")[0] for text in texts[:3]] == ["its"] * 3
     assert [text.partition(": ")[2] for text in texts[3:]] == (
-        [f"{more} not what ledger and settings say"] if more else []
+        [f"{more} from ledger and settings"] if more else []
     )
 
 
@@ -201,12 +201,12 @@ def test_a_ledger_that_was_emptied_does_not_pass(run: LiveRun, pristine: tuple[L
         said = found(run, trusted=trusted)
         assert f"request {pristine[1]}: is in the plan of round 4, but not among the requests" in said[False]
         assert ("signed heads of federation: there are none" in said[False]) == trusted
-        assert "has no entry; no request was ever made, or all were removed" in said[None]
+        assert "has no entries; no request was ever made, or all were removed" in said[None]
         assert "0 entries" not in said[True]
     gut(run, "plans")
     said = found(run, trusted=True)
-    assert "ledger: knows of no federation" in said[False]
-    assert "ledger: knows of no federation" in found(run, trusted=False)[None]
+    assert "ledger: has no federation" in said[False]
+    assert "ledger: has no federation" in found(run, trusted=False)[None]
 
 
 def test_signed_heads_that_were_removed_are_missed_by_who_knows_the_key(run: LiveRun) -> None:
@@ -223,7 +223,7 @@ def test_certificates_that_were_removed_are_missed_by_who_knows_the_key(
     shutil.rmtree(run.folder / "certificates")
     if not folder:
         (run.folder / "certificates").mkdir()
-    words = f"request {pristine[1]}: has ended (forgotten) and has no certificate"
+    words = f"request {pristine[1]}: has ended (forgotten) without a certificate"
     assert words in found(run, trusted=True)[False]
     said = found(run, trusted=False)
     assert said[False] == "" and words in said[None]
@@ -237,11 +237,11 @@ def test_a_certificate_that_could_not_be_written_yet_is_not_missed(run: LiveRun)
     said = found(run, trusted=True)
     assert said[False] == ""
     for id_ in (withdrawn, failed):
-        assert f"request {id_}: has ended and has no certificate yet" in said[None]
+        assert f"request {id_}: has ended, with no certificate yet" in said[None]
     run.ledger.store.rows("UPDATE leases SET renewed_at = 0")  # no server serves it now
     said = found(run, trusted=True)
-    assert f"request {failed}: has ended (failed) and has no certificate" == said[False]
-    assert f"request {withdrawn}: has ended and has no certificate yet" in said[None]
+    assert f"request {failed}: has ended (failed) without a certificate" == said[False]
+    assert f"request {withdrawn}: has ended, with no certificate yet" in said[None]
 
 
 def test_where_nothing_was_ever_certified_that_is_said(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_checkpoints_that_were_removed_are_missed(run: LiveRun, which: str) -> N
         for round in gone:
             run.checkpoints.delete(round)
     for trusted in (True, False):
-        assert "by the ledger that of round 6 was written" in found(run, trusted=trusted)[False]
+        assert "according to the ledger that of round 6 was written" in found(run, trusted=trusted)[False]
     assert (run.folder / "checkpoints").exists() == (which != "the folder")
 
 
@@ -272,7 +272,7 @@ def test_of_a_round_that_is_not_complete_no_checkpoint_is_missed(run: LiveRun) -
     said = found(run, trusted=True)
     assert said[False] == "" and "round 7 was planned: it is not complete" in said[None]
     run.checkpoints.delete(6)
-    assert "by the ledger that of round 6 was written" in found(run, trusted=True)[False]
+    assert "according to the ledger that of round 6 was written" in found(run, trusted=True)[False]
 
 
 def test_a_certificate_without_a_readable_key_hides_none_of_the_others(run: LiveRun, path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_unsigned_edition_that_a_signed_one_replaced_is_no_failure(tmp_path: 
     run.clerk(key=None).attend(run.round)
     run.clerk().attend(run.round)
     first = run.folder / "certificates" / f"{request}.edition-1.json"
-    words = f"certificate {request}.edition-1.json: not signed; replaced by the signed edition 2"
+    words = f"certificate {request}.edition-1.json: is not signed; the signed edition 2 replaces it"
     for trusted in (True, False):
         said = found(run, trusted=trusted)
         assert said[False] == "" and words in said[None]
@@ -331,7 +331,7 @@ def test_unsigned_editions_are_followed_up_to_the_signed_one(tmp_path: Path) -> 
     run.clerk().attend(run.round)
     said = found(run, trusted=True)
     assert said[False] == ""
-    assert said[None].count("replaced by the signed edition 3") == 2
+    assert said[None].count("the signed edition 3 replaces it") == 2
     place.with_name(f"{request}.edition-2.json").unlink()
     assert any("edition-1.json: is not signed" in text for text in bad(run.folder))
 
@@ -358,8 +358,6 @@ def test_the_command_line_says_what_it_found(run: LiveRun, path: Path, tmp_path:
     made = runner.invoke(app, ["keys", "new", str(tmp_path / "key.pem")])
     assert made.exit_code == 0 and (tmp_path / "key.pem.pub").is_file()
     good = runner.invoke(app, ["verify", str(run.folder)])
-    assert (
-        good.exit_code == 0 and "BAD" not in good.output and "forgotten, as the trail has it" in good.output
-    )
+    assert good.exit_code == 0 and "BAD" not in good.output and "forgotten, as in the trail" in good.output
     wrong_key = runner.invoke(app, ["verify", str(path), "--public-key", str(tmp_path / "key.pem.pub")])
     assert wrong_key.exit_code == 1 and "BAD" in wrong_key.output

@@ -135,7 +135,7 @@ def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
     assert result.returncode == 2
     assert 'engine.name = "flower"' in result.stderr
     result = fedunlearn("check", "tiny.toml", "--engine", "auto", cwd=folder)
-    assert "how many there will be is chosen when it runs" in result.stdout, result.stderr
+    assert "their number is chosen when it runs" in result.stdout, result.stderr
 
 
 @pytest.mark.parametrize(

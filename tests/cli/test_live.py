@@ -87,18 +87,18 @@ def test_a_request_on_this_machine_is_in_the_ledger_when_the_command_returns(
         head = ledger.head("federation")
     assert said.out.splitlines() == [
         f"request {record.id}: received",
-        f"head {head} (keep it: it proves that the request was made)",
-        "nobody serves this run now; `fedunlearn run FILE --resume` does, or its supervisor",
+        f"head {head} (keep it: it proves that you made the request)",
+        "no server is running; `fedunlearn run FILE --resume` or its supervisor starts one",
     ]
     again = say("forget", at.folder, "--client", 2)
-    same = f"the same as {record.id}, which is still open: it is served with that one, or by itself should that one"
+    same = f"covers the same as {record.id}, which is still open: it is served together with that one, or on its own"
     assert same in again.out
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--client", "8"], "clients: 8 is no client of this federation; must be from 0 to 7"),
+        (["--client", "8"], "clients: 8 is not a client of this federation; must be from 0 to 7"),
         (["--client", "-1"], "clients: -1 is no client"),
     ],
 )
@@ -124,7 +124,7 @@ def test_only_a_live_federation_can_be_asked(at: Place, say: Callable[..., Said]
     text = experiment.read_text().replace("requests = {}", "targets = [[0]]")
     experiment.write_text(text.replace('until = "reference-accuracy", ', ""))
     said = say("forget", at.folder, "--client", 1)
-    assert said.code == 2 and "only one with a [requests] table is" in said.err, said.err
+    assert said.code == 2 and "only an experiment with a [requests] table does" in said.err, said.err
     assert not (at.folder / "requests.sqlite").exists()
 
 
@@ -168,7 +168,7 @@ def test_whoever_asks_is_told_when_nobody_serves_the_run(
     monkeypatch.setenv("FEDUNLEARN_TOKEN", at.tokens["alice"])
     with served(at) as knock, ledger_of(at) as server:
         where = knock.url if remote else at.folder
-        hint = "nobody serves this run now"
+        hint = "no server is running"
         assert say("forget", where, "--client", 1).out.count(hint) == 1
         waiting = say("forget", where, "--client", 2, "--wait").out
         assert waiting.count(hint) == waiting.count("; waiting for a server") == 1
@@ -220,7 +220,7 @@ def test_why_a_request_was_not_served_stands_under_the_table(at: Place, say: Cal
     assert lines[-3:] == [
         f"{ids[0]} (asked by client) refused: it is [of] the last clients",
         f"{ids[1]} (asked by client) excluded: offline",
-        f"{ids[2]} (asked by operator) failed: no reason was noted",
+        f"{ids[2]} (asked by operator) failed: no reason given",
     ]
     assert say("requests", at.folder).out.count("(asked by") == 3, "not of those who got what they asked for"
 
@@ -243,7 +243,7 @@ def test_help_texts_lose_nothing_to_markup(say: Callable[..., Said]) -> None:
     assert len(found) > 60
     for name, text in found.items():
         assert set(re.findall(r"(?<!\\)\[([^\]]*)\]", text)) <= {"bold", "/bold", "/"}, name
-    assert "A live federation ([requests]) takes" in " ".join(say("run", "--help").out.split())
+    assert "An experiment with [requests] is a live federation" in " ".join(say("run", "--help").out.split())
 
 
 def test_help_calls_no_value_by_the_name_of_the_function_that_reads_it(say: Callable[..., Said]) -> None:
@@ -272,13 +272,15 @@ def test_an_address_without_its_scheme_is_told_what_it_lacks(
 ) -> None:
     command, *rest = words
     said = say(command, "fl.example.org:8443", *rest)
-    line = "error: fl.example.org:8443: is no run directory; a door's URL begins with http:// or https://\n"
+    line = (
+        "error: fl.example.org:8443: is not a run directory; a door's URL begins with http:// or https://\n"
+    )
     assert said == Said(2, "", line)
 
 
 def test_a_door_is_nothing_to_verify(say: Callable[..., Said]) -> None:
     said = say("verify", "https://fl.example.org:8443")
-    assert said.code == 2 and "a run is verified where it lies" in said.err and said.err.count("\n") == 1
+    assert said.code == 2 and "verify a run on its own machine" in said.err and said.err.count("\n") == 1
 
 
 def test_waiting_for_a_client_forgotten_already_is_soon_over(at: Place, say: Callable[..., Said]) -> None:
@@ -319,9 +321,7 @@ def test_stopping_to_wait_leaves_the_request(
 
     monkeypatch.setattr(live.time, "sleep", interrupt)
     said = say("forget", at.folder, "--client", 1, "--wait")
-    assert said.code == 1 and re.search(
-        r"stopped waiting; request r[0-9a-f]{16} stays, it is received", said.out
-    )
+    assert said.code == 1 and re.search(r"stopped waiting; request r[0-9a-f]{16} is still received", said.out)
     with ledger_of(at) as ledger:
         assert ledger.counts("federation") == {"received": 1}
 
@@ -345,7 +345,7 @@ def test_a_token_file_that_cannot_be_read_is_told_in_words(say: Callable[..., Sa
     )
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     said = say("forget", "http://127.0.0.1:1", "--client", 1, "--token-file", tmp_path / "bytes")
-    assert said.code == 2 and "is no text; a token is one line of it" in said.err
+    assert said.code == 2 and "is not a text file; a token is one line of text" in said.err
 
 
 def test_a_roster_with_a_client_too_many_is_told_when_the_door_opens(
@@ -353,7 +353,7 @@ def test_a_roster_with_a_client_too_many_is_told_when_the_door_opens(
 ) -> None:
     monkeypatch.setattr(DoorServer, "run", lambda self: self._listener.close())
     words = ("door", at.folder, "--roster", at.roster, "--port", 0, "--insecure-loopback")
-    line = f"{at.roster}: client:8 is no client of this federation, which has 0 to 7"
+    line = f"{at.roster}: client:8 is not in this federation, whose clients are 0 to 7"
     logger = logging.getLogger("fedunlearn")
     handler = logging.StreamHandler(io.StringIO())
     logger.addHandler(handler)
@@ -394,7 +394,7 @@ def test_supervise_passes_the_folder_on_and_refuses_another(
     for settings, why in (
         (
             'experiment="x" folder="/elsewhere"',
-            f'folder="/elsewhere": is not --folder {tmp_path}; leave it out',
+            f'folder="/elsewhere": differs from --folder {tmp_path}; leave it out',
         ),
         ("settings.toml", "cannot be read (TOML files cannot be passed"),
     ):
@@ -417,7 +417,7 @@ def test_requests_are_shown_here_and_through_the_door(
         refused = say("requests", knock.url, "--verify")
     assert [s.code for s in shown] == [0, 0] and shown[0].out == shown[1].out
     assert all(name in shown[0].out for name in ids)
-    assert refused.code == 2 and "a trail is checked where it lies" in refused.err
+    assert refused.code == 2 and "a trail can only be checked on its own machine" in refused.err
 
 
 def test_verifying_tells_an_intact_trail_from_one_that_was_touched(
@@ -435,7 +435,7 @@ def test_verifying_tells_an_intact_trail_from_one_that_was_touched(
     assert say("requests", at.folder, "--verify").code == 0, "cut off and tidied up: only a head kept tells"
     said = say("requests", at.folder, "--head", heads[2])
     assert said.code == 1 and said.err == "failed: 1 of 1 trails is not intact\n"
-    assert "the given head is of entry 3, the trail ends at entry 2: it was cut off" in said.out
+    assert "the given head belongs to entry 3, but the trail ends at entry 2: it was cut off" in said.out
     with ledger_of(at) as ledger:
         ledger.store.rows("UPDATE audit SET at = at - 86400 WHERE entry = 1")
     said = say("requests", at.folder, "--verify")
@@ -452,7 +452,7 @@ def test_verifying_looks_at_every_branch_of_a_simulation(at: Place, say: Callabl
     said = say("requests", at.folder, "--verify")
     assert said.code == 0 and said.out.count("trail intact") == 2
     said = say("requests", at.folder, "--head", head)
-    assert said.code == 2 and "is of one trail, this run has 2" in said.err
+    assert said.code == 2 and "belongs to one trail, but this run has 2" in said.err
 
 
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "door"])
@@ -479,7 +479,7 @@ def test_a_share_single_samples_or_classes(
         refused = [
             (say("forget", where), "--client: is missing"),
             (say("forget", where, "--samples", "0.5"), "--client: is missing"),
-            (say("forget", where, "--client", 3, "--samples", "7"), "written with a comma: 7,"),
+            (say("forget", where, "--client", 3, "--samples", "7"), "a single row with a comma: 7,"),
             (say("forget", where, "--client", 3, "--samples", "2.5"), "samples: "),
             (
                 say("forget", where, "--client", 3, "--samples", "abc"),

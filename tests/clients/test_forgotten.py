@@ -128,8 +128,8 @@ def test_the_log_names_the_client_whose_part_was_not_measured_not_the_part_s_num
     assert routine.tally(6, told) == Withheld("the measurement failed: RuntimeError")
     routine.tally(3)
     assert [r.getMessage() for r in caplog.records] == [
-        "client 2, 90 % of the samples: no tally of its data",
-        "client 3: no tally of its data",
+        "client 2, 90 % of the samples: could not measure its data",
+        "client 3: could not measure its data",
     ]
 
 
@@ -145,7 +145,7 @@ def test_a_forgotten_node_refuses_by_name(asked):
     for kind in ("train", FORGET, "evaluate", EVALUATE):
         reply = asked(2, kind)
         assert reply.has_error(), kind
-        assert "client 2 has been forgotten: it neither trains nor measures any more" in reply.error.reason
+        assert "client 2 has been forgotten and no longer trains or evaluates" in reply.error.reason
     for kind in ("train", FORGET, "evaluate", EVALUATE):
         assert not asked(3, kind).has_error(), "nobody else has been told anything"
 

@@ -117,9 +117,9 @@ def test_a_node_that_does_not_say_which_client_it_is_is_refused(named, file):
 
 
 def test_a_node_with_anothers_file_is_refused(file, exported):
-    with pytest.raises(ConfigError, match=r"holds the data of client 1; this node serves client 0"):
+    with pytest.raises(ConfigError, match=r"has the data of client 1, but this node serves client 0"):
         trained(file, partition_id=0, data_dir=str(exported / "client-1"))
-    with pytest.raises(ConfigError, match=r"holds the data of client None; this node serves client 0"):
+    with pytest.raises(ConfigError, match=r"has the data of client None, but this node serves client 0"):
         (exported / "server" / "validation.safetensors").rename(exported / "server" / "data.safetensors")
         trained(file, partition_id=0, data_dir=str(exported / "server"))
 

@@ -91,7 +91,7 @@ def test_without_messages_it_is_refused_alike(place, workers, task, monkeypatch)
     with LocalGrid(app, 5, routine=lambda: routine_of(place.experiment, SEED), workers=workers) as grid:
         answers = grid.trainer.train_round(work)
     if task is Ignoring:
-        asked = f"the client ran 'train', asked was {CHOSEN!r}"
+        asked = f"the client ran 'train' instead of {CHOSEN!r}"
         assert answers.failed == {1: f"refused: not what was asked: {asked}"}
         assert answers.forgetting == [] and sorted(answers.losses) == [0]
     else:

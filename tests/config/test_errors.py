@@ -154,7 +154,7 @@ BROKEN = [
     (
         "validation = 0.1",
         'augmentation = "crop-flip+none"',
-        'data.augmentation = "crop-flip+none" (x.toml): "none" stands alone; leave it out',
+        'data.augmentation = "crop-flip+none" (x.toml): "none" cannot be combined; leave it out',
     ),
     (
         "validation = 0.1",
@@ -164,14 +164,14 @@ BROKEN = [
     (
         "validation = 0.1",
         'augmentation = "enlarge-crop-flip"',
-        'data.augmentation = "enlarge-crop-flip" (x.toml): belongs to a model that enlarges what it is '
-        "shown to its input-size, such as mit-b0",
+        'data.augmentation = "enlarge-crop-flip" (x.toml): belongs to a model that enlarges its '
+        "images to input-size, such as mit-b0",
     ),
     # Not yet, and never
     (
         'until = "retrain-accuracy"',
         'until = "reference-accuracy"',
-        'recover.until = "reference-accuracy" (x.toml): belongs to a live federation, which has [requests]',
+        'recover.until = "reference-accuracy" (x.toml): belongs to a live federation, that is, one with [requests]',
     ),
     (
         'name = "natural"',
@@ -244,7 +244,7 @@ BROKEN = [
     (
         "[[0], [2, 3]]",
         "[[3, 2], [2, 3]]",
-        "targets[2] = [2, 3] (x.toml): this set is already listed; give each set once",
+        "targets[2] = [2, 3] (x.toml): this set is already listed; list each set once",
     ),
     (
         "[[0], [2, 3]]",
@@ -254,7 +254,7 @@ BROKEN = [
     (
         "[[0], [2, 3]]",
         "{draw = 11, size = 2}",
-        "targets.draw = 11 (x.toml): must be <= 10, the number of different sets",
+        "targets.draw = 11 (x.toml): must be <= 10, the number of distinct sets",
     ),
     # Contradictions
     (
@@ -275,12 +275,12 @@ BROKEN = [
     (
         'name = "natural"',
         'name = "puf"',
-        'method[2].label = "puf-special-2" (x.toml): method[1] has this label too; give each its own',
+        'method[2].label = "puf-special-2" (x.toml): method[1] has the same label; labels must differ',
     ),
     (
         "scale = 2",
         'label = "retrain"',
-        'method[1].label = "retrain" (x.toml): is the label of rows that are always there; choose another',
+        'method[1].label = "retrain" (x.toml): is the label of rows that every scorecard has; choose another',
     ),
     (
         'partition = "dirichlet"',
@@ -301,7 +301,7 @@ BROKEN = [
         "validation = 0.1",
         "validation = 0",
         'data.validation = 0.0 (x.toml): must be > 0, as recover.until = "retrain-accuracy" '
-        "is decided on validation data",
+        "is judged on validation data",
     ),
     (
         "workers = 1",
@@ -325,7 +325,7 @@ BROKEN = [
         "workers = 1",
         "compile = true",
         'engine.compile = true (x.toml): must be false with numerics = "exact"; '
-        'to compile write numerics = "fast"',
+        'to compile, write numerics = "fast"',
     ),
     (
         "workers = 1",
@@ -372,7 +372,7 @@ BROKEN_TIMELINES = [
     (
         "clients = [2, 3]",
         "clients = [2, 0]",
-        "forget[2].clients = [2, 0] (x.toml): client 0 is in forget[1] already; name it once",
+        "forget[2].clients = [2, 0] (x.toml): client 0 is already in forget[1]; name it once",
     ),
     (
         "clients = [2, 3]",
@@ -455,12 +455,12 @@ BROKEN_LIVE = [
     (
         'name = "live"',
         'name = "live"\nseeds = [1, 2]',
-        "seeds = [1, 2] (x.toml): must be a single one with [requests]: a live federation is not repeated",
+        "seeds = [1, 2] (x.toml): must be a single seed with [requests]: a live federation runs once",
     ),
     (
         "[requests]",
         '[[method]]\nname = "natural"\n[requests]',
-        "method (x.toml): must be a single one with [requests]: a live federation forgets in one way",
+        "method (x.toml): must be a single entry with [requests]: a live federation has one method",
     ),
     (
         'recover.until = "reference-accuracy"',
@@ -471,14 +471,14 @@ BROKEN_LIVE = [
     (
         "window = 5",
         'offline = "stored"',
-        'requests.store-updates = false (x.toml): must be true with offline = "stored", which forgets by the '
-        "last update that was stored",
+        'requests.store-updates = false (x.toml): must be true with offline = "stored", which forgets with '
+        "the last stored update",
     ),
     (
         'name = "puf"\n[requests]\nwindow = 5',
         'name = "local-routine"\nroutine = "salun"\n[requests]\noffline = "stored"\nstore-updates = true',
-        'requests.offline = "stored" (x.toml): must be "wait" or "exclude" with a local routine, which a client '
-        "has to run itself",
+        'requests.offline = "stored" (x.toml): must be "wait" or "exclude" with a local routine, which only the '
+        "client itself can run",
     ),
     (
         "window = 5",
@@ -488,7 +488,7 @@ BROKEN_LIVE = [
     (
         "window = 5",
         'window = 5\n[retention]\nquarantine = "aside"',
-        'retention.quarantine = "aside" (x.toml): is not read with earlier = "purge"; leave it out, or write '
+        'retention.quarantine = "aside" (x.toml): has no effect with earlier = "purge"; leave it out, or write '
         'earlier = "quarantine"',
     ),
     ("window = 5", "window = -1", "requests.window = -1 (x.toml): must be >= 0"),
@@ -582,7 +582,8 @@ samples = 0.5
         (
             "clients = [1]\n",
             "",
-            "target[1].clients (x.toml): is missing; say whose data, or give classes to forget everyone's",
+            "target[1].clients (x.toml): is missing; name clients, or classes to forget every client's samples of "
+            "them",
         ),
         (
             "clients = [1]",
@@ -605,13 +606,13 @@ samples = 0.5
             "clients = [1]\nsamples = 0.5",
             "clients = [1, 2]\nsamples = [3]",
             "target[1].samples = [3] (x.toml): single "
-            "rows are one client's; name it, or give a file of rows by client",
+            "rows belong to one client; name it, or give a file of rows by client",
         ),
         ("samples = 0.5", "classes = []", "target[1].classes = [] (x.toml): must not be empty"),
         (
             "samples = 0.5",
             "samples = 0.5\n[[target]]\nclients = [1]\nsamples = 0.5",
-            "target[2] (x.toml): is listed already; give each once",
+            "target[2] (x.toml): is already listed; list each once",
         ),
         (
             "[[target]]",
@@ -651,9 +652,9 @@ def test_rows_come_from_a_file(tmp_path: Path) -> None:
     experiment = loads(text)
     assert [experiment.parts[n].samples for n in (4, 5)] == [(0, 5), (7,)]
     for content, complaint in {
-        "{": "is no JSON",
+        "{": "is not JSON",
         "[1]": "with 2 clients",
-        '{"1": [0]}': "client 2 must have a list of different rows",
+        '{"1": [0]}': "client 2 must have a list of distinct rows",
         '{"1": [0, 0], "2": [1]}': "client 1 must have",
         '{"1": [-1], "2": [1]}': "client 1 must have",
     }.items():

@@ -95,7 +95,7 @@ def test_a_path_that_holds_no_experiment(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_smoke_run_of_a_file_without_smoke_table() -> None:
     with pytest.raises(ConfigError) as raised:
         loads(WORKING, "x.toml", smoke=True)
-    assert str(raised.value) == "smoke (x.toml): is missing; write what a smoke run changes under [smoke]"
+    assert str(raised.value) == "smoke (x.toml): is missing; write a smoke run's settings under [smoke]"
 
 
 @given(st.sampled_from(PATHS), anything)
@@ -128,7 +128,7 @@ UNREADABLE = {
     ),
     "a long number": (
         WORKING + f"x = {'9' * 5000}\n",
-        "holds a whole number of thousands of digits; write a smaller one",
+        "contains an integer with thousands of digits; write a smaller one",
     ),
     "nothing but its mark": ("\ufeff", "name (x.toml): is required and missing"),
 }

@@ -93,11 +93,11 @@ def test_damaged_files_are_refused_by_name(tmp_path):
     lines = lines_of(ROWS)
     packed = archive(tmp_path / "cut") / "covtype.data.gz"
     packed.write_bytes(packed.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"covtype\.data\.gz: is no Covertype archive"):
+    with pytest.raises(UserError, match=r"covtype\.data\.gz: is not a Covertype archive"):
         covertype(tmp_path / "cut")
     for name, text, message in (
-        ("words", "elevation,aspect\n" + lines, "is no Covertype archive"),
-        ("columns", "1,2,3\n4,5,6\n", "holds 2 rows of 3 columns, must be some of 55"),
+        ("words", "elevation,aspect\n" + lines, "is not a Covertype archive"),
+        ("columns", "1,2,3\n4,5,6\n", "holds 2 rows of 3 columns, must be rows of 55"),
         ("classes", lines_of(ROWS + np.eye(55)[54] * 7), "column 55 is the class, and must be 1 to 7"),
         ("soils", lines_of(ROWS + np.eye(55)[53] * 2), "columns 11 to 54 .* must be 0 or 1"),
     ):
@@ -124,17 +124,17 @@ def changed(row, column, value):
         (changed(3, 54, "1.5"), "column 55 is the class, and must be 1 to 7"),
         (
             changed(3, slice(10, 14), 0),
-            "1 row is of none or several areas (columns 11 to 14); each is of one",
+            "1 row is of none or several areas (columns 11 to 14); each must have one",
         ),
         (
             changed(3, slice(14, 54), 1),
-            "1 row is of none or several soils (columns 15 to 54); each is of one",
+            "1 row is of none or several soils (columns 15 to 54); each must have one",
         ),
-        (changed(3, 0, "# a remark"), "is no Covertype archive (could not convert string"),
-        (lines_of(ROWS)[:-3], "is no Covertype archive ("),  # the last line is cut off
-        ("", "is no Covertype archive (it is empty)"),
-        (" \n\n", "is no Covertype archive (it is empty)"),
-        ("elevatión\n", "is no Covertype archive ('ascii' codec"),
+        (changed(3, 0, "# a remark"), "is not a Covertype archive (could not convert string"),
+        (lines_of(ROWS)[:-3], "is not a Covertype archive ("),  # the last line is cut off
+        ("", "is not a Covertype archive (it is empty)"),
+        (" \n\n", "is not a Covertype archive (it is empty)"),
+        ("elevatión\n", "is not a Covertype archive ('ascii' codec"),
     ],
 )
 @pytest.mark.parametrize("name", ["covtype.data", "covtype.data.gz"])
@@ -162,7 +162,7 @@ def test_any_damage_to_the_packed_archive_is_one_line(tmp_path):
 def test_rows_that_are_there_twice_are_more_than_there_are(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROWS", len(ROWS))
     same(covertype(archive(tmp_path / "once")))
-    with pytest.raises(UserError, match="holds 80 rows, and Covertype has 40; some are there twice"):
+    with pytest.raises(UserError, match="holds 80 rows, but Covertype has 40; some are duplicated"):
         covertype(archive(tmp_path / "twice", 2 * lines_of(ROWS)))
 
 

@@ -129,14 +129,14 @@ def test_every_number_by_hand():
         "of the training images 4 occur more than once, 2 of these with several clients, 2 under several labels",
         "of the validation images 1 are training images too",
         "of the test images 3 are training images too",
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in validation",
-        "forgetting client 1 leaves copies of its images: 1 in what stays, 1 in validation, 1 in the test set",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in validation",
+        "forgetting client 1 leaves copies of its images: 1 in the retained data, 1 in validation, 1 in the test set",
         "forgetting client 0 and client 1 leaves copies of its images: 1 in validation, 1 in the test set",
         "forgetting client 2 leaves copies of its images: 2 in the test set",
     ]
     assert in_words(found, borders=1)[3:] == [
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in validation",
-        "forgetting leaves copies of 3 more targets, fewer each",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in validation",
+        "forgetting leaves copies of 3 more targets, fewer for each",
     ]
 
 
@@ -164,7 +164,7 @@ def test_of_many_sets_those_with_most_are_listed(monkeypatch):
     data = federation([1, 2, 3, 4, 1, 2, 3, 4], [3, 1, 4])
     found = count_duplicates(data, [(0,), (1,), (2,)])
     assert [border["clients"] for border in found["border"]] == [[2], [0]]
-    assert in_words(found)[-1] == "forgetting leaves copies of 1 more target, fewer each"
+    assert in_words(found)[-1] == "forgetting leaves copies of 1 more target, fewer for each"
 
 
 def test_of_sites_and_of_many_clients_some_are_named():

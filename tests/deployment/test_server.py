@@ -108,7 +108,7 @@ def test_a_folder_of_other_settings_is_refused(file, tmp_path):
     run(file, folder=tmp_path / "run")
     file.write_text(tiny.DIGITS.replace("lr = 0.1", "lr = 0.2"))
     workspace.experiment_at.cache_clear()
-    with pytest.raises(UserError, match=r'folder = ".*/run" \(run config\): holds a run of other settings'):
+    with pytest.raises(UserError, match=r'folder = ".*/run" \(run config\): holds a run with other settings'):
         run(file, folder=tmp_path / "run")
 
 
@@ -128,7 +128,7 @@ def test_an_experiment_that_is_not_in_the_bundle_is_refused_with_those_that_are(
 def test_who_is_believed_without_a_roster_is_said_aloud(file, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     run(file, folder=tmp_path / "run")
-    assert "no roster: every node is believed which client it is" in caplog.text
+    assert "no roster: every node is trusted to say which client it is" in caplog.text
     caplog.clear()
     (tmp_path / "roster.toml").write_text("")
     run(file, folder=tmp_path / "other", roster=tmp_path / "roster.toml")

@@ -21,4 +21,4 @@ def test_flowers_simulation_ends_in_the_weights_of_the_local_engine(tmp_path_fac
         wait_for(f"the last round; {said}", lambda: tiny.is_complete(folder / "run") or None)
     found = tiny.run_weights(folder / "run")
     tiny.assert_equal_weights(found, tiny.local_weights(file, folder / "local"))
-    assert "no roster: every node is believed" in said
+    assert "no roster: every node is trusted" in said

@@ -75,7 +75,7 @@ def test_stopping_a_run_that_has_ended_does_nothing():
 
 def test_what_it_refuses_otherwise_is_said_and_the_connection_kept():
     link = connected(refusal(ApiErrorCode.FEDERATION_NOT_FOUND_OR_NO_PERMISSION))
-    with pytest.raises(UnreachableError, match="the SuperLink answers: no such thing"):
+    with pytest.raises(UnreachableError, match="the SuperLink replied: no such thing"):
         link.state("7")
     assert link._client is not None
 

@@ -207,7 +207,7 @@ def test_what_somebody_stopped_stays_stopped_until_a_supervisor_is_started(world
     world.request(1)
     steps(world, supervisor, 1000)
     assert world.submitted == ["100"]
-    assert sum("was stopped; leaving it at that with 1 request open" in line for line in world.lines) == 1
+    assert sum("was stopped; leaving it stopped with 1 request open" in line for line in world.lines) == 1
     steps(world, world.supervisor(), 10)
     assert world.submitted == ["100", "101"]
 

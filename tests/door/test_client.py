@@ -95,7 +95,7 @@ def test_a_request_at_a_real_door_is_in_the_ledger_and_shown(at: Place) -> None:
         assert [r.id for r in operator.requests()] == [record.id, own["request_id"]]
         assert [r.id for r in client.requests()] == [own["request_id"]]
         for refused, says in [
-            (lambda: client.request(record.id), "this is no request of yours"),
+            (lambda: client.request(record.id), "this is not your request"),
             (lambda: client.ask([2], idempotency_key="l"), "client"),
             (lambda: operator.ask([CLIENTS], idempotency_key="l"), "clients"),
             (lambda: operator.ask([1], idempotency_key="k"), "key"),
@@ -119,10 +119,10 @@ def test_a_thousand_requests_and_more_are_shown_page_by_page(at: Place) -> None:
 def test_over_tls_a_certificate_must_be_vouched_for(at: Place, tls: Tls) -> None:
     with served(at, tls=tls) as knock:
         assert Remote(knock.url, at.tokens["alice"], authority=tls.certificate).requests() == []
-        with pytest.raises(UserError, match=r"its certificate is not to be trusted .* with --tls-ca"):
+        with pytest.raises(UserError, match=r"its certificate is not trusted .* with --tls-ca"):
             remote(knock.url).requests()
         other_name = knock.url.replace("127.0.0.1", "localhost")
-        with pytest.raises(UserError, match="its certificate is not to be trusted"):
+        with pytest.raises(UserError, match="its certificate is not trusted"):
             remote(other_name, authority=tls.certificate).requests()
 
 
@@ -152,7 +152,7 @@ def test_an_answer_that_got_lost_is_asked_for_again_under_the_same_key() -> None
     [
         (None, "cannot be reached"),
         ((503, {"Retry-After": "86400"}, b'{"error": "the ledger is busy"}'), "the ledger is busy"),
-        ((502, {}, b"<html>Bad Gateway</html>"), "HTTP status 502, not in a door's words"),
+        ((502, {}, b"<html>Bad Gateway</html>"), "HTTP status 502 without a door's error"),
     ],
 )
 def test_a_door_that_does_not_answer_is_given_up_after_some_attempts(answer: Any, says: str) -> None:
@@ -166,11 +166,11 @@ def test_a_door_that_does_not_answer_is_given_up_after_some_attempts(answer: Any
     ("answer", "says"),
     [
         ((401, {}, b'{"error": "who are you"}'), "who are you"),
-        ((404, {}, b"<html>"), "HTTP status 404, not in a door's words; is this its address"),
+        ((404, {}, b"<html>"), "HTTP status 404 without a door's error; is this its address"),
         ((422, {}, b'["error"]'), "HTTP status 422"),
         ((429, {"Retry-After": "60"}, b'{"error": "client:3 has 32 open requests"}'), "client:3 has 32 open"),
-        ((200, {}, b"<html>Welcome to nginx</html>"), "does not answer as a door does"),
-        ((200, {}, b"[]"), "does not answer as a door does"),
+        ((200, {}, b"<html>Welcome to nginx</html>"), "does not answer like a door"),
+        ((200, {}, b"[]"), "does not answer like a door"),
     ],
 )
 def test_a_refusal_is_final_and_in_one_line(answer: Any, says: str) -> None:
@@ -203,12 +203,12 @@ def test_no_proxy_sees_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("http://hospital.example:8443", "would send the token in the clear"),
-        ("http://192.0.2.1", "would send the token in the clear"),
-        ("http://127.0.0.1.example.org", "would send the token in the clear"),
-        ("ftp://127.0.0.1", "is no door's address"),
-        ("https://", "is no door's address"),
-        ("https://server/requests?limit=1", "is no door's address"),
+        ("http://hospital.example:8443", "would send the token unencrypted"),
+        ("http://192.0.2.1", "would send the token unencrypted"),
+        ("http://127.0.0.1.example.org", "would send the token unencrypted"),
+        ("ftp://127.0.0.1", "is not a door's address"),
+        ("https://", "is not a door's address"),
+        ("https://server/requests?limit=1", "is not a door's address"),
     ],
 )
 def test_addresses_to_which_no_token_goes(url: str, says: str) -> None:

@@ -34,7 +34,7 @@ def test_a_client_asks_and_looks(knock: Caller, at: Place, token_file: Path) -> 
         head = str(ledger.head(LIVE_BRANCH))
     assert record.actor == "client:3" and record.id in shown and head in shown
     assert record.id in fedunlearn("requests", knock.url, "--token-file", token_file)
-    with pytest.raises(UserError, match="itself only"):
+    with pytest.raises(UserError, match="only for itself"):
         fedunlearn("forget", knock.url, "--client", 4, "--token-file", token_file)
     with pytest.raises(UserError, match="not in the roster"):
         Remote(knock.url, "nonsense").requests()

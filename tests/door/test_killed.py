@@ -126,7 +126,7 @@ def test_killed_at_random_instants_it_keeps_what_it_acknowledged_and_doubles_not
     ("options", "says"),
     [
         ([], "--insecure-loopback"),
-        (["--insecure-loopback", "--host", "0.0.0.0"], "in the clear"),
+        (["--insecure-loopback", "--host", "0.0.0.0"], "sent unencrypted"),
         (["--tls-cert", "c.pem"], "give both"),
         (["--tls-cert", "c.pem", "--tls-key", "k.pem"], "no such file"),
         (["--tls-cert", "c.pem", "--tls-key", "k.pem", "--insecure-loopback"], "leave it out"),

@@ -113,7 +113,7 @@ def test_before_a_run_has_begun_the_door_says_so_and_then_opens(tmp_path) -> Non
     at = place(tmp_path, begun=False)
     with served(at) as knock:
         early = knock("POST", "/requests", "3", {"clients": [3]})
-        assert early.status == 503 and "no federation has begun" in early.error
+        assert early.status == 503 and "no federation has started" in early.error
         assert early.headers["Retry-After"] == "30"
         assert knock("GET", "/health").json == {"status": "idle", "problems": []}
         assert list(at.folder.iterdir()) == []

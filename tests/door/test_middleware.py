@@ -158,7 +158,7 @@ def test_a_client_that_the_federation_lacks_is_malformed_whoever_asks(tmp_path) 
     with served(at) as knock:
         headers = {"Authorization": "Bearer guest"}
         answer = knock("POST", "/requests", document={"clients": [99]}, headers=headers)
-        assert answer.status == 422 and "no client of this federation" in answer.error
+        assert answer.status == 422 and "not a client of this federation" in answer.error
 
 
 def test_many_callers_at_once_are_all_answered(at) -> None:

@@ -48,8 +48,9 @@ def test_the_page_shows_every_operation_parameter_and_model_and_fetches_nothing(
 
 
 ASK = {
-    "clients": "Numbers of the clients to forget, together; with classes it may be left out: everyone.",
-    "samples": "Only these of their samples: a share, drawn by the experiment's seed; rows of the one client, "
+    "clients": "Numbers of the clients to forget together; may be left out with classes, which then means every "
+    "client.",
+    "samples": "Only these samples of theirs: a share, drawn with the experiment's seed; rows of a single client, "
     "counted from 0; or rows by client.",
     "classes": "Only samples of these classes.",
 }

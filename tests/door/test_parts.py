@@ -55,16 +55,19 @@ def test_a_client_may_ask_about_its_own_data_only(knock):
     assert knock("DELETE", own.headers["Location"], "3").json["state"] == "withdrawn"
 
 
-SAMPLES = "samples: must be a share above 0 and at most 1, such as 0.5; or different rows, such as [4, 17]"
+SAMPLES = "samples: must be a share above 0 and at most 1, such as 0.5; or distinct rows, such as [4, 17]"
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ({"samples": 0.5}, "clients: is missing; say whose data, or name classes to forget everyone's"),
-        ({}, "clients: is missing; say whose data, or name classes to forget everyone's"),
-        ({"classes": [55]}, "classes: 55 is no class of this federation's data; must be from 0 to 9"),
-        ({"clients": [3], "classes": [3, 13]}, "classes: 13 is no class of this federation's data"),
+        (
+            {"samples": 0.5},
+            "clients: is missing; name clients, or classes to forget every client's samples of them",
+        ),
+        ({}, "clients: is missing; name clients, or classes to forget every client's samples of them"),
+        ({"classes": [55]}, "classes: 55 is not a class of this federation's data; must be from 0 to 9"),
+        ({"clients": [3], "classes": [3, 13]}, "classes: 13 is not a class of this federation's data"),
         ({"clients": [3], "samples": 0}, SAMPLES),
         ({"clients": [3], "samples": 1.5}, SAMPLES),
         ({"clients": [3], "samples": "half"}, SAMPLES),
@@ -72,9 +75,12 @@ SAMPLES = "samples: must be a share above 0 and at most 1, such as 0.5; or diffe
         ({"clients": [3], "samples": []}, SAMPLES),
         ({"clients": [3], "samples": [-1]}, SAMPLES),
         ({"clients": [3], "samples": {"three": [1]}}, SAMPLES),
-        ({"clients": [3], "samples": 1}, "samples: 1 is all there is; leave it out to forget whole clients"),
-        ({"clients": [3, 4], "samples": [1]}, "samples: single rows are one client's"),
-        ({"clients": [3], "samples": {"4": [1]}}, "samples: must have the rows of each client"),
+        (
+            {"clients": [3], "samples": 1},
+            "samples: 1 means all of them; leave it out to forget whole clients",
+        ),
+        ({"clients": [3, 4], "samples": [1]}, "samples: single rows belong to one client"),
+        ({"clients": [3], "samples": {"4": [1]}}, "samples: must have the rows of each named client"),
         ({"clients": [3], "samples": [1, 1]}, "samples: names a row twice"),
         ({"clients": [3], "classes": []}, "classes: must name at least 1 class"),
         ({"clients": [3], "classes": [0.5]}, "classes[0]: must be a whole number"),

@@ -120,7 +120,7 @@ def test_only_who_asked_or_an_operator_withdraws(knock, at) -> None:
     part = knock("POST", "/requests", "alice", {"clients": [3], "samples": 0.5}).json["request_id"]
     for name in (operators, part):
         refused = knock("DELETE", f"/requests/{name}", "3")
-        assert refused.status == 403 and "who made it may withdraw it, or an operator" in refused.error
+        assert refused.status == 403 and "only its maker or an operator may withdraw it" in refused.error
         assert "alice" not in refused.error
         assert knock("GET", f"/requests/{name}", "3").json["state"] == "received"
     assert knock("DELETE", f"/requests/{own}", "3").json["state"] == "withdrawn"
@@ -189,13 +189,13 @@ def test_what_is_malformed_is_refused_in_one_line_and_not_recorded(knock, at, bo
     ("body", "line"),
     [
         ({"clients": []}, "clients: must name at least 1 client"),
-        ({}, "clients: is missing; say whose data, or name classes to forget everyone's"),
+        ({}, "clients: is missing; name clients, or classes to forget every client's samples of them"),
         ({"clients": 3}, "clients: must be a list of client numbers, such as [3]"),
         ({"clients": ["3"]}, "clients[0]: must be a whole number"),
         ({"clients": [3.5]}, "clients[0]: must be a whole number"),
         ({"clients": [-1]}, "clients[0]: must be at least 0"),
         ({"clients": [2**31]}, "clients[0]: must be less than 2147483648"),
-        ({"clients": [3], "client": 3}, "client: is no key of a request; leave it out"),
+        ({"clients": [3], "client": 3}, "client: is not a key of a request; leave it out"),
         ({"clients": [1] * 5000}, "clients: may name at most 4096 clients"),
     ],
 )
@@ -334,9 +334,9 @@ def test_an_error_in_the_door_shows_nothing_outside(knock, monkeypatch, caplog) 
     monkeypatch.setattr("fedunlearn.requests.intake.Intake.ask", broken)
     answer = ask(knock, "3", [3])
     assert answer.status == 500
-    assert answer.error == "an error in the door itself; its log says more"
+    assert answer.error == "internal error of the door; see its log"
     assert "ZeroDivisionError" in caplog.text
-    assert [r.getMessage() for r in caplog.records if r.exc_info] == ["an error in the door itself"]
+    assert [r.getMessage() for r in caplog.records if r.exc_info] == ["internal error of the door"]
     monkeypatch.undo()
     assert ask(knock, "3", [3]).status == 202
 

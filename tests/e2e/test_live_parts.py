@@ -225,9 +225,9 @@ def test_every_request_has_a_certificate_that_says_what_was_asked(lived):
     assert "from classes 1, 2 of client 1, by" in said[1]
     assert "from client 1, by" in said[2]
     assert "from class 0 of clients 0, 2 and 3, by" in said[3]
-    assert "Class 0 of client 1 had been forgotten before" in said[3]
+    assert "Class 0 of client 1 had already been forgotten" in said[3]
     # Its recovery was taken over by the request that forgot its client as a whole.
-    assert "Client 1 has been forgotten as a whole on account of" in documents[0]["outcome"]["meaning"][1]
+    assert "Client 1 has been forgotten entirely because of" in documents[0]["outcome"]["meaning"][1]
     for request, document in zip(requests_of(folder), documents, strict=True):
         page = (folder / "certificates" / f"{request.id}.html").read_text()
         words = document["request"]
@@ -254,7 +254,7 @@ def test_a_certificate_that_names_other_data_is_found(lived, tmp_path, edit):
     path.write_text(json.dumps(document))
     bad = [finding.text for finding in verify(copy) if finding.holds is False]
     assert any(
-        f"{path.name}: its request" in text and "is not what ledger and settings say" in text for text in bad
+        f"{path.name}: its request" in text and "differs from ledger and settings" in text for text in bad
     )
 
 

@@ -49,5 +49,5 @@ def test_each_client_is_measured_on_its_own_examples(outputs, data):
 
 @pytest.mark.parametrize("measure", [accuracy, mean_loss])
 def test_nothing_to_measure(measure):
-    with pytest.raises(Unmeasurable, match="there is no example"):
+    with pytest.raises(Unmeasurable, match="there are no examples"):
         measure(split([], [], num_classes=3))

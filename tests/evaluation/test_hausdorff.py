@@ -100,7 +100,7 @@ def test_the_mean_is_over_slices_where_both_masks_are_there_and_missed_tells_of_
 def test_a_model_that_predicts_nothing_has_missed_all_and_has_no_distance():
     found = on([EMPTY, EMPTY], [dot(1, 1), dot(2, 2)], spacing=spacing(2))
     assert missed(found) == 100
-    with pytest.raises(Unmeasurable, match="no slice in which both"):
+    with pytest.raises(Unmeasurable, match="no slice with both"):
         mean_distance(found)
 
 

@@ -51,7 +51,7 @@ def test_a_label_that_cannot_be_matched_is_named():
 
 
 def test_nothing_forgotten_has_no_mix():
-    with pytest.raises(Unmeasurable, match="no forgotten example"):
+    with pytest.raises(Unmeasurable, match="no forgotten examples"):
         label_quotas(np.array([0, 0]), np.array([5, 5]))
 
 

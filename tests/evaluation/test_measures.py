@@ -134,7 +134,7 @@ def test_a_label_only_the_forgotten_have_cannot_be_matched():
     assert values["forget_accuracy"] == values["retain_accuracy"] == 100
     for name in ("mia_svc_matched", "mia_yeom_matched", "mia_auc", "mia_tpr_at_1_fpr"):
         assert values[name] is None
-        assert "has label 1, which forgotten data have" in values.reasons[name]
+        assert "has label 1, which the forgotten data have" in values.reasons[name]
     assert values["mia_yeom"] is not None
 
 
@@ -160,7 +160,7 @@ def test_a_defect_is_not_taken_for_a_missing_value():
 
 
 def test_an_example_on_both_sides_is_refused(models):
-    with pytest.raises(ValueError, match="both to forget and to retain"):
+    with pytest.raises(ValueError, match="both to be forgotten and retained"):
         measured(models, "original", retain=np.arange(39, 200))
 
 

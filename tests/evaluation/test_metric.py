@@ -73,7 +73,7 @@ def test_a_metric_is_called_with_evidence_and_says_what_it_is():
         ({"title": None}, "title = None: must say something"),
         ({"description": " "}, "description = ' ': must say something; give the function a docstring"),
         ({"name": "Forget-Accuracy"}, "the name must be lower-case letters"),
-        ({"name": "mia_svc"}, "metrics.attacks:mia_svc has the name 'mia_svc'; take another one"),
+        ({"name": "mia_svc"}, "metrics.attacks:mia_svc already has the name 'mia_svc'; choose another"),
     ],
 )  # fmt: skip
 def test_a_wrong_declaration_is_refused_in_one_line_that_says_where(changes, words):
@@ -169,7 +169,7 @@ def test_everything_is_computed_once_for_each_evidence(monkeypatch):
 
 
 def test_an_example_on_both_sides_is_refused():
-    with pytest.raises(ValueError, match="both to forget and to retain"):
+    with pytest.raises(ValueError, match="both to be forgotten and retained"):
         evidence(retain=np.array([1, 2]))
 
 
@@ -228,7 +228,7 @@ def test_an_experiment_computes_ours_of_its_task_and_what_it_names(package):
         ),
         ("their_metrics:missing", "is broken: their_metrics:missing cannot be loaded: AttributeError: "),
         ("their_metrics:number", "is broken: their_metrics:number is no fedunlearn.evaluation.metric.Metric"),
-        ("forget_dice", "is for segmentation, and the experiment for classification; leave it out"),
+        ("forget_dice", "is for segmentation, but the experiment is for classification; leave it out"),
     ],
 )
 def test_what_cannot_be_named_is_refused_by_its_place(package, reference, words):
@@ -241,7 +241,7 @@ def test_what_cannot_be_named_is_refused_by_its_place(package, reference, words)
 def test_one_with_the_name_of_ours_is_refused_even_if_it_came_first(package, monkeypatch):
     monkeypatch.setattr(registry, "_defined", {})
     package.theirs = defined("mia_svc", package.theirs.compute)
-    with pytest.raises(ConfigError, match="there is a 'mia_svc' already; take another name"):
+    with pytest.raises(ConfigError, match="there is already a 'mia_svc'; choose another name"):
         computed("classification", ["their_metrics:theirs"])
 
 

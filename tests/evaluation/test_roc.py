@@ -56,5 +56,5 @@ def test_with_fewer_than_a_hundred_none_is_allowed():
 @pytest.mark.parametrize("measure", [auc, tpr_at_fpr])
 @pytest.mark.parametrize("sides", [([], [1.0]), ([1.0], [])])
 def test_an_empty_side_cannot_be_ranked(measure, sides):
-    with pytest.raises(Unmeasurable, match="no member or no non-member"):
+    with pytest.raises(Unmeasurable, match="no members or no non-members"):
         measure(*(np.array(side) for side in sides))

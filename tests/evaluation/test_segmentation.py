@@ -225,7 +225,7 @@ def test_masks_have_no_label_mix_and_nothing_has_no_mean():
     found = outputs(certain(SQUARE[None]), SQUARE[None])
     with pytest.raises(Unmeasurable, match="masks have no label mix"):
         _ = found.label_array
-    with pytest.raises(Unmeasurable, match="there is no example"):
+    with pytest.raises(Unmeasurable, match="there are no examples"):
         quality(found.take([]))
     assert per_class(found.take([])) == [None, None]
 

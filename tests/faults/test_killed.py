@@ -106,7 +106,7 @@ def test_the_ledger_knows_every_server_and_the_supervisor_why_there_was_another(
     assert len(holders) == len(set(holders)) == 4
     (said,) = run.said()
     # That the last ServerApp has died with the SuperLink, Flower may notice by itself.
-    assert said.count("submitted") == 4 and said.count("; it is stopped") >= 2, said
+    assert said.count("submitted") == 4 and said.count("; stopping it") >= 2, said
 
 
 def test_the_record_alone_ends_in_the_same_weights_and_the_superlink_keeps_nothing_of_the_client(

@@ -94,7 +94,7 @@ def test_models_that_draw_are_not_stacked():
     for kind, make in modules.DRAWING.items():
         if kind != "nested":
             reason = why_not_stackable(make(), (1, 2, 3))
-            assert "draws random numbers, which a stack would share out differently" in reason
+            assert "draws random numbers, which a stack would distribute differently" in reason
     functional = modules.Functional()
     before = torch.get_rng_state()
     assert why_not_stackable(functional, (1, 2, 3))

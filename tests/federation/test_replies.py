@@ -192,7 +192,7 @@ def test_truth_values_that_are_neither():
     arrays = content()["arrays"]
     data = arrays["buffers/on"].data
     arrays["buffers/on"] = Array("bool", (2,), "numpy.ndarray", data[:-1] + b"\x07")
-    assert refusal(content(arrays=arrays)) == "buffer on of truth values that are neither 0 nor 1"
+    assert refusal(content(arrays=arrays)) == "buffer on of booleans that are neither 0 nor 1"
 
 
 def test_other_arrays_than_the_model_s():
@@ -254,8 +254,8 @@ def test_a_reply_without_a_word():
 @pytest.mark.parametrize(
     ("metadata", "why"),
     [
-        ({"_message_type": "evaluate"}, "a reply to 'evaluate', asked was train"),
-        ({"_group_id": "1"}, "a reply to another message, asked was train"),
+        ({"_message_type": "evaluate"}, "a reply to 'evaluate', not to train"),
+        ({"_group_id": "1"}, "a reply to another message, not to train"),
         ({"_message_type": "query." + 10**6 * "a"}, "a reply to 'query.aaaaa"),
     ],
 )

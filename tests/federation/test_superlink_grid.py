@@ -151,7 +151,7 @@ def test_something_that_is_no_message_is_refused():
 
     made = federation(spoil).run(Retrain, 1)
     assert made.report(1).failed == {
-        4: "refused: the reply cannot be put together (it is no message but of type RecordDict)"
+        4: "refused: the reply cannot be put together (it is of type RecordDict, not a message)"
     }
 
 

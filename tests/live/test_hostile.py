@@ -271,7 +271,9 @@ def test_a_method_that_combines_single_updates_itself_takes_no_rule():
         def needs(cls, method):
             return Needs(individual=True)
 
-    with pytest.raises(ValueError, match='aggregation = "krum": Own combines single updates in its own way'):
+    with pytest.raises(
+        ValueError, match='aggregation = "krum": must be "mean", as Own combines individual updates'
+    ):
         Own(settings(aggregation=Aggregation("krum")))
     assert Own(settings()).needed.individual
 

@@ -128,7 +128,7 @@ def test_what_people_asked_for_is_not_deleted_and_no_message_says_how(tmp_path):
     folder = run_live(experiment(), out=tmp_path)
     done = refusal(folder)
     assert done == (
-        f"{folder}: holds a live federation whose rounds are done and which has no open request; after "
+        f"{folder}: holds a live federation that has done its rounds and has no open request; after "
         f"`fedunlearn forget {folder}` add --resume to serve it, or choose another --out"
     )
     request = ask(folder, 1)

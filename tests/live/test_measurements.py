@@ -153,7 +153,10 @@ def test_before_the_step_is_what_the_client_sent_with_its_update(run):
 @pytest.mark.parametrize(
     ("plan", "why"),
     [
-        (RoundPlan(7, (), (3,), ("r1",), {3: 5}), "forgotten by a stored update, its node was out of reach"),
+        (
+            RoundPlan(7, (), (3,), ("r1",), {3: 5}),
+            "forgotten with a stored update, as its node was unreachable",
+        ),
         (RoundPlan(7, (), (4,), ("r1",)), "never took part in training"),
         (RoundPlan(7, (), (3,), ("r1",)), "its node sent no tally"),
     ],
@@ -170,7 +173,7 @@ def test_a_client_that_an_earlier_step_has_forgotten_sent_none_for_that(run):
     run.submit(earlier, r)
     run.ledger.commit_plan(BRANCH, 1, RoundPlan(1, (3, 4)).to_dict())
     run.note(RoundPlan(7, (), (4,), ("r1",)), [earlier, r], {4: tally(60)})
-    assert run.found("r1", "before")["clients"]["3"] == nulls("had been forgotten before")
+    assert run.found("r1", "before")["clients"]["3"] == nulls("had already been forgotten")
 
 
 def test_a_step_that_was_rolled_back_was_measured_before_all_the_same(run):
@@ -197,7 +200,7 @@ def test_at_its_end_the_global_model_is_on_record_and_nobody_is_asked(run):
     assert run.found("r1", "ended") == {
         "round": 9,
         "validation": {"accuracy": 88.0},
-        "clients": {"3": nulls("of data that have been forgotten a node is asked once, after the step")},
+        "clients": {"3": nulls("a node is asked about forgotten data only once, after the step")},
         "told": [],
     }
     assert run.found("r1", "before") is None
@@ -343,7 +346,7 @@ def test_a_client_of_two_requests_that_is_told_for_one_is_told_for_both(run):
 PARTS = Parts(
     [Part(10, 3, (0, 1)), Part(11, 4, None, (3,)), Part(12, 5, None, (3,)), Part(13, 6, None, (3,))]
 )
-NOT_FOR_PARTS = "its client has been forgotten as a whole, and is not asked for parts of its data"
+NOT_FOR_PARTS = "its client has been forgotten entirely and is not asked about parts of its data"
 
 
 def test_of_parts_each_is_null_for_its_own_reason_and_forgotten_clients_are_not_asked(run, monkeypatch):
@@ -358,8 +361,8 @@ def test_of_parts_each_is_null_for_its_own_reason_and_forgotten_clients_are_not_
     run.note(plan, known, {3: tally(60), 13: tally(70)}, parts=PARTS)
     before = run.found("r3", "before")["clients"]
     assert {number: found["reasons"].get("forget_loss") for number, found in before.items()} == {
-        "10": "forgotten in this step with all data of its client, and not measured by itself",
-        "11": "had been forgotten before",
+        "10": "forgotten in this step with all data of its client and not measured separately",
+        "11": "had already been forgotten",
         "12": "never took part in training",
         "13": None,
     }
@@ -379,4 +382,4 @@ def test_of_parts_each_is_null_for_its_own_reason_and_forgotten_clients_are_not_
     assert after["13"]["values"]["forget_accuracy"] == 20.0
     ended = run.found("r3", "ended")["clients"]
     assert ended["10"] == ended["11"] == nulls(NOT_FOR_PARTS)
-    assert ended["13"] == nulls("of data that have been forgotten a node is asked once, after the step")
+    assert ended["13"] == nulls("a node is asked about forgotten data only once, after the step")

@@ -131,14 +131,14 @@ def test_two_that_claim_one_client(caplog):
     with caplog.at_level(logging.WARNING, "flwr"):
         there = settled(nodes, grid)
     assert there == {0: node_of(0), 1: node_of(1), 3: node_of(3)}
-    assert f"node {node_of(2)} is refused: it says that it serves client 1, whom node" in caplog.text
+    assert f"node {node_of(2)} is refused: it says that it serves client 1, which node" in caplog.text
 
 
 @pytest.mark.parametrize("claim", [NUM, -1])
 def test_a_client_that_there_is_not(claim, caplog):
     nodes, grid, _ = federation({2: claim})
     assert 2 not in settled(nodes, grid)
-    assert f"says that it serves client {claim}; there are clients 0 to 3" in caplog.text
+    assert f"says that it serves client {claim}; clients are 0 to 3" in caplog.text
 
 
 def test_the_roster_decides(caplog):

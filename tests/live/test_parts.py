@@ -189,7 +189,7 @@ def test_a_stored_update_does_not_stand_in_for_a_part(tmp_path):
     assert federation.life(request[0])[1:3] == [("waiting", 2), ("scheduled", 4)]
     said = [e.detail for e in federation.ledger.audit(LIVE_BRANCH) if e.to_state == "waiting"]
     assert said == [
-        "a client cannot be reached, and its stored update is of more than what is to be forgotten"
+        "a client cannot be reached, and its stored update covers more than what is to be forgotten"
     ]
     assert all(not plan_of(federation, round).stored for round in range(1, 6))
 

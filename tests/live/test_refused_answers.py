@@ -124,11 +124,11 @@ def saying(**work):
 
 
 OTHER = {
-    "weights": (saying(carries="weights"), "the reply carries 'weights', asked was 'update'"),
-    "what is unheard of": (saying(carries=7), "the reply carries 7, asked was 'update'"),
+    "weights": (saying(carries="weights"), "the reply carries 'weights' instead of 'update'"),
+    "what is unheard of": (saying(carries=7), "the reply carries 7 instead of 'update'"),
     "a routine": (
         saying(ran='{"name": "fine-tune"}'),
-        "the client ran '{\"name\": \"fine-tune\"}', asked was 'train'",
+        "the client ran '{\"name\": \"fine-tune\"}' instead of 'train'",
     ),
     "nothing of it": (
         without(WORK),
@@ -176,7 +176,7 @@ def test_a_client_that_trains_instead_of_running_the_routine_is_not_forgotten():
     assert made.life("r1")[-1] == ("failed", 4)
     (detail,) = [e.detail for e in made.ledger.audit("tiny") if e.to_state == "failed"]
     assert detail.startswith(
-        "client 4: refused: not what was asked: the client ran 'train', asked was '{\"name\": "
+        "client 4: refused: not what was asked: the client ran 'train' instead of '{\"name\": "
     )
     assert bits(made.weights(4)) == bits(made.weights(1)), "nothing of what it sent has been applied"
 
@@ -232,7 +232,7 @@ def test_in_a_live_federation_it_fails_too_unless_a_stored_update_can_stand_in(
         assert request.state == "failed"
         (detail,) = [e.detail for e in federation.ledger.audit(LIVE_BRANCH) if e.to_state == "failed"]
         assert (
-            detail == "client 4: refused: not what was asked: the client ran 'fine-tune', asked was 'train'"
+            detail == "client 4: refused: not what was asked: the client ran 'fine-tune' instead of 'train'"
         )
         assert len([a for a in clients.asked if a.kind == FORGET]) == 3
     assert 4 not in federation.clients.of_round(6)

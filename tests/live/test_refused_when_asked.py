@@ -85,7 +85,7 @@ def test_one_that_was_there_before_is_refused_with_the_strategy():
 def test_one_in_a_branch_that_is_none():
     made = Federation().run(PUF, 1)
     with pytest.raises(
-        LedgerError, match=r"^request 'r1': no federation is called 'federation', here are 'tiny'$"
+        LedgerError, match=r"^request 'r1': there is no federation 'federation'; there are 'tiny'$"
     ):
         made.ledger.submit("federation", request_id="r1", clients=(2,), at_round=1)
 

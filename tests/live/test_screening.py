@@ -207,8 +207,8 @@ def test_who_is_to_be_forgotten_as_a_whole_has_what_was_learned_from():
     """By one example it would weigh nothing beside those that are forgotten with it."""
     known = learned(of(1, 1, 1, examples=[20, 20, 20]))
     few = of(1.0, examples=[9])
-    assert "num-examples = 9 to be forgotten by, in its first round 20" in forgotten(few, known)[0]
-    assert "to be forgotten by" in forgotten(few, known, trained=False)[0]
+    assert "num-examples = 9 for forgetting, in its first round 20" in forgotten(few, known)[0]
+    assert "for forgetting, " in forgotten(few, known, trained=False)[0]
     assert forgotten(of(1.0, examples=[10]), known) == {}
     assert forgotten(few, known, fewer={0}) == {}, "a part of its data is forgotten already"
     assert forgotten(of(1.0, examples=[1], first=12), known, owners={12: 0}) == {}, "a part may be small"

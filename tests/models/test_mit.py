@@ -166,14 +166,14 @@ def test_todays_names_are_read_as_well(tmp_path):
         (
             {"widths": (64, 128, 320, 512)},
             {},
-            "is of another architecture: encoder.patch_embeddings.0.proj.weight is of shape (64, 3, 7, 7), "
-            "needed is (32, 3, 7, 7)",
+            "is of another architecture: encoder.patch_embeddings.0.proj.weight has shape (64, 3, 7, 7) "
+            "instead of (32, 3, 7, 7)",
         ),
         (
             {},
             {"in_channels": 1},
-            "is of another architecture: encoder.patch_embeddings.0.proj.weight is of shape (32, 3, 7, 7), "
-            "needed is (32, 1, 7, 7)",
+            "is of another architecture: encoder.patch_embeddings.0.proj.weight has shape (32, 3, 7, 7) "
+            "instead of (32, 1, 7, 7)",
         ),
         (
             {"blocks": 3},
@@ -207,6 +207,6 @@ def test_without_transformers_the_extra_is_named(monkeypatch):
     with pytest.raises(ConfigError) as error:
         make("mit-b0")
     assert str(error.value) == (
-        'model.name = "mit-b0": needs transformers, which the extra "vit" brings: in the clone, '
+        'model.name = "mit-b0": needs transformers, which is in the extra "vit": in the clone, '
         "pip install -e '.[vit]' -c constraints.txt"
     )

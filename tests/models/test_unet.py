@@ -98,7 +98,7 @@ def test_nothing_that_a_normalisation_would_take_out_again_is_learnt():
 def test_images_that_cannot_be_halved_so_often_are_refused_in_one_line(levels, image_size, told):
     with pytest.raises(ConfigError) as error:
         make("unet", levels=levels, image_size=image_size)
-    assert str(error.value) == f"{told}, not {image_size}; take fewer levels or another data.resize"
+    assert str(error.value) == f"{told}, not {image_size}; use fewer levels or another data.resize"
 
 
 @pytest.mark.parametrize(("levels", "image_size"), [(2, 4), (3, 8), (4, 16)])

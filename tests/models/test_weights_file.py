@@ -115,15 +115,15 @@ FOREIGN = {
     ),
     "another width": (
         lambda stored: stored | {"net.first.weight": torch.ones(5, 2)},
-        "is of another architecture: first.weight is of shape (5, 2), needed is (4, 2)",
+        "is of another architecture: first.weight has shape (5, 2) instead of (4, 2)",
     ),
     "a head of another width": (
         lambda stored: stored | {"head.weight": torch.ones(3, 9)},
-        "is of another architecture: head.weight is of shape (3, 9), needed is (3, 4)",
+        "is of another architecture: head.weight has shape (3, 9) instead of (3, 4)",
     ),
     "not a number": (
         lambda stored: stored | {"net.first.bias": torch.full((4,), float("nan"))},
-        "is damaged: first.bias holds numbers that are not finite",
+        "is damaged: first.bias contains NaN or infinite numbers",
     ),
 }
 
@@ -150,9 +150,9 @@ def test_no_file_a_folder_and_another_format_are_refused_in_one_line(tmp_path, w
     for path, told in [
         (missing, "cannot be read (No such file or directory); name a safetensors file, or leave it out"),
         (tmp_path, "cannot be read (Is a directory); name a safetensors file, or leave it out"),
-        (pickled, "is no safetensors file ("),
-        (cut, "is no safetensors file ("),
-        (empty, "is no safetensors file ("),
+        (pickled, "is not a safetensors file ("),
+        (cut, "is not a safetensors file ("),
+        (empty, "is not a safetensors file ("),
     ]:
         with pytest.raises(ConfigError) as error:
             WeightsFile(str(path), NAMING)

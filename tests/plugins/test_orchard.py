@@ -208,7 +208,7 @@ def test_it_is_listed_with_its_settings_and_a_broken_one_by_name(site):
 
 def test_what_a_source_must_return_is_said(site):
     edited(site / "orchard" / "apples.py", "    return ImageSource(", "    return (")
-    with pytest.raises(ConfigError, match=r'data.source = "apples": returned a tuple, and must return'):
+    with pytest.raises(ConfigError, match=r'data.source = "apples": returned a tuple, but must return'):
         simulate(config.loads(TEXT), out=site.parent / "runs")
 
 
@@ -217,15 +217,15 @@ def test_what_a_source_must_return_is_said(site):
     [
         (
             "model.name=os:getcwd",
-            'model.name = "os:getcwd": returned a str, and must return a torch.nn.Module',
+            'model.name = "os:getcwd": returned a str, but must return a torch.nn.Module',
         ),
         (
             "data.partition=os:getcwd",
-            'data.partition = "os:getcwd": returned a str, and must return a Partition',
+            'data.partition = "os:getcwd": returned a str, but must return a Partition',
         ),
         (
             "data.augmentation=os:getcwd",
-            'data.augmentation: "os:getcwd" returned a str, and must return an Augmentation',
+            'data.augmentation: "os:getcwd" returned a str, but must return an Augmentation',
         ),
     ],
 )

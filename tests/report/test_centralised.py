@@ -144,7 +144,7 @@ def test_masks_have_no_such_terms():
     assert centralised.lines(Scores(dice)) == []
     assert centralised.unfolding(Scores(dice)) is None
     assert "centralised unlearning" not in markdown(dice)
-    with pytest.raises(UserError, match="judged by Dice, not by accuracy; leave out --centralised"):
+    with pytest.raises(UserError, match="judged by Dice, not accuracy; leave out --centralised"):
         centralised_tables([dice])
 
 

@@ -4,7 +4,7 @@ from fedunlearn.report.page import write_report
 from tests.report.example_run import ExampleRun
 from tests.report.parsed_page import parse
 
-LINE = "forgetting client 0 leaves copies of its images: 3 in what stays, 1 in the test set"
+LINE = "forgetting client 0 leaves copies of its images: 3 in the retained data, 1 in the test set"
 
 
 def page_of(tmp_path, seeds, copies):
@@ -25,7 +25,7 @@ def test_they_are_listed_under_a_heading_with_what_they_mean(tmp_path):
     (section,) = page.all("section", id="duplicates")
     assert section.all("h2")[0].text == "More than once"
     assert [item.text for item in section.all("li")] == [LINE, "of <b> & c"], "text, no markup"
-    assert "A copy that stays is trained on after the forgetting" in section.text
+    assert "A retained copy is still trained on after the forgetting" in section.text
     assert "Copies" in page.all("nav")[0].text
 
 

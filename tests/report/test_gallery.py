@@ -96,7 +96,7 @@ def test_alt_texts_and_captions_say_what_is_seen(page):
     assert len(set(alts)) == len(alts), "no two pictures are told alike"
     assert alts[0] == f"{where} The true prostate, outlined."
     assert alts[2] == (
-        f"{where} {PUF}, just unlearned, round 31: what it takes for prostate, over the true outline. Dice 54.0."
+        f"{where} {PUF}, just unlearned, round 31: predicted prostate over the true outline. Dice 54.0."
     )
     captions = [caption.text for caption in block.all("figcaption")]
     assert captions[0] == "truththe mask of the data"

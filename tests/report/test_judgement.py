@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedunlearn.report.judgement import NOTHING_TO_TELL, Evidence, judge
 
 BELOW = "points below a retrained model on the forgotten data"
-FORGOT = "forgot, by forget accuracy: it comes as close to retraining as another retraining does"
+FORGOT = "forgot, by forget accuracy: it is as close to retraining as another retraining is"
 
 
 def of(gap, signed=None, **known):
@@ -22,7 +22,7 @@ CASES = {
     "within the floor": (of(1.9), "good", FORGOT),
     "at the floor": (of(2.0), "good", FORGOT),
     "within it on the other side": (of(1.9, -1.9), "good", FORGOT),
-    "within it, as waiting is": (of(1.9, natural=1.0), "good", f"{FORGOT}, and so does training on alone"),
+    "within it, as waiting is": (of(1.9, natural=1.0), "good", f"{FORGOT}, and so is continued training"),
     "within it, as waiting is not": (of(1.9, natural=9.0), "good", FORGOT),
     "half way": (of(5.0), "fair", "closed 75 % of the gap to retraining"),
     "half way, better than waiting": (
@@ -33,7 +33,7 @@ CASES = {
     "half way, like waiting": (
         of(5.0, natural=5.0),
         "poor",
-        "forgot no more than training on without the forgotten data does",
+        "forgot no more than continued training without the forgotten data does",
     ),
     "half way in the mean, too far in one": (
         of(5.0, 2.0, n=3, above=2, below=1),
@@ -64,7 +64,7 @@ CASES = {
     "too much, and waiting is closer": (
         of(3.0, -3.0, natural=2.5),
         "poor",
-        f"forgot too much: 3.0 {BELOW}. Training on without the forgotten data comes closer",
+        f"forgot too much: 3.0 {BELOW}. Continued training without the forgotten data comes closer",
     ),
     "too much, further than the original": (
         of(40.0, -40.0, natural=5.0),
@@ -75,13 +75,13 @@ CASES = {
         of(6.0, -2.0, n=3, above=1, below=2),
         "fair",
         f"forgot too much in 2 of 3 cases and too little in 1. It is on average 2.0 {BELOW} (6.0 points away, "
-        "whichever way). The original was 20.0 points away",
+        "in either direction). The original was 20.0 points away",
     ),
     "too much in two of three, with little to tell apart": (
         of(2.8, -2.5, floor=1.2, its_floor=2.1, before=3.6, natural=2.3, n=3, above=1, below=2, awaited=3),
         "poor",
-        f"forgot too much: on average 2.5 {BELOW} (2.8 points away, whichever way). Training on without the "
-        "forgotten data comes closer. It never recovered",
+        f"forgot too much: on average 2.5 {BELOW} (2.8 points away, in either direction). Continued training "
+        "without the forgotten data comes closer. It never recovered",
     ),
     "too much in all of three": (
         of(6.0, -6.0, n=3, below=3),
@@ -91,8 +91,8 @@ CASES = {
     "too much in the mean, within the floor in two": (
         of(3.0, -2.4, n=3, below=1),
         "fair",
-        f"forgot too much: on average 2.4 {BELOW} (3.0 points away, whichever way). The original was 20.0 points "
-        "away",
+        f"forgot too much: on average 2.4 {BELOW} (3.0 points away, in either direction). The original was 20.0 "
+        "points away",
     ),
     "too much without a floor": (
         of(3.0, -3.0, floor=None, its_floor=None),
@@ -141,11 +141,11 @@ CASES = {
         NOTHING_TO_TELL,
     ),
     # -- something is missing --
-    "no original": (of(5.0, before=None), "unknown", "how much there was to forget was not measured"),
+    "no original": (of(5.0, before=None), "unknown", "the original's gap was not measured"),
     "no original, within the floor": (
         of(1.0, before=None),
         "unknown",
-        "how much there was to forget was not measured",
+        "the original's gap was not measured",
     ),
     "no floor": (of(5.0, floor=None, its_floor=None), "fair", "closed 75 % of the gap to retraining"),
     "no floor, and no gap": (
@@ -172,21 +172,21 @@ def test_each_case(case):
 @pytest.mark.parametrize(
     ("found", "level", "words"),
     [
-        (of(5.0), "baseline", "training on alone closed 75 % of the gap to retraining"),
-        (of(25.0), "baseline", "training on alone closed none of the gap to retraining"),
-        (of(1.0), "good", "training on alone came as close to retraining as another retraining does"),
+        (of(5.0), "baseline", "continued training closed 75 % of the gap to retraining"),
+        (of(25.0), "baseline", "continued training closed none of the gap to retraining"),
+        (of(1.0), "good", "continued training came as close to retraining as another retraining does"),
         (of(1.0, before=1.5), "unknown", NOTHING_TO_TELL),
-        (of(5.0, before=None), "unknown", "how much there was to forget was not measured"),
+        (of(5.0, before=None), "unknown", "the original's gap was not measured"),
         (
             of(5.0, -5.0, below=1),
             "baseline",
-            "training on alone ended 5.0 points below a retrained model on the forgotten data",
+            "continued training ended 5.0 points below a retrained model on the forgotten data",
         ),
         (
             of(5.0, -4.0, n=2, below=1),
             "baseline",
-            "training on alone ended on average 4.0 points below a retrained model on the forgotten data (5.0 points "
-            "away, whichever way)",
+            "continued training ended on average 4.0 points below a retrained model on the forgotten data (5.0 "
+            "points away, in either direction)",
         ),
     ],
 )

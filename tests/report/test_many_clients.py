@@ -48,13 +48,13 @@ def test_some_of_many_clients_are_drawn_and_the_forgotten_among_them(tmp_path):
     ]
     section = page.all("section", id="partition")[0].text
     assert "100,000 clients hold 199,999 samples: 1 to 3 (median 2) each, of 1 of 10 classes" in section
-    assert "only some are drawn" in section
+    assert "only an evenly spaced selection is drawn" in section
     assert len((tmp_path / "run" / "report.html").read_bytes()) < 3e5
 
 
 def test_few_clients_are_all_drawn_and_nothing_is_said_of_leaving_out(tmp_path):
     page = page_of(ExampleRun(targets=((7,),)), tmp_path / "run")
-    assert "only some" not in page.all("section", id="partition")[0].text
+    assert "evenly spaced" not in page.all("section", id="partition")[0].text
 
 
 def partition(num_clients: int, listed: list[int]) -> Partition:

@@ -35,12 +35,12 @@ def test_the_mean_size_of_gaps_of_both_signs_is_told_from_their_mean():
     )
     assert headline(card) == (
         "puf forgot too much in 1 of 2 cases and too little in 1. It is on average 4.0 points below a retrained "
-        "model on the forgotten data (8.0 points away, whichever way). The original was 30.0 points away. It never "
-        "recovered"
+        "model on the forgotten data (8.0 points away, in either direction). The original was 30.0 points away. It "
+        "never recovered"
     )
     assert evidence(card)[0] == (
-        "On the forgotten data, the accuracy of puf is 8.0 points away on average, whichever way, from that of a "
-        "model retrained without them (at the cap, 2 of 2 cases)."
+        "On the forgotten data, the accuracy of puf is 8.0 points away on average, in either direction, from that of "
+        "a model retrained without them (at the cap, 2 of 2 cases)."
     )
 
 
@@ -99,12 +99,12 @@ def test_where_only_the_recovered_case_is_there_the_original_is_of_that_one():
     assert natural.evidence.before == 1.6, "4.4 is of both, of which one was not recovered from"
     assert (natural.n, natural.of) == (1, 2)
     assert "closed 56 % of the gap" in natural.words
-    assert any(words.startswith("One case") for words in cautions(scores(*rows)))
+    assert any(words.startswith("Only one case") for words in cautions(scores(*rows)))
 
 
 def test_one_case_alone_is_called_so():
-    assert any(words.startswith("One case") for words in cautions(scores(*one_case(puf=5.0))))
-    assert not any(words.startswith("One case") for words in cautions(scores(*HALF_RECOVERED)))
+    assert any(words.startswith("Only one case") for words in cautions(scores(*one_case(puf=5.0))))
+    assert not any(words.startswith("Only one case") for words in cautions(scores(*HALF_RECOVERED)))
 
 
 # -- who is compared with whom --------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_methods_without_a_common_case_are_not_ranked_as_if_they_had_one():
     puf, other = (found_of(label, *rows) for label in ("puf", "other"))
     assert (puf.evidence.before, other.evidence.before) == (10.0, 30.0)
     assert puf.own and other.own
-    assert "No case has numbers of all methods: they cannot be compared with each other." in cautions(
+    assert "No case has numbers for all methods, so they cannot be compared with each other." in cautions(
         scores(*rows)
     )
 
@@ -221,8 +221,10 @@ def test_all_that_a_finding_compares_is_of_the_same_cases(table, before):
 
 
 def test_too_little_to_forget_is_said():
-    assert not any("Little to tell" in words for words in cautions(scores(*one_case(original=6.0, puf=1.0))))
-    (warning,) = [w for w in cautions(scores(*one_case(original=5.9, puf=1.0))) if "Little to tell" in w]
+    assert not any(
+        "Too little to tell" in words for words in cautions(scores(*one_case(original=6.0, puf=1.0)))
+    )
+    (warning,) = [w for w in cautions(scores(*one_case(original=5.9, puf=1.0))) if "Too little to tell" in w]
     assert "only 5.9 points" in warning
     assert "3 × the floor of 2.0" in warning
 
@@ -241,13 +243,13 @@ def test_odd_retrainings_are_named():
     odd = {"retraining": "floor-0-s1-2", "measure": "forget_accuracy", "value": 62.0, "median": 90.5}
     rows = one_case(puf=5.0)
     rows[1]["outliers"] = [odd]
-    (warning,) = [words for words in cautions(scores(*rows)) if "Retrainings" in words]
+    (warning,) = [words for words in cautions(scores(*rows)) if "Outliers" in words]
     assert "floor-0-s1-2 in round 10 (forget accuracy 62.0 %, the others 90.5)." in warning
-    assert "Gaps are to" not in warning
+    assert "Gaps are measured to" not in warning
     rows[1]["outliers"] = [{**odd, "retraining": "retrain-0-s1"}] * 2
-    (warning,) = [words for words in cautions(scores(*rows)) if "Retrainings" in words]
+    (warning,) = [words for words in cautions(scores(*rows)) if "Outliers" in words]
     assert warning.count("62.0") == 1
-    assert warning.endswith("Gaps are to retrain-…: where that is odd, so are they.")
+    assert warning.endswith("Gaps are measured to retrain-…: where that is an outlier, they are too.")
 
 
 def test_waiting_is_never_called_forgetting():

@@ -131,8 +131,8 @@ def test_an_edit_is_named_by_its_entry(ledger: Ledger) -> None:
     with tampered(ledger, ("UPDATE audit SET round = 3 WHERE branch = 'b' AND entry = 8",)):
         (first, *_) = ledger.check_trail("b")
         assert first == (
-            "entry 8 (request r1: unlearning → recovering): does not follow from what is before it; something was "
-            "edited, removed or put in"
+            "entry 8 (request r1: unlearning → recovering): does not follow from the entry before it; something was "
+            "edited, removed or inserted"
         )
 
 
@@ -189,7 +189,7 @@ def test_entries_that_are_shown_in_another_order_are_found(ledger: Ledger) -> No
     for one, other in itertools.combinations(ledger.audit("b"), 2):
         move = "UPDATE audit SET seq = ? WHERE seq = ?"
         with tampered(ledger, (move, 999, one.seq), (move, one.seq, other.seq), (move, other.seq, 999)):
-            assert any("they have changed places" in line for line in ledger.check_trail("b"))
+            assert any("they have been swapped" in line for line in ledger.check_trail("b"))
 
 
 def test_every_truncation_is_found(ledger: Ledger) -> None:
@@ -202,7 +202,10 @@ def test_every_truncation_is_found(ledger: Ledger) -> None:
             _make_requests_agree(ledger, "b")
             assert ledger.check_trail("b") == [], "a consistent shorter trail tells by itself nothing"
             (line,) = ledger.check_trail("b", head=_head(entries[-1]))
-            assert line == f"the given head is of entry 9, the trail ends at entry {left}: it was cut off"
+            assert (
+                line
+                == f"the given head belongs to entry 9, but the trail ends at entry {left}: it was cut off"
+            )
 
 
 def test_a_trail_written_anew_is_found_by_any_head_kept(ledger: Ledger) -> None:
@@ -216,7 +219,7 @@ def test_a_trail_written_anew_is_found_by_any_head_kept(ledger: Ledger) -> None:
             found = ledger.check_trail("b")
             # The signed heads at the entry and after it tell, those before it agree.
             assert [line.split(":")[0] for line in found] == [
-                f"the head signed by key 0123456789abcdef is of entry {e.entry} with another hash"
+                f"the head signed by key 0123456789abcdef has a different hash for entry {e.entry}"
                 for e in entries[changed.entry - 1 :]
             ]
 
@@ -277,7 +280,7 @@ def test_a_signed_head_must_be_in_the_trail(ledger: Ledger) -> None:
     for wrong in (Head(9, GENESIS), Head(10, head.hash), Head(1, head.hash)):
         with pytest.raises(LedgerError, match="is not in the trail of branch 'b'"):
             ledger.add_signed_head("b", SignedHead(wrong.entry, wrong.hash, 5.0, "k", "s"))
-    with pytest.raises(LedgerError, match="its trail was signed, nothing is put in its place"):
+    with pytest.raises(LedgerError, match="its trail was signed and cannot be replaced"):
         ledger.load("b", ledger.export("other"))
 
 

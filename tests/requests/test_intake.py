@@ -111,7 +111,7 @@ def test_an_actor_must_be_one(actor: str, ledger: Ledger, intake: Intake) -> Non
 
 def test_a_client_asks_for_itself_only(ledger: Ledger, intake: Intake) -> None:
     for others in ((4,), (3, 4), (4, 3)):
-        with pytest.raises(NotAllowedError, match="client:3 may ask for itself only"):
+        with pytest.raises(NotAllowedError, match="client:3 may ask only for itself"):
             ask(intake, *others, actor="client:3")
     assert ledger.requests("federation") == []
     assert ask(intake, 3, actor="client:3").clients == (3,)
@@ -241,7 +241,7 @@ def test_a_client_withdraws_only_what_it_asked_for_itself(ledger: Ledger, intake
         intake.ask([1], samples=0.5, source="cli", actor=OPERATOR),
     )
     for request in (both, by_operator, another, of_part):
-        with pytest.raises(NotAllowedError, match="was not made by client:1; who made it may withdraw it"):
+        with pytest.raises(NotAllowedError, match="was not made by client:1; only its maker or an operator"):
             intake.withdraw(request.request_id, actor="client:1")
         assert intake.record(request.request_id).state == "received"
     assert intake.withdraw(own.request_id, actor="client:1").state == "withdrawn"

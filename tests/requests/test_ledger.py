@@ -94,7 +94,7 @@ def test_a_plan_is_final_and_may_be_committed_again(ledger: Ledger) -> None:
     trail = ledger.audit()
     ledger.commit_plan("b", 2, {"mode": None, "clients": {"1": [1, 2]}, "scale": 0.1, "requests": ["r"]})
     assert ledger.audit() == trail
-    with pytest.raises(LedgerError, match="planned otherwise"):
+    with pytest.raises(LedgerError, match="already has a different plan"):
         ledger.commit_plan("b", 2, plan | {"scale": 0.2})
     stored = ledger.plan("b", 2)
     assert stored is not None and stored.plan == plan | {"requests": ["r"]}

@@ -137,7 +137,7 @@ def test_a_key_is_good_for_one_description(intake):
 def test_a_client_asks_only_about_its_own_data(ledger, intake):
     made = ask(intake, [1], actor="client:1", classes=[2])
     for clients in (None, [2], [1, 2]):
-        with pytest.raises(NotAllowedError, match="client:1 may ask for itself only"):
+        with pytest.raises(NotAllowedError, match="client:1 may ask only for itself"):
             ask(intake, clients, actor="client:1", classes=[2])
     everyone = ask(intake, None, classes=[2])
     with pytest.raises(NotAllowedError):
@@ -150,20 +150,20 @@ def test_a_client_asks_only_about_its_own_data(ledger, intake):
 @pytest.mark.parametrize(
     ("clients", "wanted", "says"),
     [
-        (None, {}, "clients: is missing; say whose data, or name classes to forget everyone's"),
+        (None, {}, "clients: is missing; name clients, or classes to forget every client's samples of them"),
         (None, {"samples": 0.5}, "clients: is missing"),
         ([9], {"classes": [1]}, "clients: 9 is no client"),
-        ([1], {"samples": 0}, "samples: 0 is no share"),
-        ([1], {"samples": 1.5}, "samples: 1.5 is no share"),
-        ([1], {"samples": float("nan")}, "samples: nan is no share"),
-        ([1], {"samples": True}, "samples: True is no share"),
-        ([1], {"samples": 1.0}, "samples: 1 is all there is"),
-        ([1], {"samples": []}, "samples: names none"),
+        ([1], {"samples": 0}, "samples: 0 is not a share"),
+        ([1], {"samples": 1.5}, "samples: 1.5 is not a share"),
+        ([1], {"samples": float("nan")}, "samples: nan is not a share"),
+        ([1], {"samples": True}, "samples: True is not a share"),
+        ([1], {"samples": 1.0}, "samples: 1 means all of them"),
+        ([1], {"samples": []}, "samples: is empty"),
         ([1], {"samples": [1, 1]}, "samples: names a row twice"),
         ([1], {"samples": [-1]}, "samples: -1 is no row"),
-        ([1, 2], {"samples": [0]}, "samples: single rows are one client's"),
-        ([1, 2], {"samples": {1: [0]}}, "samples: must have the rows of each client"),
-        ([1], {"classes": []}, "classes: names none"),
+        ([1, 2], {"samples": [0]}, "samples: single rows belong to one client"),
+        ([1, 2], {"samples": {1: [0]}}, "samples: must have the rows of each named client"),
+        ([1], {"classes": []}, "classes: is empty"),
         ([1], {"classes": [-1]}, "classes: -1 is no class"),
     ],
 )
@@ -175,7 +175,7 @@ def test_what_can_mean_nothing_is_refused_and_leaves_nothing(ledger, intake, cli
 
 
 def test_masks_have_no_classes_to_forget(ledger):
-    with pytest.raises(InvalidRequestError, match="no meaning for masks"):
+    with pytest.raises(InvalidRequestError, match="meaningless for masks"):
         ask(Intake(ledger, num_clients=5, task="segmentation"), [1], classes=[0])
 
 
@@ -184,7 +184,7 @@ def test_a_class_that_the_data_do_not_have_is_refused_where_their_number_is_know
     for clients in (None, [1]):
         with pytest.raises(InvalidRequestError) as error:
             ask(intake, clients, classes=[3, 13])
-        assert str(error.value) == "classes: 13 is no class of this federation's data; must be from 0 to 9"
+        assert str(error.value) == "classes: 13 is not a class of this federation's data; must be from 0 to 9"
     assert ledger.requests(B) == []
     assert ask(intake, [1], classes=[9]).state == "received"
     assert ask(Intake(ledger, num_clients=5), [1], classes=[13]).state == "received", "not known: any may be"
@@ -198,8 +198,8 @@ def test_samples_on_a_command_line(tmp_path):
     assert samples_in("4,17,33", [1]) == [4, 17, 33] and samples_in("7,", [1]) == [7]
     assert samples_in(str(rows), [5, 3]) == {3: (4, 1), 5: (0,)}
     for text, says in (
-        ("7", "between 0 and 1, such as 0.5; a single row is written with a comma: 7,$"),
-        ("0", "between 0 and 1, such as 0.5; a single row is written with a comma: 0,$"),
+        ("7", "between 0 and 1, such as 0.5; write a single row with a comma: 7,$"),
+        ("0", "between 0 and 1, such as 0.5; write a single row with a comma: 0,$"),
         (str(rows), "whose rows"),
     ):
         with pytest.raises(UserError, match=says):

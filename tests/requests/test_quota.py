@@ -50,7 +50,7 @@ def test_a_client_has_so_many_open_requests_and_not_one_more(intake: Intake) -> 
         ask(intake, 3)
     assert isinstance(caught.value, UserError) and caught.value.retry_after >= 1
     assert str(caught.value) == (
-        f"client:3 has 32 open requests, as many as one may have: {made[0]} names all of this already; ask again "
+        f"client:3 has 32 open requests, the maximum: {made[0]} already names all of this; ask again "
         "once one of them has ended, or withdraw one"
     )
     assert intake.ledger.head(BRANCH) == trail, "nothing was recorded"
@@ -74,7 +74,7 @@ def test_different_parts_count_as_requests_and_leave_nothing_behind_when_refused
     for row in range(OF_CLIENT.open):
         ask(intake, 3, samples=[row])
     for row in range(100, 110):
-        with pytest.raises(TooManyRequestsError, match="open requests, as many as one may have: ask again"):
+        with pytest.raises(TooManyRequestsError, match="open requests, the maximum: ask again"):
             ask(intake, 3, samples=[row])
     assert len(intake.ledger.parts(BRANCH)) == OF_CLIENT.open
 

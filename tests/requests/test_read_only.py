@@ -103,7 +103,7 @@ def test_a_server_that_begins_to_write_meanwhile_is_noticed(tmp_path: Path) -> N
         assert len(reader.requests(B)) == 2
         with Ledger(place) as server:
             Intake(server, num_clients=5).ask([3], source="cli", actor="operator:x")
-        with pytest.raises(LedgerError, match="began to write to it meanwhile; read it again"):
+        with pytest.raises(LedgerError, match="started writing to it meanwhile; read it again"):
             reader.requests(B)
 
 

@@ -240,7 +240,7 @@ def test_a_branch_begun_by_other_code_is_not_continued(finished, tmp_path):
     with pytest.raises(UserError) as caught:
         run.begin_branch("a", "new")
     assert str(caught.value) == (
-        f"{run.path}: a was computed by other code, another torch or another processor than this; "
+        f"{run.path}: a was computed by different code, another torch or another processor; "
         "add --fresh to start over"
     )
     run.begin_branch("a", "old")
@@ -274,6 +274,6 @@ def test_a_damaged_record_of_branches_is_one_line_that_says_what_to_do(name, con
 
 def test_a_folder_that_checkpoints_could_not_be_read_from_again_is_refused(tmp_path):
     out = tmp_path / os.fsdecode(b"\xff")
-    with pytest.raises(UserError, match=r"cannot hold runs \(its path is no text in UTF-8\)"):
+    with pytest.raises(UserError, match=r"cannot hold runs \(its path is not valid UTF-8\)"):
         RunDirectory.open(tiny(), out)
     assert not out.exists()

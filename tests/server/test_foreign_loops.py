@@ -40,7 +40,7 @@ def asked():
 def refused(start, ledger, clients):
     """Let somebody's loop begin, and see that it is refused before anything is sent or planned."""
     with pytest.raises(
-        UserError, match=r"^\w+ runs by its own start\(\) alone: Flower's Strategy.start"
+        UserError, match=r"^\w+ must be run with its own start\(\): Flower's Strategy.start"
     ) as said:
         start(LocalGrid(clients.app, NUM_CLIENTS), pack(initial_state()), num_rounds=4)
     assert "\n" not in str(said.value)

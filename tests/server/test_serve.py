@@ -277,7 +277,7 @@ def test_a_diverged_model_has_no_accuracy():
     model = workspace.new_model(experiment, data, seed=3)
     state = pack(ModelState(torch.full_like(model.vector, float("inf")), {}))
     assert dict(ServerEvaluation(experiment, data, branch("retrain-0-s1", experiment))(4, state)) == {}
-    with pytest.raises(DivergedError, match=r"^round 4: diverged, what the model puts out is no numbers"):
+    with pytest.raises(DivergedError, match=r"^round 4: diverged, the model's outputs are not finite"):
         ServerEvaluation(experiment, data, branch("natural-0-s1", experiment))(4, state)
 
 

@@ -43,7 +43,7 @@ def test_masks_are_not_drawn(tmp_path):
     with pytest.raises(UserError) as refusal:
         draw_augmentations(masks, tmp_path / "x.png")
     assert str(refusal.value) == (
-        "data augmentations: policies are for classified images, and these have masks"
+        "data augmentations: policies are for classification, and these images have masks"
     )
 
 

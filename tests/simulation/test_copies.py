@@ -33,4 +33,4 @@ def test_a_run_counts_copies_for_each_target_and_reports_them(tmp_path, monkeypa
     }
     (section,) = parse(write_report(run).read_text()).all("section", id="duplicates")
     assert [item.text for item in section.all("li")] == held["copies"]
-    assert "forgetting client 0 leaves copies of its images: 1 in what stays" in held["copies"]
+    assert "forgetting client 0 leaves copies of its images: 1 in the retained data" in held["copies"]

@@ -83,7 +83,7 @@ def test_its_rows_say_so_and_hold_no_number(diverged):
     for row in rows:
         assert row["diverged"] is True
         assert set(row["metrics"].values()) == set(row["gap"].values()) == {None}
-        assert row["reason"].startswith("diverged in round 4: what the routine made of the weights holds NaN")
+        assert row["reason"].startswith("diverged in round 4: the routine's result holds NaN")
         assert (row["recovered"], row["recovery_rounds"]) == (False, None)
         assert row["floor"]["forget_accuracy"] is not None, "of the retrained models: they are sound"
     known = rows_of(diverged, "retrain")[0]["metrics"]
@@ -114,7 +114,7 @@ def test_tables_and_report_say_it(diverged, tmp_path):
     card = read_scorecard(diverged)
     scores = Scores(card)
     (found,) = (each for each in findings(scores) if each.label == "gradient-ascent")
-    assert (found.level, found.words) == ("poor", "diverged: its weights are no numbers any more")
+    assert (found.level, found.words) == ("poor", "diverged: its weights became NaN or infinite")
     assert found.gap is None
     for table, lines in ((scorecard_table(card), 2), (comparison_table([card]), 1)):
         cells = [cell for column in table.columns for cell in column.cells]

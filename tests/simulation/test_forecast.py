@@ -190,9 +190,11 @@ def test_the_plan_as_it_is_shown():
     assert "disk       77.8 kB of checkpoints" in text
     assert "too little" not in text
     seconds = duration(forecast(TARGETS).seconds)
-    assert f"time       about {seconds} of training with 1 worker(s), by a probe of 1,000 examples/s" in text
+    assert (
+        f"time       about {seconds} of training with 1 worker(s), at 1,000 examples/s each (probed)" in text
+    )
     seconds = duration(forecast(TARGETS).evaluation_seconds)
-    assert f"           about {seconds} of evaluation, by a probe of 10,000 examples/s; attacks" in text
+    assert f"           about {seconds} of evaluation, at 10,000 examples/s (probed); attacks" in text
 
 
 def test_a_live_federation_is_one_and_its_requests_come_on_top():
@@ -210,7 +212,7 @@ def test_a_live_federation_is_one_and_its_requests_come_on_top():
     assert asked.evaluated == 4 * len(data.train_labels)
     output = io.StringIO()
     show(plan, Console(file=output, width=100))
-    assert "live, without requests" in output.getvalue() and "each request comes" in output.getvalue()
+    assert "live, excluding requests" in output.getvalue() and "each request" in output.getvalue()
     assert "at most 4 rounds of recovery" in output.getvalue() and "all, at most" not in output.getvalue()
 
 
@@ -243,7 +245,7 @@ def test_copies_across_what_is_forgotten_are_told(monkeypatch):
     assert forecast(tiny("targets=[[0]]")).notes == (
         "of the training images 2 occur more than once, 2 of these with several clients, 2 under several labels",
         "of the test images 1 are training images too",
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in the test set",
     )
 
 
@@ -252,10 +254,11 @@ def test_of_many_seeds_and_targets_the_worst_are_told_in_few_lines(monkeypatch):
     with_copies(monkeypatch, {2})
     experiment = tiny("seeds=[1, 2, 3]", "targets=[[0], [1], [0, 2], [1, 3], [2]]")
     assert [note for note in forecast(experiment).notes if "forgetting" in note] == [
-        "forgetting client 0 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting client 0 and client 2 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting client 1 leaves copies of its images: 1 in what stays, 1 in the test set (seed 2)",
-        "forgetting leaves copies of 1 more target, fewer each (seed 2)",
+        "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in the test set (seed 2)",
+        "forgetting client 0 and client 2 leaves copies of its images: 1 in the retained data, 1 in the test set "
+        "(seed 2)",
+        "forgetting client 1 leaves copies of its images: 1 in the retained data, 1 in the test set (seed 2)",
+        "forgetting leaves copies of 1 more target, fewer for each (seed 2)",
     ]
 
 
@@ -283,7 +286,7 @@ def test_memory_as_it_is_shown():
     text = shown(**NEED, here=24 * 10**9)
     assert (
         "memory about 9.4 GB of the 24.0 GB here: data 2.0 GB, weights and sums 1.0 GB, activations of a batch of 64 "
-        "6.4 GB; by a probe" in text
+        "6.4 GB (probed)" in text
     )
     assert "too little" not in text
     several = shown(**NEED, here=24 * 10**9, models=3)

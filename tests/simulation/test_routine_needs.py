@@ -190,7 +190,7 @@ def test_what_only_the_data_tell_is_said_by_check_and_before_a_run(asked, tmp_pa
     for refuse in (forecast, lambda experiment: simulate(experiment, out=tmp_path)):
         with pytest.raises(
             ConfigError,
-            match=r"there are none beside what is forgotten of client \d, .* \(seed 1\); forget less",
+            match=r"forgetting client \d, .* \(seed 1\) leaves none; forget less",
         ):
             refuse(experiment)
     assert list(tmp_path.iterdir()) == []

@@ -212,7 +212,9 @@ def test_a_run_of_other_code_is_not_resumed(finished, tmp_path, monkeypatch):
     else:
         folder = simulate(experiment, out=tmp_path)
     monkeypatch.setattr("fedunlearn.simulation.cache.source_of", lambda *roots, alone: f"edited {roots}")
-    with pytest.raises(UserError, match=r"original-s1 was computed by other code.*; add --fresh to start"):
+    with pytest.raises(
+        UserError, match=r"original-s1 was computed by different code.*; add --fresh to start"
+    ):
         simulate(experiment, out=tmp_path, resume=True)
     folder = simulate(experiment, out=tmp_path, fresh=True)
     records = json.loads((folder / "branches.json").read_text())

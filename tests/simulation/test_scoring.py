@@ -267,7 +267,7 @@ RECOVERY = {
     },
 }
 WHY = {
-    None: "recovery: a later request took over its target",
+    None: "recovery: taken over by a later request",
     False: "recovery: censored, not within {} rounds",
 }
 

@@ -255,7 +255,7 @@ def test_what_the_server_measures_of_a_round(data):
     expected = np.mean([oracle.mean_dice(oracle.predict(planes), truth) for planes, truth in each])
     assert found["test-dice"] == pytest.approx(expected, abs=1e-9)
     broken: ArrayRecord = pack(ModelState(torch.full_like(model.vector, torch.nan), model.buffers()))
-    with pytest.raises(DivergedError, match="what the model puts out is no numbers"):
+    with pytest.raises(DivergedError, match="the model's outputs are not finite"):
         evaluate(3, broken)
     (oracle_branch,) = (b for b in branches(EXPERIMENT, 1) if b.name == "retrain-0-s1")
     assert not ServerEvaluation(EXPERIMENT, data, oracle_branch)(3, broken), (

@@ -18,7 +18,7 @@ from fedunlearn.simulation.shortage import remedy, what_would_fit
 from tests.e2e.tiny import tiny
 
 PER_IMAGE = 1000
-AGAIN = ", which is another experiment and starts anew"
+AGAIN = ", which makes it another experiment that starts over"
 
 
 def need(batch_size=64, *, here, evaluation=0, rest=0):
@@ -54,13 +54,13 @@ def measured(monkeypatch):
         (need(here=63 * PER_IMAGE), "train.batch-size = 64: try 32"),
         (
             need(here=PER_IMAGE - 1),
-            "no train.batch-size fits; a smaller model or smaller images are left to try",
+            "no train.batch-size fits; try a smaller model or smaller images",
         ),
         (
             need(here=99, rest=100),
-            "no train.batch-size fits; a smaller model or smaller images are left to try",
+            "no train.batch-size fits; try a smaller model or smaller images",
         ),
-        (need(1, here=10), "no train.batch-size fits; a smaller model or smaller images are left to try"),
+        (need(1, here=10), "no train.batch-size fits; try a smaller model or smaller images"),
     ],
 )
 def test_before_a_run(memory, line):
@@ -69,7 +69,7 @@ def test_before_a_run(memory, line):
 
 
 def test_before_a_run_of_several_workers():
-    experiment, few = tiny("engine.workers=4"), "; fewer than engine.workers = 4 change no result"
+    experiment, few = tiny("engine.workers=4"), "; lowering engine.workers = 4 changes no result"
     assert what_would_fit(experiment, need(here=20 * PER_IMAGE)) == f"train.batch-size = 64: try 16{few}"
     assert what_would_fit(experiment, need(here=0)) == f"no train.batch-size fits{few}"
 
@@ -90,7 +90,7 @@ def test_workers_and_stacks_are_fewer_with_the_same_result(measured):
     measured(need(8, here=5 * PER_IMAGE))
     told = remedy(tiny("engine.workers=4"), training())
     assert told == (
-        f"train.batch-size = 8: try 4{AGAIN}; or engine.workers = 4: try 2, with which --resume goes on"
+        f"train.batch-size = 8: try 4{AGAIN}; or engine.workers = 4: try 2, which --resume accepts"
     )
     stacked = remedy(tiny("numerics=fast", "engine.batch-clients=8"), training())
     assert stacked == f"train.batch-size = 8: try 4{AGAIN}; or engine.batch-clients = 8: try 4, likewise"
@@ -110,7 +110,7 @@ def test_elsewhere_the_estimate_decides_whether_a_smaller_batch_makes_room(measu
     measured(need(here=20 * PER_IMAGE))
     assert remedy(tiny("train.batch-size=64"), error) == f"train.batch-size = 64: try 16{AGAIN}"
     measured(need(here=100 * PER_IMAGE))
-    assert remedy(tiny("train.batch-size=64"), error) == "a smaller model or smaller images are left to try"
+    assert remedy(tiny("train.batch-size=64"), error) == "try a smaller model or smaller images"
 
 
 def test_where_there_is_no_memory_left_to_measure_it_is_a_guess(monkeypatch):
@@ -148,7 +148,7 @@ def test_fewer_workers_do_go_on_where_it_stopped(tmp_path, monkeypatch):
     """The advice is right: it is the same run directory, and the same result."""
     with monkeypatch.context() as patched:
         patched.setattr("fedunlearn.clients.trainer.train_local", full)
-        assert "engine.workers = 2: try 1, with which --resume goes on" in ended(
+        assert "engine.workers = 2: try 1, which --resume accepts" in ended(
             tiny("engine.workers=2"), tmp_path / "a"
         )
     (begun,) = (tmp_path / "a").iterdir()
@@ -213,5 +213,5 @@ def test_a_process_that_may_have_no_more_memory_says_so_in_one_line(tmp_path):
     assert re.match(
         r"failed: (client \d|evaluation), round \d: out of memory \(asked for \d+ bytes\); ", line
     )
-    assert re.search(r"train.batch-size = 256: try \d+, which is another experiment", line)
+    assert re.search(r"train.batch-size = 256: try \d+, which makes it another experiment", line)
     assert "Traceback" not in done.stderr

@@ -124,6 +124,6 @@ def test_recovery_is_averaging_without_the_forgotten():
 def test_its_certificate_names_it_and_what_it_negates():
     method = NoT.settings_type(layers=("0.weight",))
     assert NoT.describe(method) == (
-        "NoT (weight negation), by which the parameters 0.weight of the model change their sign; "
-        "no client takes part in it"
+        "NoT (weight negation), by which the parameters 0.weight of the model change sign; "
+        "no client takes part"
     )

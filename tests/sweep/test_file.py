@@ -164,9 +164,13 @@ def test_what_a_strategy_does_not_take_is_refused_as_well(tmp_path):
 
 def test_an_experiment_is_no_sweep_and_a_sweep_no_experiment(tmp_path):
     file = write(tmp_path)
-    with pytest.raises(ConfigError, match=r"^method .*: belongs to an experiment: fedunlearn run takes one"):
+    with pytest.raises(
+        ConfigError, match=r"^method .*: belongs to an experiment, which fedunlearn run takes"
+    ):
         load(tmp_path / "small.toml")
-    with pytest.raises(ConfigError, match=r"^space .*: belongs to a sweep: fedunlearn sweep takes this file"):
+    with pytest.raises(
+        ConfigError, match=r"^space .*: belongs to a sweep; run this file with fedunlearn sweep"
+    ):
         config.load(file)
 
 
@@ -190,9 +194,9 @@ def test_the_command_says_what_it_would_run_and_what_is_wrong(tmp_path, capsys, 
         main()
     assert left.value.code == 0
     assert capsys.readouterr().out.splitlines() == [
-        "puf-special-2: 4 settings, 8 times to forget",
-        "fine-tune: 4 settings, 8 times to forget",
-        "16 times to forget in all; seeds 7, 8",
+        "puf-special-2: 4 settings, forgets 8 times",
+        "fine-tune: 4 settings, forgets 8 times",
+        "forgets 16 times in all; seeds 7, 8",
     ]
     monkeypatch.setattr(sys, "argv", ["fedunlearn", "sweep", str(file), "--set", "by=luck"])
     with pytest.raises(SystemExit) as left:

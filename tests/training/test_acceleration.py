@@ -241,5 +241,7 @@ def test_a_missing_compiler_is_told_in_one_line(monkeypatch, variable, named):
 
 def test_an_accelerator_needs_triton(monkeypatch):
     monkeypatch.setattr(acceleration, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"engine\.compile = true: Triton is missing"):
+    with pytest.raises(
+        ConfigError, match=r"engine\.compile = true: Triton, which compiles for cuda, is missing"
+    ):
         acceleration._need_compiler("cuda")

@@ -135,7 +135,7 @@ REFUSED = {
     "nothing to train": (lambda: nn.Sequential(nn.Flatten()), "the model has no parameters"),
 }
 REFUSED_WHEN_TRIED = {
-    "over rows": (OverRows, "OverRows does not run as a stack: stacked models answer otherwise"),
+    "over rows": (OverRows, "OverRows does not run as a stack: stacked models give different outputs"),
     "branching": (Branching, "Branching does not run as a stack: .*[Dd]ata-dependent control flow"),
     "drawing": (Drawing, "Drawing does not run as a stack: .*random"),
     "another image": (lambda: nn.Sequential(*head(99)), "Sequential does not run as a stack: .*"),

@@ -107,7 +107,7 @@ def test_what_forgets_classes_refuses_retained_examples_of_them(method):
     shared = tiny.examples(4, 2, label=2)
     if method.forgets == ("class",):
         with pytest.raises(
-            UserError, match=f"^{method.name}: forgets classes, and examples to retain are of"
+            UserError, match=f"^{method.name}: forgets classes, but some retained examples are of"
         ):
             call(shared, generator=tiny.generator())
     else:
@@ -273,5 +273,5 @@ def test_an_experiment_that_names_a_broken_routine_is_refused_and_another_runs(i
 
 def test_what_is_returned_must_be_a_flat_model():
     wrong = replace(METHODS["fine-tune"], name="theirs", unlearn=lambda model, *_, **__: model.module)
-    with pytest.raises(TypeError, match=r"^theirs: returned a \w+, and must return a .*FlatModel"):
+    with pytest.raises(TypeError, match=r"^theirs: returned a \w+, but must return a .*FlatModel"):
         run(wrong, tiny.flat())

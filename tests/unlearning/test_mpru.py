@@ -174,7 +174,7 @@ def test_kinds_can_be_mixed():
 
 
 def test_all_classes_are_too_many():
-    with pytest.raises(UserError, match="mpru: without class 3 there is no class left"):
+    with pytest.raises(UserError, match="mpru: without class 3 no class is left"):
         run(tiny.flat(), [0, 1, 2, 3])
 
 

@@ -102,12 +102,12 @@ def test_it_stays_on_the_simplex(classes, seed, variant, sharpness):
 
 
 def test_dropped_classes_that_hand_all_they_have_to_each_other_are_refused():
-    with pytest.raises(UserError, match="class 2 hands all it has to classes that hand it back"):
+    with pytest.raises(UserError, match="class 2 passes everything to classes that pass it back"):
         dropped([0, 2], [[0, 0, 1, 0, 0], [1, 0, 0, 0, 0]])
 
 
 def test_one_class_must_stay():
-    with pytest.raises(UserError, match="without class 4 there is no class left"):
+    with pytest.raises(UserError, match="without class 4 no class is left"):
         dropped(range(CLASSES), np.zeros((CLASSES, CLASSES)))
 
 
@@ -161,7 +161,7 @@ def test_merged_ones_that_hand_all_to_each_other_share_it_out_in_proportion():
 
 
 def test_merged_ones_leave_a_class():
-    with pytest.raises(UserError, match="there is no class left"):
+    with pytest.raises(UserError, match="no class is left"):
         ours.merged([dropped([0, 1, 2], np.zeros((3, 5))), dropped([3, 4], np.zeros((2, 5)))], [1, 1])
 
 

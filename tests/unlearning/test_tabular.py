@@ -139,7 +139,7 @@ def test_mistakes_are_named():
         forget_classes(model, [1], redistribution="constant")
     with pytest.raises(UserError, match='"learnt" needs examples of the classes to keep'):
         forget_classes(model, [1], redistribution="learnt", examples=(X[:0], Y[:0]))
-    with pytest.raises(UserError, match="there is no class left"):
+    with pytest.raises(UserError, match="no class is left"):
         forget_classes(model, [0, 1, 2])
     with pytest.raises(ConfigError, match=r"^steps = 0 \(MPRU\): must be >= 1$"):
         forget_classes(model, [1], redistribution="learnt", examples=(X, Y), steps=0)

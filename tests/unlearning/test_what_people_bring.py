@@ -68,7 +68,7 @@ def test_what_nobody_could_know_to_draw_is_refused_and_the_global_generator_put_
     torch.manual_seed(5)
     before = torch.get_rng_state()
     if "lr" in method.defaults:
-        assert "give the module that does the attribute draws_at_random = True" in refused(method, model)
+        assert "give that module the attribute draws_at_random = True" in refused(method, model)
     else:
         run(method, model)
     assert torch.equal(torch.get_rng_state(), before)
@@ -176,7 +176,7 @@ def spoilt(examples, value):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_an_image_that_is_not_finite_is_named(method, value):
-    message = "image 3 of the {} {} is not finite (NaN or Inf); mend it or leave it out"
+    message = "image 3 of the {} {} is not finite (NaN or Inf); fix it or leave it out"
     model = tiny.flat()
     vector = model.vector.clone()
     assert refused(method, model, spoilt(FORGET, value)) == f"{method.name}: {message.format(8, 'to forget')}"
@@ -202,7 +202,7 @@ def test_a_label_that_is_no_class_is_named(method, label):
     labels = FORGET.labels.clone()
     labels[5] = label
     assert refused(method, tiny.flat(), Examples(FORGET.images, labels)) == (
-        f"{method.name}: label 5 of the 8 to forget is {label}, and the model tells 4 classes apart, counted from 0"
+        f"{method.name}: label 5 of the 8 to forget is {label}, but the model has 4 classes, counted from 0"
     )
     kept = RETAIN.labels.clone()
     kept[1] = label
@@ -235,7 +235,7 @@ def test_as_many_labels_as_images(method):
 
 def test_images_of_two_forms_are_refused(method):
     other = Examples(RETAIN.images.flatten(2), RETAIN.labels)
-    assert "must be as those to forget" in refused(method, tiny.flat(), FORGET, other)
+    assert "must be like those to forget" in refused(method, tiny.flat(), FORGET, other)
 
 
 # -- what is of another kind altogether ------------------------------------------------------------------------
@@ -280,7 +280,7 @@ def in_each_place(method, examples):
 def test_examples_are_called_so(method, other):
     for what, message in in_each_place(method, other).items():
         assert message == (
-            f"{method.name}: what is {what} is a {type(other).__name__}; give it as "
+            f"{method.name}: what is {what} is a {type(other).__name__}; pass it as "
             "fedunlearn.unlearning.Examples(images, labels)"
         )
 
@@ -295,7 +295,7 @@ def test_arrays_and_lists_are_refused_as_such(method, name, kind):
     values = getattr(FORGET, name).numpy()
     other = FORGET._replace(**{name: values if kind == "ndarray" else values.tolist()})
     for what, message in in_each_place(method, other).items():
-        assert message.startswith(f"{method.name}: {name} {what} are a {kind}, and must be a torch.Tensor;")
+        assert message.startswith(f"{method.name}: {name} {what} are a {kind}, but must be a torch.Tensor;")
 
 
 @pytest.mark.parametrize("name", Examples._fields)
@@ -331,8 +331,7 @@ def test_weights_that_are_no_numbers_are_not_returned(name):
     forget, retain = (Examples(part.images.float(), part.labels) for part in (FORGET, RETAIN))
     settings = replace(quick(method), lr=1e37, epochs=3)
     assert refused(method, model, forget, retain, settings=settings) == (
-        f"{name}: diverged; a smaller lr, or clip_norm, is the first thing to try: the model that it made "
-        "holds NaN or Inf"
+        f"{name}: diverged; try a smaller lr or clip_norm first: the resulting model holds NaN or Inf"
     )
 
 
@@ -352,12 +351,8 @@ def spoiling(method, where):
 )
 def test_one_number_that_is_none_is_enough_in_weights_and_in_statistics(method, where):
     message = refused(spoiling(method, where), tiny.flat(norm=True))
-    remedy = (
-        "a smaller lr, or clip_norm, is the first thing to try"
-        if method.name in STEPS
-        else "try other settings"
-    )
-    assert message == f"{method.name}: diverged; {remedy}: the model that it made holds NaN or Inf"
+    remedy = "try a smaller lr or clip_norm first" if method.name in STEPS else "try other settings"
+    assert message == f"{method.name}: diverged; {remedy}: the resulting model holds NaN or Inf"
 
 
 # -- conditions ------------------------------------------------------------------------------------------------
@@ -417,6 +412,6 @@ def test_masks_are_held_to_the_classes_of_the_model():
     masks = masks.clone()
     masks[2, 1, 1] = 7
     with pytest.raises(
-        UserError, match=r"^fine-tune: label 2 of the 4 to forget is 7, and the model tells 2 classes"
+        UserError, match=r"^fine-tune: label 2 of the 4 to forget is 7, but the model has 2 classes"
     ):
         method(model, Examples(images, masks), Examples(images, masks), conditions=loss, **given)

@@ -62,7 +62,7 @@ class Enlarging(AugmentationSettings):
     def contradictions(self, experiment: Experiment, path: str) -> Iterator[Contradiction]:
         """Refuse a model that takes images of the size that they have."""
         if not hasattr(experiment.model.settings, "input_size"):
-            right = "belongs to a model that enlarges what it is shown to its input-size, such as mit-b0"
+            right = "belongs to a model that enlarges its images to input-size, such as mit-b0"
             yield f"{path}.augmentation", experiment.data.augmentation, right
 
 
@@ -156,7 +156,7 @@ def augmentation_of(experiment: Experiment, pixels: Pixels | None) -> Augmentati
         if step is not None and not (hasattr(step, "draw") and hasattr(step, "apply")):
             given = type(step).__name__
             raise ConfigError(
-                f'data.augmentation: "{name}" returned a {given}, and must return an Augmentation'
+                f'data.augmentation: "{name}" returned a {given}, but must return an Augmentation'
             )
         steps.append(step)
     known: tuple[Augmentation, ...] = tuple(step for step in steps if step is not None)

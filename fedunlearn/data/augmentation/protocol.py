@@ -35,6 +35,6 @@ def only_labels(targets: Tensor, name: str) -> None:
     """Refuse masks, which would stay where they are while their image moves."""
     if targets.dim() != 1:
         raise ValueError(
-            f'augmentation "{name}" changes images and leaves targets where they are, got targets of shape '
+            f'augmentation "{name}" changes images but not targets, and got targets of shape '
             f'{tuple(targets.shape)}; for masks use "rot90-flip"'
         )

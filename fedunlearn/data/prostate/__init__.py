@@ -110,7 +110,7 @@ def _text(note: str) -> str:
 
 def _twin(case: CaseFiles, first: CaseFiles) -> BadCaseError:
     """Say that two cases are one patient: trained on here and tested on there, or forgotten at one site alone."""
-    what = f"site {case.site}'s {case.name} is site {first.site}'s {first.name} again, the same scan as {first.scan}"
+    what = f"site {case.site}'s {case.name} repeats site {first.site}'s {first.name}, the same scan as {first.scan}"
     return BadCaseError(case.scan, what, "keep one of the two")
 
 
@@ -122,7 +122,7 @@ def _refusal(bad: list[BadCaseError], *, may_skip: bool) -> str:
     if others := bad[1:]:
         named = ", ".join(str(case.path) for case in others[:NAMED])
         more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        text += f" (nor can be used: {named}{more})"
+        text += f" (also unusable: {named}{more})"
     return text
 
 

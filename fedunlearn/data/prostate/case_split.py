@@ -75,11 +75,11 @@ def _check(name: str, cases: int, share: float, validation: int, test: int) -> N
             "one each to train, to validate and to test" if share > 0 else "one each to train and to test"
         )
         raise ConfigError(
-            f"site {name}: has {counted(cases, 'case')} that can be used, {least} are needed ({needed}); add "
-            "cases, or take the site's folder away and lower federation.num-clients"
+            f"site {name}: has {counted(cases, 'case')} that can be used, but {least} are needed ({needed}); add "
+            "cases, or remove the site's folder and lower federation.num-clients"
         )
     if validation + test >= cases:
         raise ConfigError(
             f"data.validation = {share}: leaves none of the {cases} cases of site {name} to train on, as {test} "
-            "of them test; lower it"
+            "are for testing; lower it"
         )

@@ -14,7 +14,7 @@ MOST_LABELS = 8
 MOST_SHARE = 0.5
 """Of a volume that can be prostate: in the public data it is a fiftieth, of the smallest field of view a tenth."""
 
-ONLY_LABELS = "save the segmentation itself, as whole numbers with background 0"
+ONLY_LABELS = "save the segmentation as whole numbers with background 0"
 
 
 class NoLabelsError(ValueError):
@@ -52,9 +52,9 @@ def prostate_in(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         between = int(np.count_nonzero(np.abs(values - labels) > WHOLE))
         if between:
             raise NoLabelsError(
-                f"is no mask of labels: {_share(between, values.size)} of its voxels lie between whole numbers "
+                f"is not a label mask: {_share(between, values.size)} of its voxels lie between whole numbers "
                 f"({spread})",
-                "resample it with nearest neighbours, or set what is above ½ to 1 and all else to 0",
+                "resample it with nearest neighbours, or set values above ½ to 1 and all others to 0",
             )
     labelled = labels > 0
     count = int(np.count_nonzero(labelled))
@@ -65,7 +65,7 @@ def prostate_in(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         )
     found = np.unique(labels[labelled])
     if len(found) > MOST_LABELS:
-        raise NoLabelsError(f"is no mask of labels: it holds {len(found)} of them ({spread})", ONLY_LABELS)
+        raise NoLabelsError(f"is not a label mask: it has {len(found)} of them ({spread})", ONLY_LABELS)
     if count > MOST_SHARE * values.size:
         named = ", ".join(f"{label:g}" for label in found.tolist())
         raise NoLabelsError(

@@ -85,13 +85,15 @@ def read_layout(directory: str | None) -> Layout:
     found: dict[str, Path] = {}
     notes, others = notes_on(entries), []
     if outside := [entry for entry in entries if entry.is_file() and _NIFTI.fullmatch(entry.name)]:
-        notes.append(f"{outside[0]}: lies in no site's folder; {_volumes_are(len(outside))} not used")
+        notes.append(f"{outside[0]}: is not in a site's folder; {_volumes_are(len(outside))} not used")
     for folder in folders:
         site = site_of(folder.name)
         if site is None:
             others.append(folder.name)
             if volumes := _volumes(folder, or_none=True):
-                notes.append(f"{folder}: is none of the six sites; its {_volumes_are(len(volumes))} not used")
+                notes.append(
+                    f"{folder}: is not one of the six sites; its {_volumes_are(len(volumes))} not used"
+                )
         elif site in found:
             raise ConfigError(
                 f"{setting}: {found[site].name} and {folder.name} are both site {site}; keep one of the folders"
@@ -153,9 +155,9 @@ def _unread(folder: Path) -> list[str]:
             files = sum(path.is_file() for path in _entries(entry, or_none=True))
             if files:
                 unused = (
-                    "its file is not used, put it beside it"
+                    "its file is not used; move it up"
                     if files == 1
-                    else f"its {files} files are not used, put them beside it"
+                    else f"its {files} files are not used, move them next to it"
                 )
                 notes.append(f"{entry}: is a folder inside a site's; {unused}")
     return notes
@@ -178,7 +180,7 @@ def _case(site: str, name: str, scans: list[Path], masks: list[Path]) -> CaseFil
     for paths, what in ((scans, "scan"), (masks, "segmentation")):
         if len(paths) > 1:
             others = " and ".join(path.name for path in paths[1:])
-            return BadCaseError(paths[0], f"{others} is the same case's {what} too", "keep one of them")
+            return BadCaseError(paths[0], f"{others} is also the same case's {what}", "keep one of them")
     if not scans:
         return BadCaseError(masks[0], f"has no scan: there is no {name}.nii.gz or .nii", "put it there")
     if not masks:

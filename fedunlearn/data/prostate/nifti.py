@@ -103,13 +103,13 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
     except Exception as error:  # of many types: whatever the damage has hit
         raise _no_volume(path, str(error) or type(error).__name__) from error
     if len(shape) != 3:
-        what = f"has {len(shape)} axes ({_by(shape)} voxels), a volume has 3"
+        what = f"has {len(shape)} axes ({_by(shape)} voxels), but a volume has 3"
         raise BadCaseError(path, what, "keep one volume of it")
     if min(shape) < 1 or begins < header.single_vox_offset or ends != len(plain):
         raise _no_volume(
             path,
-            f"by its header {_by(shape)} voxels from byte {begins} to {ends}, where {header.single_vox_offset} to "
-            f"{len(plain)} are",
+            f"by its header {_by(shape)} voxels from byte {begins} to {ends}, but the file has "
+            f"{header.single_vox_offset} to {len(plain)}",
         )
     if stored.dtype.kind not in "biuf":
         raise BadCaseError(
@@ -127,13 +127,13 @@ def read_grid(content: bytes, path: Path, on: Grid | None = None) -> Grid:
     for code in ("sform_code", "qform_code"):
         # nibabel takes a code that it does not know for none, and the volume would be mirrored.
         if header[code] != image.header[code]:
-            what = f"says where it lies under an unknown code ({code} {header[code]})"
+            what = f"gives its orientation under an unknown code ({code} {header[code]})"
             raise BadCaseError(path, what, "correct its header")
     unplaced = not (header["sform_code"] or header["qform_code"])
     if on is not None and (unplaced or np.array_equal(affine, np.eye(4))):
         affine = on.stored
     elif unplaced and (header["pixdim"][1:4] == 1).all():  # what a header has in which nothing was written
-        what = "does not say how large its voxels are (neither a place nor a size other than 1)"
+        what = "does not give its voxel size (neither an orientation nor a size other than 1)"
         raise BadCaseError(path, what, "give it the header of the original")
     else:
         affine = _in_millimetres(affine, sizes, int(header["xyzt_units"]) & LENGTH, path)
@@ -173,18 +173,16 @@ def _in_millimetres(
     sides = _sides(affine)
     sound = bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > FLATTEST * sides.prod()
     if not sound or not sides.all() or (sizes is not None and not (np.isfinite(sizes).all() and sizes.all())):
-        raise BadCaseError(
-            path, "does not say how large its voxels are (a broken affine)", "repair its header"
-        )
+        raise BadCaseError(path, "does not give its voxel size (broken affine)", "repair its header")
     if sizes is not None and not np.allclose(np.abs(sizes), sides, rtol=AGREE, atol=0):
-        what = f"gives two sizes of its voxels, {_by(sides)} (sform) and {_by(np.abs(sizes))} (qform)"
+        what = f"gives two voxel sizes, {_by(sides)} (sform) and {_by(np.abs(sizes))} (qform)"
         raise BadCaseError(path, what, "correct its header")
     if unit not in MILLIMETRES:
         raise BadCaseError(path, f"gives its lengths in an unknown unit ({unit})", "correct its header")
     scale = MILLIMETRES[unit]
     if not (scale * sides.min() >= SMALLEST and scale * sides.max() <= LARGEST):
-        what = f"says that its voxels are {_by(scale * sides)} mm; those of a scan are {SMALLEST:g} to {LARGEST:g} mm"
-        raise BadCaseError(path, what, "correct the spacing in its header, or the unit of it")
+        what = f"gives a voxel size of {_by(scale * sides)} mm; a scan's is {SMALLEST:g} to {LARGEST:g} mm"
+        raise BadCaseError(path, what, "correct the spacing or its unit in the header")
     return np.diag([scale, scale, scale, 1.0]) @ affine
 
 
@@ -199,4 +197,4 @@ def _by(numbers: Any) -> str:
 
 
 def _no_volume(path: Path, reason: str) -> BadCaseError:
-    return BadCaseError(path, f"is no whole NIfTI volume ({' '.join(reason.split())[:160]})", FETCH)
+    return BadCaseError(path, f"is not a complete NIfTI volume ({' '.join(reason.split())[:160]})", FETCH)

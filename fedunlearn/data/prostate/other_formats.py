@@ -47,7 +47,7 @@ def notes_on(paths: Iterable[Path]) -> list[str]:
         others = counted(len(found) - 1, f"more {ending} file are", f"more {ending} files are")
         more = f" and {others}" if len(found) > 1 else ": is"
         how = CONVERSIONS[ending].format(name=found[0].name)
-        notes.append(f"{found[0]}{more} no NIfTI and not used; to have it read: {how}")
+        notes.append(f"{found[0]}{more} not NIfTI and not used; to convert: {how}")
     return notes
 
 

@@ -53,10 +53,12 @@ class Prepared:
             ) from error
         if (filled := np.count_nonzero(made.brightness)) < FEWEST:
             low, high = made.ends
-            what = f"shows {filled} shades between {low:g} and {high:g}: a mask, or one extreme value"
-            raise BadCaseError(case.scan, what, "put the scan in its place, without padding")
+            what = (
+                f"shows {filled} shades between {low:g} and {high:g}: it is a mask, or has one extreme value"
+            )
+            raise BadCaseError(case.scan, what, "replace it by the scan, without padding")
         if not len(made.slices):
-            what = f"has no pixel left of its mask at data.resize = {self.size}"
+            what = f"has no mask pixel left at data.resize = {self.size}"
             raise BadCaseError(case.mask, what, "raise data.resize")
         self._keep(key, made)
         return made
@@ -75,8 +77,8 @@ class Prepared:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             self.notes.append(
-                f"{self.cache.folder}: prepared slices cannot be kept ({reason}), every start makes them again; set "
-                "FEDUNLEARN_CACHE to a folder that can be written to"
+                f"{self.cache.folder}: prepared slices cannot be kept ({reason}) and are made again at every start; "
+                "set FEDUNLEARN_CACHE to a folder that can be written to"
             )
 
 

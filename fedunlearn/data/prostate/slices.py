@@ -101,7 +101,7 @@ def ends(intensities: npt.NDArray[np.float32]) -> tuple[float, float]:
     """
     low, high = float(intensities.min()), float(np.quantile(intensities, CLIP))
     if not high > low:
-        raise FeaturelessError("at least 99 % of the voxels have one and the same intensity")
+        raise FeaturelessError("at least 99 % of the voxels have the same intensity")
     return low, high
 
 

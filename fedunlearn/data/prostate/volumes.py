@@ -59,7 +59,7 @@ def read_volume(scan: bytes, mask: bytes, scan_path: Path, mask_path: Path) -> V
         raise BadCaseError(mask_path, what, f"resample it onto {scan_path.name}")
     apart = image.furthest(labels)
     if apart > image.sides.min() / 2:
-        what = f"lies up to {apart:.1f} mm beside its scan: the affines of the two files differ"
+        what = f"is up to {apart:.1f} mm away from its scan: the affines of the two files differ"
         raise BadCaseError(mask_path, what, f"resample it onto {scan_path.name}")
     try:
         prostate = prostate_in(labels.values)

@@ -42,7 +42,7 @@ def discover() -> Discovered:
         if name not in found.broken:
             metric: Metric = plugins.find("metrics", name)
             if metric.name in BUILT_IN:
-                found.broken[name] = f"{metric.place}: there is a {metric.name!r} already"
+                found.broken[name] = f"{metric.place}: there is already a {metric.name!r}"
             else:
                 found.metrics[metric.name] = metric
     return found
@@ -68,7 +68,7 @@ def computed(task: str, named: Sequence[str] = ()) -> dict[str, Metric]:
             metric = _named(reference, every)
             if task not in metric.tasks:
                 tasks = " and ".join(metric.tasks)
-                raise ConfigError(f"is for {tasks}, and the experiment for {task}; leave it out")
+                raise ConfigError(f"is for {tasks}, but the experiment is for {task}; leave it out")
         except ConfigError as error:
             raise ConfigError(f'measures.metrics[{number}] = "{reference}": {error}') from error
         found[metric.name] = metric
@@ -84,5 +84,7 @@ def _named(reference: str, known: Mapping[str, Metric]) -> Metric:
         raise ConfigError(f'must be "package.module:object", or a metric of `fedunlearn list metrics`{hint}')
     metric: Metric = plugins.find("metrics", reference)
     if metric.name in BUILT_IN and BUILT_IN[metric.name] is not metric:
-        raise ConfigError(f"is broken: {metric.place}: there is a {metric.name!r} already; take another name")
+        raise ConfigError(
+            f"is broken: {metric.place}: there is already a {metric.name!r}; choose another name"
+        )
     return metric

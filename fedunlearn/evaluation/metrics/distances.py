@@ -62,7 +62,7 @@ def kl_to_retrain(evidence: Evidence) -> float:
     if evidence.task != "segmentation":
         return distance.mean_kl(cast("SplitOutputs", mine), cast("SplitOutputs", theirs))
     if evidence.pixel_kl is None:
-        raise Unmeasurable("the pixels of the two models, which it compares, are not kept")
+        raise Unmeasurable("it compares the two models' pixels, which are not kept")
     return evidence.pixel_kl()
 
 

@@ -121,7 +121,7 @@ BY_TASK["segmentation"] |= {on: _quality("segmentation", on) for on in (*TRIPLET
 def same_sites(evidence: Evidence) -> Integers:
     """Return the test slices from the sites to forget."""
     if evidence.forget_test is None:
-        raise Unmeasurable("which test slices are from the forgotten sites is not known")
+        raise Unmeasurable("it is not known which test slices are from the forgotten sites")
     return evidence.forget_test
 
 

@@ -97,8 +97,8 @@ class Cluster:
         if room < (workers or 1):
             asked = "a Ray worker" if workers is None else f"engine.workers = {workers}"
             raise UserError(
-                f"{asked}: the Ray cluster has room for {room} worker{'s' * (room != 1)} of {self.need} each; ask "
-                f"for fewer, set engine.ray.cpus-per-worker or gpus-per-worker lower, or add nodes"
+                f"{asked}: the Ray cluster has room for {room} worker{'s' * (room != 1)} of {self.need} each; use "
+                f"fewer, set engine.ray.cpus-per-worker or gpus-per-worker lower, or add nodes"
             )
         return room if workers is None else workers
 

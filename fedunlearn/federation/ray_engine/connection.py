@@ -71,11 +71,11 @@ def connect(address: str) -> None:
                 ray.init(address, **QUIET)
                 return
             if address == "auto":
-                raise ConnectionError("the Ray that runs here is another program's own")
+                raise ConnectionError("the Ray running here belongs to another program")
             # A cluster that listens on the loopback interface alone is not to be had by the machine's name.
             with _named_localhost():
                 if not _answers(address):
-                    raise ConnectionError("nothing like it answers there")
+                    raise ConnectionError("no Ray cluster answers there")
                 ray.init(address, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0]

@@ -41,7 +41,7 @@ class Lost:
     def while_they(self, did: str) -> str:
         """Return the error message."""
         dead = f"{self.workers} Ray worker{'s' * (self.workers != 1)}"
-        return f"{dead} died, one after the other, while they {did}; the last: {self.why}"
+        return f"{dead} died, one after another, while they {did}; the last: {self.why}"
 
 
 @dataclass(eq=False)
@@ -171,7 +171,7 @@ def in_one_line(error: Exception) -> str:
     telling = [line for line in lines if not line.startswith(details)]
     line = (telling or lines or [type(error).__name__])[0]
     if isinstance(error, OutOfMemoryError):
-        return f"out of memory, says Ray: {line}"
+        return f"out of memory according to Ray: {line}"
     crash, among_others, _ = line.partition(" Some common causes include")
     _, found, detail = crash.partition("Worker exit detail: ")
     if found:

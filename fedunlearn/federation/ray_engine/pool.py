@@ -136,12 +136,12 @@ class ActorPool:
         placed = [slot.actor.__ray_ready__.remote() for slot in slots]
         found, missing = ray.wait(placed, num_returns=workers, timeout=PATIENT_SECONDS)
         if missing:
-            log(WARNING, "%d of %d Ray workers wait for a place in the cluster", len(missing), workers)
+            log(WARNING, "%d of %d Ray workers are waiting for a place in the cluster", len(missing), workers)
             found, missing = ray.wait(placed, num_returns=workers, timeout=START_SECONDS - PATIENT_SECONDS)
         if missing:
             raise RunError(
                 f"engine.workers = {workers}: {len(found)} of them found a place in the Ray cluster within "
-                f"{START_SECONDS:g} s, others are using it; ask for fewer, or wait until it is free"
+                f"{START_SECONDS:g} s, as it is in use; use fewer, or wait until it is free"
             )
         for slot in slots:
             self._read(slot)
@@ -152,13 +152,13 @@ class ActorPool:
             place: Place = ray.get(slot.coming)
         except DEATHS as error:
             raise RunError(
-                f"a Ray worker cannot start: {in_one_line(error)}; is fedunlearn installed on every node of the "
-                f"cluster, in the same version?"
+                f"a Ray worker cannot start: {in_one_line(error)}; is the same version of fedunlearn installed on "
+                f"every node of the cluster?"
             ) from error
         if place.user_error:
             raise UserError(place.user_error)
         if place.failure:
-            raise RunError(f"Ray worker {place} cannot take up its duty:\n{place.failure}")
+            raise RunError(f"Ray worker {place} cannot start:\n{place.failure}")
         slot.place, slot.coming = place, None
 
     def _replace(self, slot: Slot) -> None:
@@ -196,5 +196,5 @@ def pack_duty(duty: Duty) -> Parcel:
         return pack(duty)
     except Exception as error:
         raise UserError(
-            f"the client app and the routine travel to Ray workers, and cannot be pickled: {error}"
+            f"the client app and the routine are sent to Ray workers, but cannot be pickled: {error}"
         ) from error

@@ -22,11 +22,11 @@ def spoil(root):
     write(root / "UCL" / "Case04_segmentation.nii.gz", tiny)
     return [
         "BIDMC/Case01.nii.gz: has no segmentation: there is no Case01_segmentation.nii.gz or .nii",
-        "HK/Case02.nii.gz: is no whole NIfTI volume (",
+        "HK/Case02.nii.gz: is not a complete NIfTI volume (",
         "I2CVB/Case00_segmentation.nii.gz: has 20 × 24 × 6 voxels, its scan 20 × 24 × 7",
         "ISBI/Case03_segmentation.nii.gz: is empty: no voxel is labelled",
-        "ISBI_1.5/Case04.nii.gz: shows nothing: at least 99 % of the voxels have one and the same intensity",
-        "UCL/Case04_segmentation.nii.gz: has no pixel left of its mask at data.resize = 16",
+        "ISBI_1.5/Case04.nii.gz: shows nothing: at least 99 % of the voxels have the same intensity",
+        "UCL/Case04_segmentation.nii.gz: has no mask pixel left at data.resize = 16",
     ]
 
 
@@ -35,7 +35,7 @@ def test_bad_cases_are_refused_the_first_in_full_and_the_others_by_name(own):
     text = error(own)
     assert text.startswith(faults[0] + '; put it there, or set data.bad-cases = "skip" to leave it out')
     assert text.endswith(
-        "(nor can be used: HK/Case02.nii.gz, I2CVB/Case00_segmentation.nii.gz, ISBI/Case03_segmentation.nii.gz, "
+        "(also unusable: HK/Case02.nii.gz, I2CVB/Case00_segmentation.nii.gz, ISBI/Case03_segmentation.nii.gz, "
         "ISBI_1.5/Case04.nii.gz, UCL/Case04_segmentation.nii.gz)"
     )
 
@@ -53,7 +53,7 @@ def test_bad_cases_are_skipped_and_told_of(own, sites):
     shutil.copytree(own / "HK", own / "Elsewhere")
     data = load(own, bad_cases="skip")
     foreign, *told = [note.replace(f"{own}/", "") for note in data.notes]
-    assert foreign == "Elsewhere: is none of the six sites; its 10 volumes are not used"
+    assert foreign == "Elsewhere: is not one of the six sites; its 10 volumes are not used"
     assert len(told) == len(faults)
     for note, fault in zip(told, faults, strict=True):
         assert note.startswith(f"left out {fault}")
@@ -69,8 +69,8 @@ def test_skipping_may_leave_a_site_too_few(own):
     for number in range(3):
         (own / "HK" / f"Case0{number}_segmentation.nii.gz").unlink()
     assert error(own, bad_cases="skip") == (
-        "site HK: has 2 cases that can be used, 3 are needed (one each to train, to validate and to test); add "
-        "cases, or take the site's folder away and lower federation.num-clients"
+        "site HK: has 2 cases that can be used, but 3 are needed (one each to train, to validate and to test); add "
+        "cases, or remove the site's folder and lower federation.num-clients"
     )
 
 

@@ -91,13 +91,13 @@ def test_a_case_that_is_missing_in_the_middle_is_no_matter():
         (
             2,
             0.1,
-            "site HK: has 2 cases that can be used, 3 are needed (one each to train, to validate and to test)",
+            "site HK: has 2 cases that can be used, but 3 are needed (one each to train, to validate and to test)",
         ),
         (1, 0.0, "site HK: has 1 case that can be used, 2 are needed (one each to train and to test)"),
         (
             5,
             0.7,
-            "data.validation = 0.7: leaves none of the 5 cases of site HK to train on, as 1 of them test",
+            "data.validation = 0.7: leaves none of the 5 cases of site HK to train on, as 1 are for testing",
         ),
     ],
 )

@@ -62,15 +62,15 @@ def test_a_mask_in_another_unit_than_its_scan_lies_where_it_says(own, sites):
 def test_a_size_that_no_voxel_has_is_refused(own, unit, factor, sides):
     store(own / "HK", unit, factor)
     assert error(own).startswith(
-        f"HK/{SCAN}: says that its voxels are {sides}; those of a scan are 0.05 to 20 mm; correct the spacing in its "
-        "header, or the unit of it, or set"
+        f"HK/{SCAN}: gives a voxel size of {sides}; a scan's is 0.05 to 20 mm; correct the spacing or its unit in "
+        "the header, or set"
     )
 
 
 def test_a_header_that_does_not_know_its_own_length_is_refused(own):
     patch(own / "HK" / SCAN, "<i", 0, 360)
     assert error(own).startswith(
-        f"HK/{SCAN}: is no whole NIfTI volume (a header of 360 bytes); fetch it again"
+        f"HK/{SCAN}: is not a complete NIfTI volume (a header of 360 bytes); fetch it again"
     )
 
 
@@ -83,7 +83,7 @@ def test_an_unknown_unit_is_refused(own):
 def test_voxels_begin_behind_the_header_and_end_with_the_file(own, offset):
     patch(own / "HK" / SCAN, "<f", 108, offset)
     text = error(own)
-    assert text.startswith(f"HK/{SCAN}: is no whole NIfTI volume ("), text
+    assert text.startswith(f"HK/{SCAN}: is not a complete NIfTI volume ("), text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_voxels_begin_behind_the_header_and_end_with_the_file(own, offset):
 def test_a_header_of_more_or_fewer_voxels_than_there_are_is_refused(own, dim):
     patch(own / "HK" / SCAN, "<4h", 40, *dim)
     text = error(own)
-    assert text.startswith(f"HK/{SCAN}: is no whole NIfTI volume (by its header "), text
+    assert text.startswith(f"HK/{SCAN}: is not a complete NIfTI volume (by its header "), text
 
 
 def test_a_header_is_no_voxels_even_where_all_bytes_would_fit(own):
@@ -100,15 +100,15 @@ def test_a_header_is_no_voxels_even_where_all_bytes_would_fit(own):
     patch(path, "<4h", 40, 3, 16, 13, 17)  # 2 × 3 536 bytes: those of the file
     patch(path, "<f", 108, 0.0)
     assert error(own).startswith(
-        f"HK/{SCAN}: is no whole NIfTI volume (by its header 16 × 13 × 17 voxels from byte 0 to 7072, where 352 to "
-        "7072 are); fetch it again"
+        f"HK/{SCAN}: is not a complete NIfTI volume (by its header 16 × 13 × 17 voxels from byte 0 to 7072, but the "
+        "file has 352 to 7072); fetch it again"
     )
 
 
 def test_bytes_behind_the_voxels_are_refused(own):
     rewrite(own / "HK" / SCAN, lambda raw: raw + bytes(16))
     assert (
-        "HK/Case00.nii.gz: is no whole NIfTI volume (by its header 20 × 24 × 7 voxels from byte 352"
+        "HK/Case00.nii.gz: is not a complete NIfTI volume (by its header 20 × 24 × 7 voxels from byte 352"
         in error(own)
     )
 
@@ -136,7 +136,7 @@ def test_two_sizes_in_one_header_are_refused(own):
     image.set_sform(sform, code=1, update_affine=False)
     nib.save(image, own / "HK" / SCAN)
     assert error(own).startswith(
-        f"HK/{SCAN}: gives two sizes of its voxels, 0.5 × 0.8 × 3 (sform) and 0.5 × 0.8 × 3.6 (qform); correct its"
+        f"HK/{SCAN}: gives two voxel sizes, 0.5 × 0.8 × 3 (sform) and 0.5 × 0.8 × 3.6 (qform); correct its"
     )
 
 
@@ -154,7 +154,7 @@ def test_a_scan_without_sform_needs_its_pixdim(own, side):
     patch(own / "HK" / SCAN, "<2h", 252, 1, 0)  # qform alone
     patch(own / "HK" / SCAN, "<f", 80, side)
     assert error(own).startswith(f"HK/{SCAN}: "), "0 is not taken for 1"
-    assert "does not say how large its voxels are" in error(own) or "no whole NIfTI" in error(own)
+    assert "does not give its voxel size" in error(own) or "not a complete NIfTI" in error(own)
 
 
 def test_a_scan_placed_by_its_qform_alone(own, sites):
@@ -172,7 +172,7 @@ def test_a_scan_whose_header_was_lost_has_no_size(own, sites):
     values = np.asarray(nib.load(own / "HK" / SCAN).dataobj)
     nib.save(nib.Nifti1Image(values, None), own / "HK" / SCAN)
     assert error(own).startswith(
-        f"HK/{SCAN}: does not say how large its voxels are (neither a place nor a size other than 1); give it the "
+        f"HK/{SCAN}: does not give its voxel size (neither an orientation nor a size other than 1); give it the "
         "header of the original"
     )
     bare = nib.Nifti1Image(values, None)
@@ -190,7 +190,7 @@ def test_an_unknown_code_is_not_taken_for_none(own, which, offset, name):
     """Without a code the first axis would run to the other side."""
     patch(own / "HK" / which, "<h", offset, 16)
     assert error(own).startswith(
-        f"HK/{which}: says where it lies under an unknown code ({name} 16); correct its header"
+        f"HK/{which}: gives its orientation under an unknown code ({name} 16); correct its header"
     )
 
 
@@ -199,7 +199,7 @@ def test_axes_that_lie_nearly_on_one_line_are_refused(own):
     affine = image.affine.copy()
     affine[:3, 1] = affine[:3, 0] * 1.6 + [0, 0.1, 0]
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), own / "HK" / SCAN)
-    assert "does not say how large its voxels are (a broken affine)" in error(own)
+    assert "does not give its voxel size (broken affine)" in error(own)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -208,7 +208,7 @@ def test_a_mask_flipped_in_its_voxels_or_in_its_header_alone_is_elsewhere(own, a
     affine = image.affine.copy()
     affine[:3, axis] *= -1
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), own / "HK" / MASK)
-    assert "beside its scan: the affines of the two files differ" in error(own)
+    assert "away from its scan: the affines of the two files differ" in error(own)
 
 
 def test_a_mask_with_two_axes_exchanged_is_no_mask_of_the_scan(own):

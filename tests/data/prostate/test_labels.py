@@ -43,9 +43,7 @@ def test_a_few_zones_are_labels_and_many_are_none():
     values.flat[inside] = 1 + np.arange(len(inside)) % MOST_LABELS
     assert np.array_equal(prostate_in(values), truth())
     values.flat[inside] = 1 + np.arange(len(inside)) % (MOST_LABELS + 1)
-    with pytest.raises(
-        NoLabelsError, match=r"is no mask of labels: it holds 9 of them \(values 0 to 9\); save"
-    ):
+    with pytest.raises(NoLabelsError, match=r"is not a label mask: it has 9 of them \(values 0 to 9\); save"):
         prostate_in(values)
 
 
@@ -57,10 +55,10 @@ HALVES = np.where(truth(), 0.5, 0).astype(np.float32)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (SOFT, "is no mask of labels: 28.6 % of its voxels lie between whole numbers (values 0 to 0.981689)"),
-        (HALVES, "is no mask of labels: 5.95 % of its voxels lie between whole numbers (values 0 to 0.5)"),
-        ((255 * SOFT).astype(np.uint8), "is no mask of labels: it holds 54 of them (values 0 to 250)"),
-        (SCAN_VALUES, "is no mask of labels: it holds 879 of them (values 0 to 30000)"),
+        (SOFT, "is not a label mask: 28.6 % of its voxels lie between whole numbers (values 0 to 0.981689)"),
+        (HALVES, "is not a label mask: 5.95 % of its voxels lie between whole numbers (values 0 to 0.5)"),
+        ((255 * SOFT).astype(np.uint8), "is not a label mask: it has 54 of them (values 0 to 250)"),
+        (SCAN_VALUES, "is not a label mask: it has 879 of them (values 0 to 30000)"),
         (
             (1 + truth()).astype(np.uint8),
             "labels 100 % of the volume as prostate (label 1, 2; values 1 to 2)",
@@ -114,12 +112,12 @@ def test_scan_and_mask_that_are_exchanged_are_refused(own):
     content = scan.read_bytes(), mask.read_bytes()
     mask.write_bytes(content[0])
     scan.write_bytes(content[1])
-    assert error(own).startswith(f"HK/{MASK}: is no mask of labels: it holds ")
+    assert error(own).startswith(f"HK/{MASK}: is not a label mask: it has ")
 
 
 def test_a_scan_that_is_its_mask_is_refused(own):
     """It would show the network what it is to find."""
     (own / "HK" / SCAN).write_bytes((own / "HK" / MASK).read_bytes())
     assert error(own).startswith(
-        f"HK/{SCAN}: shows 3 shades between 0 and 2: a mask, or one extreme value; put the scan in its place"
+        f"HK/{SCAN}: shows 3 shades between 0 and 2: it is a mask, or has one extreme value; replace it by the scan"
     )

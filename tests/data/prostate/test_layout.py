@@ -133,7 +133,7 @@ def test_what_is_no_volume_is_passed_over_and_volumes_elsewhere_are_told_of(tmp_
     )
     layout = read_layout(str(tmp_path))
     assert [case.name for case in layout.cases["HK"]] == ["Case00"]
-    assert layout.notes == (f"{tmp_path}/Radboud: is none of the six sites; its 2 volumes are not used",)
+    assert layout.notes == (f"{tmp_path}/Radboud: is not one of the six sites; its 2 volumes are not used",)
 
 
 def test_phantoms_say_that_they_are(tmp_path):

@@ -37,7 +37,7 @@ def notes(own):
 )
 def test_a_case_in_another_format_is_told_of_with_how_to_convert_it(own, name, how):
     put(own / "HK", name)
-    assert notes(own) == [f"HK/{name}: is no NIfTI and not used; to have it read: {how}"]
+    assert notes(own) == [f"HK/{name}: is not NIfTI and not used; to convert: {how}"]
 
 
 def test_many_files_of_one_format_are_one_line(own):
@@ -54,9 +54,9 @@ def test_volumes_outside_and_inside_a_sites_folder(own):
     put(own / "HK" / "Case08", "scan.nii.gz", "mask.nii.gz")
     put(own / "HK" / "empty")
     assert notes(own) == [
-        "set.zip: is no NIfTI and not used; to have it read: unpack set.zip",
-        "Case00.nii.gz: lies in no site's folder; 1 volume is not used",
-        "HK/Case08: is a folder inside a site's; its 2 files are not used, put them beside it",
+        "set.zip: is not NIfTI and not used; to convert: unpack set.zip",
+        "Case00.nii.gz: is not in a site's folder; 1 volume is not used",
+        "HK/Case08: is a folder inside a site's; its 2 files are not used, move them next to it",
     ]
 
 

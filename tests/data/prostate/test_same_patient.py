@@ -54,7 +54,7 @@ COPIES = {
 def test_a_copy_is_refused_and_both_sites_are_named(own, copy, site):
     COPIES[copy](own / "HK" / SCAN, own / "HK" / MASK, own / site)
     assert error(own).startswith(
-        f"{site}/Case07.nii.gz: site {site}'s Case07 is site HK's Case00 again, the same scan as HK/{SCAN}; keep one "
+        f"{site}/Case07.nii.gz: site {site}'s Case07 repeats site HK's Case00, the same scan as HK/{SCAN}; keep one "
         "of the two, or set"
     )
 
@@ -63,7 +63,7 @@ def test_a_copy_with_another_mask_is_the_same_patient(own):
     shutil.copy(own / "HK" / SCAN, own / "UCL" / "Case07.nii.gz")
     labels = (volume(10)[1] == 2).astype(np.uint8)
     write(own / "UCL" / "Case07_segmentation.nii.gz", labels)
-    assert "site UCL's Case07 is site HK's Case00 again" in error(own)
+    assert "site UCL's Case07 repeats site HK's Case00" in error(own)
 
 
 def test_copies_are_skipped_and_forgetting_a_site_leaves_its_patient_nowhere(own, sites):
@@ -75,9 +75,9 @@ def test_copies_are_skipped_and_forgetting_a_site_leaves_its_patient_nowhere(own
     told = [note.replace(f"{own}/", "") for note in data.notes]
     first = "BIDMC/Case12.nii.gz"  # the first site of all keeps it
     assert told == [
-        f"left out HK/Case10.nii.gz: site HK's Case10 is site BIDMC's Case12 again, the same scan as {first}",
-        f"left out I2CVB/{SCAN}: site I2CVB's Case00 is site BIDMC's Case12 again, the same scan as {first}",
-        f"left out UCL/Case11.nii.gz: site UCL's Case11 is site BIDMC's Case12 again, the same scan as {first}",
+        f"left out HK/Case10.nii.gz: site HK's Case10 repeats site BIDMC's Case12, the same scan as {first}",
+        f"left out I2CVB/{SCAN}: site I2CVB's Case00 repeats site BIDMC's Case12, the same scan as {first}",
+        f"left out UCL/Case11.nii.gz: site UCL's Case11 repeats site BIDMC's Case12, the same scan as {first}",
     ]
     owners = {
         pair for i in data.slices.values() for pair in zip(i.site.tolist(), i.case.tolist(), strict=True)
@@ -90,7 +90,7 @@ def test_copies_are_noticed_when_everything_comes_from_the_cache(own, cache):
     load(own)
     same_bytes(own / "HK" / SCAN, own / "HK" / MASK, own / "UCL")
     before = len(list(cache.rglob("*.arrays")))
-    assert "site UCL's Case07 is site HK's Case00 again" in error(own)
+    assert "site UCL's Case07 repeats site HK's Case00" in error(own)
     assert len(list(cache.rglob("*.arrays"))) == before, "the copy was read from the entry of the first"
 
 
@@ -124,7 +124,8 @@ def test_a_scan_of_which_an_extreme_value_leaves_next_to_nothing_is_refused(own,
     write(own / "HK" / SCAN, scan)
     text = error(own)
     assert re.match(
-        rf"HK/{SCAN}: shows \d shades between .+: a mask, or one extreme value; put the scan", text
+        rf"HK/{SCAN}: shows \d shades between .+: it is a mask, or has one extreme value; replace it by the scan",
+        text,
     ), text
 
 

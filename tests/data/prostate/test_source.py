@@ -129,11 +129,11 @@ def test_the_number_of_clients_must_be_that_of_the_sites(own):
     )
     (own / "I2CVB_old").mkdir()
     (own / "siemens").mkdir()
-    assert error(own).endswith("; set it to 5; no site is known by the name I2CVB_old or siemens")
+    assert error(own).endswith("; set it to 5; there is no site named I2CVB_old or siemens")
 
 
 def test_sites_belong_to_data_that_have_some():
-    with pytest.raises(ConfigError, match=r"data\.partition = 'site': belongs to"):
+    with pytest.raises(ConfigError, match=r"data\.partition = 'site': requires"):
         load_federated(DataConfig.of(source="digits", partition="site"), 6, seed=1)
 
 

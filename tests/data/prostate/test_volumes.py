@@ -57,7 +57,7 @@ def test_a_sound_case(paths):
 )
 def test_a_damaged_file(paths, which, damage):
     paths[which].write_bytes(damage(paths[which].read_bytes()))
-    pattern = rf"{re.escape(paths[which].name)}: is no whole NIfTI volume \(.+\); fetch it again"
+    pattern = rf"{re.escape(paths[which].name)}: is not a complete NIfTI volume \(.+\); fetch it again"
     assert re.fullmatch(pattern, fault(paths))
 
 
@@ -67,7 +67,7 @@ def test_any_flipped_bit_of_compressed_data_is_noticed(paths):
         damaged = bytearray(whole)
         damaged[at] ^= 0x10
         paths[0].write_bytes(damaged)
-        assert "is no whole NIfTI volume" in fault(paths)
+        assert "is not a complete NIfTI volume" in fault(paths)
 
 
 def test_a_mask_of_another_shape(paths):
@@ -89,7 +89,7 @@ def test_a_mask_of_another_shape(paths):
 def test_a_mask_that_lies_elsewhere(paths, placed, apart):
     write(paths[1], volume(0)[1], **placed)
     assert fault(paths) == (
-        f"Case00_segmentation.nii.gz: lies up to {apart:.1f} mm beside its scan: the affines of the two files "
+        f"Case00_segmentation.nii.gz: is up to {apart:.1f} mm away from its scan: the affines of the two files "
         "differ; resample it onto Case00.nii.gz"
     )
 
@@ -115,7 +115,7 @@ def test_a_mask_that_does_not_say_where_it_lies_is_on_its_scan_voxel_by_voxel(pa
 
 def test_a_mask_stored_upside_down_without_saying_so_is_elsewhere(paths):
     write(paths[1], volume(0)[1], axes="RAS", spacing=(0.5, 0.8, -3.0))
-    assert "beside its scan" in fault(paths)
+    assert "away from its scan" in fault(paths)
 
 
 def test_an_empty_mask(paths):
@@ -148,7 +148,7 @@ def test_a_file_of_more_or_fewer_axes(paths, shape):
     nib.save(nib.Nifti1Image(np.zeros(shape, np.int16), np.eye(4)), paths[0])
     written = " × ".join(map(str, nib.load(paths[0]).shape))
     assert fault(paths) == (
-        f"Case00.nii.gz: has {len(nib.load(paths[0]).shape)} axes ({written} voxels), a volume has 3; keep one "
+        f"Case00.nii.gz: has {len(nib.load(paths[0]).shape)} axes ({written} voxels), but a volume has 3; keep one "
         "volume of it"
     )
 
@@ -163,9 +163,7 @@ def test_a_broken_affine(paths):
     header = bytearray(gzip.decompress(paths[0].read_bytes()))
     header[296:312] = bytes(16)  # the second row of the affine
     paths[0].write_bytes(header)
-    assert fault(paths) == (
-        "Case00.nii.gz: does not say how large its voxels are (a broken affine); repair its header"
-    )
+    assert fault(paths) == ("Case00.nii.gz: does not give its voxel size (broken affine); repair its header")
 
 
 def test_content_not_names_say_what_is_compressed_and_which_version(paths):
