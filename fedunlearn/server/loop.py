@@ -288,7 +288,7 @@ class RoundLoop(Strategy):
         QuorumMissedError
             If a round misses its quorum; a live federation waits and repeats the round instead.
         DivergedError
-            If the weights of a simulated federation are no numbers any more.
+            If the weights of a simulated federation became NaN or infinite.
         UserError
             If ``initial_arrays`` are not a model as :func:`~fedunlearn.federation.payload.pack` makes it.
         """

@@ -115,7 +115,7 @@ def serve(
     Raises
     ------
     DivergedError
-        The original's or a retrained model's weights are no numbers any more: there is nothing to compare with.
+        The original's or a retrained model's weights became NaN or infinite: there is nothing to compare with.
     """
     if data is None:
         data = workspace.data_of(experiment, branch.seed)
