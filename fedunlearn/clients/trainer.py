@@ -22,7 +22,7 @@ from fedunlearn.evaluation.histograms import FEWEST, TOO_FEW, Tally, Withheld, t
 from fedunlearn.evaluation.scored import QUALITY, Scored
 from fedunlearn.federation.answers import ASSIGNMENT, Config, work_of
 from fedunlearn.federation.client_work import SERVER
-from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.hosted_routine import Chosen, modules_of
 from fedunlearn.federation.jobs import EPOCHS, LR, ROUTINE
 from fedunlearn.models.flat import FlatModel
 from fedunlearn.parts import Assignment
@@ -94,7 +94,7 @@ class Routine(ABC):
         others, in a deployment as in a simulation, and the validation split, which is the server's, judges recovery
         and tuning. A method that needs some takes a part of R.
         """
-        chosen = Chosen.loads(config[ROUTINE])
+        chosen = Chosen.loads(config[ROUTINE], modules_of(self._place.experiment))
         forget, retain = self._both(client, config)
         ran = chosen.dumps()  # as it was understood: the server holds it against what it asked for
         if not forget.size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,18 @@ class Chosen:
         return json.dumps({"name": self.name, "settings": plain(self.settings)}, sort_keys=True)
 
     @classmethod
-    def loads(cls, text: str) -> Chosen:
+    def loads(cls, text: str, modules: Collection[str] = ()) -> Chosen:
         """Inverse of :meth:`dumps`.
+
+        Parameters
+        ----------
+        modules
+            Whose routines may be meant beside those that have a name, see :func:`modules_of`.
 
         Raises
         ------
         ConfigError
-            The text is none of :meth:`dumps`, what it says is refused by :meth:`of`, or it names a module that no
-            experiment of this process has named.
+            The text is none of :meth:`dumps`, what it says is refused by :meth:`of`, or it names another module.
         """
         origin = Origin("the message of the server")
         try:
@@ -78,10 +82,19 @@ class Chosen:
             name, settings = told["name"], told["settings"]
         except (JsonError, KeyError):
             raise origin.error("routine", text, "must be JSON with a name and settings") from None
-        if ":" in str(name) and ("routines", name) not in plugins.LOADED:
+        module, colon, _ = str(name).partition(":")
+        if colon and module.strip() not in modules:
             # A server could have any module imported that lies on a client's machine.
-            raise origin.error("routine", name, "must be a routine of the experiment, or one that has a name")
+            what = "must be in a module that the experiment names, or a routine that has a name"
+            raise origin.error("routine", name, what)
         return cls.of(name, settings, origin)
+
+
+def modules_of(experiment: Experiment) -> frozenset[str]:
+    """Return the modules of an experiment's strategies and routines: a client imports them, whoever asks it to."""
+    named = [("strategies", method.name) for method in experiment.methods]
+    named += [("routines", method.routine) for method in experiment.methods if method.routine is not None]
+    return frozenset(plugins.module_of(kind, name) for kind, name in named)
 
 
 def check_routines(experiment: Experiment, origin: Origin | None = None) -> None:

@@ -10,15 +10,16 @@ import typing
 import numpy as np
 import pytest
 
-from fedunlearn import unlearning
+from fedunlearn import config, unlearning
 from fedunlearn.cli.main import app
 from fedunlearn.config.conditions import Must
 from fedunlearn.config.settings import Settings
 from fedunlearn.config.toml_tree import checked, key_of, plain
 from fedunlearn.errors import ConfigError
-from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.hosted_routine import Chosen, modules_of
 from fedunlearn.unlearning import Method, Passes
 from tests.e2e.tiny import TINY
+from tests.server import prober
 from tests.unlearning import tiny
 
 METHODS = unlearning.methods()
@@ -130,10 +131,20 @@ def test_defaults_come_back_from_a_message_and_a_file(name):
 
 def test_a_message_names_no_module_that_the_experiment_did_not():
     text = '{"name": "tests.unlearning.tiny:no_routine", "settings": {}}'
-    with pytest.raises(
-        ConfigError, match=r"\(the message of the server\): must be a routine of the experiment"
-    ):
-        Chosen.loads(text)
+    for modules in ((), modules_of(config.loads(TINY))):
+        with pytest.raises(
+            ConfigError, match=r"\(the message of the server\): must be in a module that the experiment names"
+        ):
+            Chosen.loads(text, modules)
+    with pytest.raises(ConfigError, match=r"^routine = 'tests\.unlearning\.tiny:no_routine'"):
+        Chosen.loads(text, ("tests.unlearning.tiny",))  # that one is looked into, and has none
+
+
+def test_a_message_may_name_a_routine_beside_the_experiment_s_own_strategy_or_routine():
+    text = '[[method]]\nname = "tests.server.prober:Prober"\n'
+    modules = modules_of(config.loads(TINY + text))
+    chosen = Chosen("tests.server.prober:PULL", prober.PullSettings(rate=0.3))
+    assert Chosen.loads(chosen.dumps(), modules) == chosen
 
 
 def test_a_number_too_long_to_print_is_refused_in_one_line():
