@@ -353,7 +353,7 @@ class RoundLoop(Strategy):
     def _planned(self, server_round: int, arrays: ArrayRecord) -> ArrayRecord:
         """Plan and commit a round; return the weights that it starts from, which a plan may have to go back to."""
         plan, failed = self.docket.plan(server_round, partial(self._decide, server_round))
-        if plan.step == 0 and self._before is not None:
+        if self._breaks_off(plan.round, plan.step):
             arrays = pack(self._go_back())
             self._before = None
         if plan.step == 0 and not plan.completes:
@@ -362,6 +362,10 @@ class RoundLoop(Strategy):
             self._before = Snapshot(server_round - 1, model.vector, model.buffers, others, tensors_of(state))
         self._current = RoundInProgress(plan, failed, no_answers())
         return arrays
+
+    def _breaks_off(self, round: int, step: int) -> bool:
+        """Whether a plan does not go on with the unlearning under way; a round that is repeated begins it again."""
+        return step == 0 and self._before is not None and self._before.round < round - 1
 
     def _go_back(self) -> ModelState:
         """Take back the unlearning under way: the method's state here; weights and buffers are returned."""
@@ -520,7 +524,7 @@ class RoundLoop(Strategy):
         self, server_round: int, to_forget: tuple[int, ...], gone: frozenset[int], step: int
     ) -> RoundPlan:
         """Ask the method for its plan of a round."""
-        if step == 0 and self._before is not None:
+        if self._breaks_off(server_round, step):
             self._go_back()  # it plans with the state that the round will start with
         settings, docket = self.settings, self.docket
         plan = self.plan(

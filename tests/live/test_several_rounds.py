@@ -247,3 +247,28 @@ def test_nothing_is_measured_for_the_guard_between_first_and_last(tmp_path, monk
     made.at_round(1, lambda: made.ask(2))
     made.serve(ThreeRounds)
     assert asked == [(2, 1, bits(made.weights(1))), (4, 1, bits(made.weights(1)))]
+
+
+@pytest.mark.parametrize("round", [2, 3, 4])
+def test_a_round_of_it_that_misses_its_quorum_is_repeated_and_nothing_else_is_changed(tmp_path, round):
+    def served(folder, lost):
+        folder.mkdir()
+        made = Living(folder, roaming=True, quorum=0.7)
+        made.at_round(1, lambda: made.ask(2))
+        left = [len(lost)]
+
+        def fault(t, client, kind):
+            if t == round and client in lost and kind == TRAIN and left[0]:
+                left[0] -= 1
+                return LOST
+            return None
+
+        made.clients.fault = fault
+        return made.serve(ThreeRounds)
+
+    repeated, whole = served(tmp_path / "repeated", (0, 1)), served(tmp_path / "whole", ())
+    assert repeated.clients.of_round(round, FORGET) == [2, 2]
+    for t in whole.checkpoints.rounds():
+        one, other = repeated.checkpoints.load(t), whole.checkpoints.load(t)
+        assert bits(one.vector) == bits(other.vector)
+        assert one.meta.keys() == other.meta.keys()
