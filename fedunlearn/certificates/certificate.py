@@ -140,7 +140,7 @@ def compose(
             "remark": facts.remark(evidence.entries),
             "limits": [*(LIMITS if end.unlearned else ()), LEGAL],
         },
-        "times": facts.times(record, evidence.entries),
+        "times": facts.times(record, evidence.entries, evidence.plans),
         "history": facts.history(evidence.entries),
         "method": {
             "in_words": facts.method_in_words(experiment),

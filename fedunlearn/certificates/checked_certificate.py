@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fedunlearn.certificates.keys import PublicKey
 from fedunlearn.certificates.page import page
 from fedunlearn.certificates.retention import CERTIFICATES, CHECKPOINTS, Kept
 from fedunlearn.certificates.signing import CERTIFICATE, digest, verifies
+from fedunlearn.certificates.unlearning_rounds import first_of
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.plurals import counted
@@ -291,7 +293,8 @@ def _weights(document: Mapping[str, Any], record: RequestRecord, book: Book) -> 
     at_end = next((plan for plan in book.plans if plan.round == record.ended_round), None)
     noted = book.measures[record.id].get("weights", {})
     found = {}
-    for name, round in rounds_of_weights(record, at_end).items():
+    first = partial(first_of, plan_of={plan.round: plan for plan in book.plans}.get)
+    for name, round in rounds_of_weights(record, at_end, first).items():
         why = document["weights"][name]["reason"]
         if round is None:
             found[name] = no_weights(name)

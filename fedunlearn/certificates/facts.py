@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from fedunlearn import plugins
 from fedunlearn.certificates.relations import Relations
 from fedunlearn.certificates.retention import Kept
+from fedunlearn.certificates.unlearning_rounds import rounds_of, tried_last
 from fedunlearn.certificates.words import APPROXIMATE, ENDINGS, Story, named
 from fedunlearn.config import Experiment
 from fedunlearn.requests.reconcile import RECONCILED
@@ -52,10 +53,15 @@ def history(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
     ]
 
 
-def times(record: RequestRecord, entries: Sequence[AuditEntry]) -> dict[str, dict[str, Any]]:
+def times(
+    record: RequestRecord, entries: Sequence[AuditEntry], plans: Iterable[PlanRecord]
+) -> dict[str, dict[str, Any]]:
     """Return when a request was asked, planned, applied to the weights, and ended: ``{"at", "round", "reason"}``."""
     unlearned = record.unlearned_round is not None
     scheduled = [entry for entry in entries if entry.to_state == "scheduled"]
+    if took := rounds_of(record.unlearned_round, plans):
+        # A round of it that failed was planned anew.
+        scheduled = [entry for entry in scheduled if entry.round is None or entry.round <= took[0].round]
     applied = [entry for entry in entries if entry.to_state == "recovering"]
     why = "no plan of a round named this request" if not scheduled else ""
     found = {
@@ -75,7 +81,9 @@ def times(record: RequestRecord, entries: Sequence[AuditEntry]) -> dict[str, dic
     return stated
 
 
-def rounds_of_weights(record: RequestRecord, at_end: PlanRecord | None) -> dict[str, int | None]:
+def rounds_of_weights(
+    record: RequestRecord, at_end: PlanRecord | None, first: Callable[[int], int]
+) -> dict[str, int | None]:
     """Return after which rounds the weights were that a certificate states: before the step, after it, at the end.
 
     Parameters
@@ -83,6 +91,8 @@ def rounds_of_weights(record: RequestRecord, at_end: PlanRecord | None) -> dict[
     at_end
         The plan of the round in which the request ended. If it names a request that was refused, the guard took that
         round's step back: equal hashes show that it did.
+    first
+        Returns the first round of the unlearning that ended with a round.
     """
     step = record.unlearned_round
     if (
@@ -92,7 +102,7 @@ def rounds_of_weights(record: RequestRecord, at_end: PlanRecord | None) -> dict[
         and record.id in at_end.plan["requests"]
     ):
         step = record.ended_round
-    return {"before": step - 1 if step else None, "after": step, "end": record.ended_round}
+    return {"before": first(step) - 1 if step else None, "after": step, "end": record.ended_round}
 
 
 def no_weights(name: str) -> dict[str, Any]:
@@ -188,6 +198,8 @@ def story(
     how: Standing,
 ) -> Story:
     """Return what the sentences about a request need to know."""
+    plans = list(plans)
+    took = rounds_of(tried_last(record, entries), plans)
     return Story(
         clients=record.clients,
         state=record.state,
@@ -205,6 +217,8 @@ def story(
         never_took_part=_never_took_part(record, entries, plans),
         parts=record.parts,
         standing=how,
+        first_round=took[0].round if took else None,
+        steps=took[-1].plan.get("step", 0) if took else 0,
     )
 
 
@@ -268,26 +282,33 @@ def step(record: RequestRecord, plans: Iterable[PlanRecord], how: Standing) -> d
     Returns
     -------
     dict
-        ``round``; ``own_update``: this request's clients that trained once more for it; ``stored_update``: client
-        → round of the stored update that was used instead; ``already``: clients that an earlier request had
-        unlearned; ``never``: those that never took part in training; ``with_client``, where there are such: parts of
-        the data of clients that were unlearned as a whole in the same step; ``others``: how many clients, and parts,
-        of other requests were unlearned in the same step.
+        ``round``; ``first_round``, where it took several; ``own_update``: this request's clients that took part in
+        it; ``stored_update``: client → round of the stored update that was used instead; ``already``: clients that an
+        earlier request had unlearned; ``never``: those that never took part in training; ``with_client``, where there
+        are such: parts of the data of clients that were unlearned as a whole in the same step; ``others``: how many
+        clients, and parts, of other requests were unlearned in the same step.
     """
-    found = {plan.round: plan for plan in plans}.get(record.unlearned_round or 0)
-    if found is None:
+    took = rounds_of(record.unlearned_round, plans)
+    if not took:
         return absent(
             "no unlearning step was applied for this request"
             if record.unlearned_round is None
             else "the plan of that round is not in the ledger",
             round=record.unlearned_round,
         )
-    forget = set(found.plan.get("forget", ()))
-    stored = {int(client): round for client, round in found.plan.get("stored", {}).items()}
+    forget = set(took[-1].plan.get("forget", ()))
     own = forget & set(record.clients)
+    stored: dict[int, int] = {}
+    asked: set[int] = set()
+    for plan in (each.plan for each in took):
+        instead = {int(client): round for client, round in plan.get("stored", {}).items()}
+        stored |= instead
+        asked |= own - instead.keys() if plan.get("asks", True) else set()
+    first = took[0].round
     return {
         "round": record.unlearned_round,
-        "own_update": sorted(own - stored.keys()),
+        **({"first_round": first} if first != record.unlearned_round else {}),
+        "own_update": sorted(asked),
         "stored_update": {str(client): stored[client] for client in sorted(own & stored.keys())},
         "already": list(how.already),
         "never": list(how.never),

@@ -10,6 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fedunlearn.certificates.seals import Sealer
 from fedunlearn.certificates.signing import HEAD, sign
 from fedunlearn.certificates.sources import Sources
 from fedunlearn.certificates.superlink_messages import purge_messages
+from fedunlearn.certificates.unlearning_rounds import first_of
 from fedunlearn.config import Experiment
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests.chain import Head, SignedHead
@@ -85,6 +87,7 @@ class Clerk:
         self._sealer = Sealer(run_folder, ledger, branch, key, clock)
         self._resumed = self._begun = False
         self._hashes: dict[int, str] = {}
+        self._first_rounds: dict[int, int] = {}  # last round of an unlearning → its first
         self._settled: Head | None = None  # up to here there is nothing left to do
         self._certified: set[str] | None = None
 
@@ -212,9 +215,15 @@ class Clerk:
         return found
 
     def _rounds_of_weights(self, record: RequestRecord) -> dict[str, int | None]:
-        # Only of a refused one the plan is looked at, and it may name very many.
+        # A plan may name very many: of a round it is looked at once, and again for one that was refused.
         ended = record.ended_round if record.state == "refused" else None
-        return rounds_of_weights(record, None if ended is None else self._ledger.plan(self._branch, ended))
+        at_end = None if ended is None else self._ledger.plan(self._branch, ended)
+        return rounds_of_weights(record, at_end, self._first_round)
+
+    def _first_round(self, last: int) -> int:
+        if last not in self._first_rounds:
+            self._first_rounds[last] = first_of(last, partial(self._ledger.plan, self._branch))
+        return self._first_rounds[last]
 
     def _hash(self, round: int | None) -> tuple[str | None, str | None]:
         if round is None:

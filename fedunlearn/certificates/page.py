@@ -131,14 +131,16 @@ def _whose(document: Mapping[str, Any], *, start: bool = False) -> str:
 def _method(document: Mapping[str, Any]) -> Markup:
     step, parts, known = document["method"]["step"], [], parts_of(document)
     if step["reason"] is None:
-        text = f"Round {step['round']}: "
+        first = step.get("first_round")
+        text = f"Round {step['round']}: " if first is None else f"Rounds {first} to {step['round']}: "
         if step["own_update"]:
             owners = sorted({p.client for p in known if p.number in step["own_update"]})
-            text += (
-                f"{named(owners, start=True)} worked with these data once more for it. "
-                if known
-                else f"{named(step['own_update'])} trained once more for it. "
-            )
+            if first is not None:
+                text += f"{named(owners or step['own_update'], start=True)} took part in it. "
+            elif known:
+                text += f"{named(owners, start=True)} worked with these data once more for it. "
+            else:
+                text += f"{named(step['own_update'])} trained once more for it. "
         for client, round in step["stored_update"].items():
             text += (
                 f"Client {client} could not be reached; its stored update of round {round} was used instead. "
@@ -150,6 +152,10 @@ def _method(document: Mapping[str, Any]) -> Markup:
         if with_client := step.get("with_client"):
             client = f"client{'s' * (len(with_client) > 1)}"
             text += f"Unlearned with all other data of their {client}: {named(with_client, known)}. "
+        if not any(
+            step.get(how) for how in ("own_update", "stored_update", "already", "never", "with_client")
+        ):
+            text += "the clients concerned took no part in it. "
         if step["others"]:
             more = "client, or part of a client's data, was"
             if step["others"] > 1:

@@ -120,6 +120,7 @@ _APPLIED = _object(
         "others": whole,
         "reason": _kind("null", lambda value: value is None),
     },
+    first_round=whole,
     with_client=_list(whole),
 )
 _NOT_APPLIED = _object({"round": _maybe(whole), "reason": text})

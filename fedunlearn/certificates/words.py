@@ -120,6 +120,10 @@ class Story:
         What numbers among the clients stand for that are parts of clients' data.
     standing : Standing
         What the step did to each of the clients, and which of those named in part go on.
+    first_round : int or None
+        The first round of the unlearning that was applied, or taken back; None: there was none.
+    steps : int
+        How many of its rounds came before the last, less those that were in vain.
     """
 
     clients: tuple[int, ...]
@@ -138,6 +142,8 @@ class Story:
     never_took_part: bool = False
     parts: tuple[Part, ...] = ()
     standing: Standing = field(default_factory=Standing)
+    first_round: int | None = None
+    steps: int = 0
 
     def named(self, clients: Sequence[int], *, start: bool = False) -> str:
         """Return how these clients, or parts of clients' data, are called."""
@@ -288,10 +294,11 @@ def _step(story: Story) -> str:
     """Say what the step did to each of the request's clients and parts."""
     how = story.standing
     removed = [k for k in story.clients if k not in how.already and k not in how.never]
-    said = f"In round {story.unlearned_round} there was nothing left to remove for this request."
+    when = _during(story.first_round, story.unlearned_round)
+    said = f"{when} there was nothing left to remove for this request."
     if removed:
         said = (
-            f"In round {story.unlearned_round} the server removed from the shared model an estimate of what it had "
+            f"{when} the server removed from the shared model an estimate of what it had "
             f"learned from {story.named(removed)}, by the method described below."
         )
     if how.with_client:
@@ -317,9 +324,9 @@ def _never(story: Story) -> str:
 
 
 def _recovery(story: Story) -> str:
-    rounds = f"rounds {story.unlearned_round} to {story.ended_round}"
-    if story.unlearned_round == story.ended_round:
-        rounds = f"round {story.ended_round}"
+    # The rounds of the unlearning count, but for those that were in vain.
+    counted = None if story.unlearned_round is None else story.unlearned_round - story.steps
+    rounds = _during(counted, story.ended_round).removeprefix("In ")
     if story.state == "superseded":
         later = f" ({', '.join(story.others)})" if story.others else ""
         return (
@@ -355,8 +362,12 @@ def _why_excluded(story: Story) -> str:
 
 def _refusal(story: Story, left_out: str) -> list[str]:
     if story.came_from == "unlearning":
+        tried = f"A step was tried{_since(story.ended_round, 'in')} and rolled back"
+        if story.first_round not in (None, story.ended_round):
+            when = _during(story.first_round, story.ended_round).removeprefix("In ")
+            tried = f"A step was tried in {when}, and all of it was rolled back"
         return [
-            f"A step was tried{_since(story.ended_round, 'in')} and rolled back, because a guard against harmful "
+            f"{tried}, because a guard against harmful "
             "requests found that it would have damaged the shared model beyond a set limit. The model is as it was "
             "before the step. "
             + left_out
@@ -376,6 +387,11 @@ def _duplicate(story: Story, who: str) -> str:
         f"Everything this request asks for was done{requests} and not repeated: {who} had already been unlearned. "
         "The certificate of that request says how it ended."
     )
+
+
+def _during(first: int | None, last: int | None) -> str:
+    """Return ``"In round 3"`` or ``"In rounds 3 to 5"``."""
+    return f"In round {last}" if first in (None, last) else f"In rounds {first} to {last}"
 
 
 def _since(round: int | None, word: str = "from") -> str:
