@@ -1,6 +1,7 @@
 """Anything in the place of a reply: what was asked for, or one line that says what is wrong with it."""
 
 import math
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -11,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fedunlearn.evaluation.histograms import Tally
 from fedunlearn.federation.answers import TRAIN
 from fedunlearn.federation.compat import ensure_task_identity, error_reply, stamp
-from fedunlearn.federation.payload import ModelState, TensorArray, pack
+from fedunlearn.federation.payload import ModelState, TensorArray, pack, packed
 from fedunlearn.federation.replies import LONGEST_ERROR, Correspondence, Question, read, secret_group
 from fedunlearn.federation.tallies import tally_record
 from tests.federation.contributions import bits
@@ -304,6 +305,64 @@ def test_a_reply_to_another_assignment_than_was_asked(number, like):
     )
     sound = read_content(content(metrics=MetricRecord({"num-examples": 9, "number": 3}), **tally), question)
     assert sound.why == "" and sound.tally.num_examples == 7
+
+
+RETURNS = {"head": 3, "seen": 1}
+EXTRAS = {"head": torch.linspace(0, 1, 3), "seen": torch.ones(1)}
+
+
+def extra_content(extras):
+    """Return a sound reply's content with these tensors beside the update, as a wire brings them."""
+    reply = over_the_wire(Message(RecordDict({"extras": packed(extras)}), reply_to=asked()))
+    return content(extras=reply.content["extras"])
+
+
+@pytest.mark.parametrize("wired", [True, False])
+def test_tensors_beside_the_update_are_read_to_the_last_bit(wired):
+    found = extra_content(EXTRAS) if wired else content(extras=packed(EXTRAS))
+    reading = read_content(found, replace(QUESTION, returns=RETURNS))
+    assert reading.why == "" and reading.contribution is not None
+    assert {name: bits(t) for name, t in reading.extras.items()} == {
+        name: bits(t) for name, t in EXTRAS.items()
+    }
+
+
+def test_extras_that_nobody_asked_for_are_not_looked_at():
+    reading = read_content(extra_content({"x": torch.full((2,), math.nan)}))
+    assert reading.why == "" and reading.extras == {}
+
+
+@pytest.mark.parametrize(
+    ("extras", "why"),
+    [
+        ({}, "extras [], the job's are ['head', 'seen']"),
+        ({"head": EXTRAS["head"]}, "extras ['head'], the job's are"),
+        ({**EXTRAS, "x": torch.ones(1)}, "extras ['head', 'seen', 'x'], the job's are"),
+        (
+            {**EXTRAS, "head": torch.ones(2)},
+            "extra 'head' of shape (2,) and 'float32', the job's is (3,) and torch",
+        ),
+        ({**EXTRAS, "head": torch.ones(3, 1)}, "extra 'head' of shape (3, 1) and 'float32', the job's is"),
+        (
+            {**EXTRAS, "seen": torch.ones(1).double()},
+            "extra 'seen' of shape (1,) and 'float64', the job's is",
+        ),
+        ({**EXTRAS, "seen": torch.tensor([math.nan])}, "extra 'seen' holds NaN or Inf"),
+        ({**EXTRAS, "seen": torch.tensor([math.inf])}, "extra 'seen' holds NaN or Inf"),
+    ],
+)
+def test_other_tensors_than_were_asked_for_are_refused_in_one_line(extras, why):
+    assert refusal(extra_content(extras), replace(QUESTION, returns=RETURNS)).startswith(why)
+
+
+def test_so_are_none_and_bytes_that_are_no_tensor_s():
+    question = replace(QUESTION, returns=RETURNS)
+    for found in (content(), content(extras=MetricRecord({"head": 1}))):
+        assert refusal(found, question) == "the answer holds no extras, the job's are ['head', 'seen']"
+    spoilt = extra_content(EXTRAS)
+    head = spoilt["extras"]["head"]
+    spoilt["extras"]["head"] = Array(head.dtype, head.shape, head.stype, head.data[:-1])
+    assert refusal(spoilt, question).startswith("extra 'head' of ")
 
 
 def test_whom_a_node_serves_is_a_number():
