@@ -69,8 +69,10 @@ def _order(ledger: Ledger, branch: str) -> Iterator[str]:
         if row["arrival"] != place:
             yield f"request {row['id']}: its arrival is {row['arrival']!r}, but {place} in the trail"
         if row["detail"] != row["source"]:
-            yield f"request {row['id']}: came by {row['source']!r}, but the remark on its arrival is "
-            f"{row['detail']!r}"
+            yield (
+                f"request {row['id']}: came by {row['source']!r}, but the remark on its arrival is "
+                f"{row['detail']!r}"
+            )
 
 
 def _named(ledger: Ledger, branch: str) -> Iterator[str]:

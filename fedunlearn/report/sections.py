@@ -187,8 +187,10 @@ def rounds(run: RunFiles, looks: Looks) -> Markup | None:
     blocks = [_titled(panel, figures, several) for panel, figures in shown]
     rest = blocks[SHOWN_PANELS:]
     undrawn = len(every) - MOST_PANELS
-    words = f"On the forgotten data, {quality.word} should fall to the dashed line; on test data, it should return "
-    "to it."
+    words = (
+        f"On the forgotten data, {quality.word} should fall to the dashed line; on test data, it should return "
+        "to it."
+    )
     if any(len(panel.requests) > 1 for panel in every):
         words += " −2,3 above a request means: forget clients 2 and 3."
     return section(

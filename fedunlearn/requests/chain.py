@@ -149,8 +149,10 @@ def _chain_problems(entries: Sequence[AuditEntry]) -> Iterable[str]:
         elif entry.entry < expected:
             yield f"entry {entry.entry} appears twice or is out of place"
         elif entry.hash != _hash_of(entry, previous):
-            yield f"{_name(entry)}: does not follow from the entry before it; something was edited, removed or "
-            "inserted"
+            yield (
+                f"{_name(entry)}: does not follow from the entry before it; something was edited, removed or "
+                "inserted"
+            )
         if entry.seq <= last_seq:
             yield f"{_name(entry)}: was written before its predecessor; they have been swapped"
         previous, expected, last_seq = entry.hash, entry.entry + 1, entry.seq

@@ -595,7 +595,7 @@ samples = 0.5
         (
             "samples = 0.5",
             "samples = 1.0",
-            "target[1].samples = 1.0 (x.toml): is all there is; leave it out to forget whole clients",
+            "target[1].samples = 1.0 (x.toml): means all of them; leave it out to forget whole clients",
         ),
         (
             "samples = 0.5",

@@ -174,5 +174,5 @@ def test_kept_halves_that_do_not_belong_together_are_refused(tmp_path):
 
 
 def test_a_home_of_nobody_is_named():
-    with pytest.raises(UserError, match="there is no home folder for ~nosuchuser here"):
+    with pytest.raises(UserError, match="there is no home folder for ~nosuchuser;"):
         covertype("~nosuchuser/data")

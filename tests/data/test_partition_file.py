@@ -136,7 +136,7 @@ def test_a_byte_order_mark_is_no_content(write, tmp_path):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("~nosuchuser/p.json", "there is no home folder for ~nosuchuser here"),
+        ("~nosuchuser/p.json", "there is no home folder for ~nosuchuser;"),
         (".", "cannot be read (Is a directory)"),
         ("p\0.json", "must be a path, which holds no NUL"),
     ],

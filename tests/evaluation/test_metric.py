@@ -91,7 +91,7 @@ def test_two_of_one_name_are_refused_and_the_same_one_again_is_not():
     def another(evidence):
         """Something else."""
 
-    with pytest.raises(ConfigError, match="own has the name 'confidence'"):
+    with pytest.raises(ConfigError, match="own already has the name 'confidence'"):
         defined(function=another)
 
 

@@ -254,5 +254,5 @@ def test_a_run_that_has_not_finished_is_refused_in_one_line(tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "scorecard.json").write_text('{"rows": [')
-    with pytest.raises(RunError, match=r"scorecard\.json: is no JSON"):
+    with pytest.raises(RunError, match=r"scorecard\.json: is not JSON"):
         write_report(tmp_path)

@@ -254,7 +254,9 @@ def test_a_request_that_does_not_stand_as_the_trail_says_is_found(ledger: Ledger
     with tampered(ledger, ("DELETE FROM audit WHERE branch = 'b'",)):
         assert len(ledger.check_trail("b")) == 2
     with tampered(ledger, ("UPDATE requests SET state = 'forgotten' WHERE branch = 'b' AND id = 'r2'",)):
-        assert ledger.check_trail("b")[0] == "request r2: its state is 'forgotten', the trail says 'waiting'"
+        assert (
+            ledger.check_trail("b")[0] == "request r2: its state is 'forgotten', but the trail says 'waiting'"
+        )
 
 
 def test_remarks_are_outside_the_chain(ledger: Ledger) -> None:
