@@ -324,7 +324,7 @@ def _wrong_with(kind: Kind, found: Any, settings: Any) -> str:
             what = "must be a subclass of" if kind.subclass else "is no"
             return f"{what} {kind.base.replace(':', '.')}"
     elif not callable(found):
-        return f"is not a {kind.one}: it cannot be called"
+        return f"is no {kind.one}: it cannot be called"
     if not (isinstance(settings, type) and is_dataclass(settings)):
         return "has settings that are not a dataclass"
     if kind.settings != Kind.settings and not issubclass(settings, load_object(kind.settings)):

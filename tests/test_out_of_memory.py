@@ -75,7 +75,7 @@ def test_what_others_report(text):
         "did not answer",
         "refused: update holds NaN or Inf",
         # Ray does not know why a worker is gone: to be redone, or a failed client, as before.
-        "3 Ray workers died, one after the other, while they trained client 4; the last: Worker unexpectedly exits. "
+        "3 Ray workers died, one after another, while they trained client 4; the last: Worker unexpectedly exits. "
         "Out of memory, killed, or crashed.",
     ],
 )

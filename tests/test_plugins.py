@@ -111,7 +111,7 @@ def test_who_asks_for_what_nobody_offers_is_told_what_there_is():
     with pytest.raises(ConfigError) as refused:
         plugins.call("models", f"{HERE}:greedy", num_classes=2, settings=None)
     assert str(refused.value) == (
-        f"model '{HERE}:greedy': asks for 'everything'; there is num_classes, settings"
+        f"model '{HERE}:greedy': has a parameter 'everything'; it can have num_classes, settings"
     )
 
 
@@ -144,7 +144,7 @@ def test_entry_points_come_after_ours_and_a_taken_name_stays_whose_it_is(install
     assert plugins.find("partitions", "halves") is halves
     assert plugins.module_of("partitions", "iid") == "fedunlearn.data.partitioners"
     assert plugins.broken("partitions") == {
-        "iid": f"{HERE}:halves: there is a 'iid' already",
+        "iid": f"{HERE}:halves: there is already a 'iid'",
         "both": f"{HERE}:halves and {HERE}:greedy both have this name",
         "missing": "no.such:thing cannot be loaded: ModuleNotFoundError: No module named 'no'",
     }

@@ -246,8 +246,8 @@ def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> No
     (tmp_path / "scorecard.json").write_text('{"schema": 1')
     (tmp_path / "file").touch()
     for arguments, words in (
-        (["report", "."], "scorecard.json: is no JSON"),
-        (["compare", "."], "scorecard.json: is no JSON"),
+        (["report", "."], "scorecard.json: is not JSON"),
+        (["compare", "."], "scorecard.json: is not JSON"),
         (["run", "tiny.toml", "--out", "file"], "file: cannot hold runs"),
         (["check", "tiny.toml", "--set", "engine.device=cuda"], "there is no CUDA device here"),
     ):

@@ -132,7 +132,7 @@ def test_only_a_live_federation_can_be_asked(at: Place, say: Callable[..., Said]
     ("end", "code", "title"),
     [
         ("forgotten", 0, ""),
-        ("excluded", 1, "Not forgotten: only left out (excluded)"),
+        ("excluded", 1, "Not forgotten: only excluded from training (excluded)"),
         ("refused", 1, "Not forgotten: refused (refused)"),
         ("forgotten-unrecovered", 1, "has not recovered"),
         ("withdrawn", 1, "Withdrawn"),

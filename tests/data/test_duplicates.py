@@ -127,8 +127,8 @@ def test_every_number_by_hand():
     }
     assert in_words(found) == [
         "of the training images 4 occur more than once, 2 of these with several clients, 2 under several labels",
-        "of the validation images 1 are training images too",
-        "of the test images 3 are training images too",
+        "of the validation images 1 are also training images",
+        "of the test images 3 are also training images",
         "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in validation",
         "forgetting client 1 leaves copies of its images: 1 in the retained data, 1 in validation, 1 in the test set",
         "forgetting client 0 and client 1 leaves copies of its images: 1 in validation, 1 in the test set",

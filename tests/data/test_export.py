@@ -144,11 +144,12 @@ def part(**changed):
         ({"pixels": Pixels((0.0, 0.0), (0.2,))}, r"mean = \[0\.0, 0\.0\]; must be a number for each"),
         (
             {"pixels": Pixels((0.5,), (0.2,)), "images": torch.full((2, 1, 4, 4), 255.0)},
-            r"its pixels are 51\.5 to 51\.5, mean and std undone, and must be 0 to 1; were the images normalised\?",
+            r"its pixels, with mean and std undone, are 51\.5 to 51\.5 and must be 0 to 1; were the images "
+            r"normalised\?",
         ),
         (
             {"pixels": Pixels((0.0,), (0.2,)), "images": torch.full((2, 1, 4, 4), -1.0)},
-            r"its pixels are -0\.2 to",
+            r"are -0\.2 to",
         ),
         (
             {"images": torch.zeros(0, 1, 4, 4), "labels": torch.zeros(0).long()},
@@ -217,7 +218,7 @@ def test_a_file_of_something_else_is_refused(content, tmp_path):
 
 
 def test_a_file_that_is_not_there_says_how_to_get_it(tmp_path):
-    with pytest.raises(ConfigError, match=r"no such file or directory\); `fedunlearn data export` writes"):
+    with pytest.raises(ConfigError, match=r"no such file or directory\); files of `fedunlearn data export`"):
         read(tmp_path / "data.safetensors")
 
 

@@ -69,7 +69,7 @@ def test_a_file_is_dealt_as_by_lists(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2)"),
+        ("{", "is not JSON (Expecting property name enclosed in double quotes: line 1 column 2)"),
         (
             '{"clients": [[0], [1]], "clients": [[1], [0]]}',
             "cannot be read as JSON (the key 'clients' appears twice)",

@@ -185,7 +185,7 @@ def test_the_roster_says_how_many_examples_a_client_has(tmp_path):
         deployed.run(nodes, told(file, folder=folder, roster=roster))
     with Ledger(folder / "requests.sqlite") as ledger:
         failed = ledger.plan(LIVE_BRANCH, 1).failed
-    assert list(failed) == [2] and "the roster says 1 at most" in failed[2]
+    assert list(failed) == [2] and "the roster allows at most 1" in failed[2]
 
 
 def test_data_of_one_s_own_may_have_other_classes_than_the_experiment_s_source(tmp_path):
@@ -256,7 +256,7 @@ def test_as_many_are_waited_for_as_the_quorum_asks_for(numbers, overrides, looks
 
 def test_they_are_not_waited_for_for_ever(file):
     with pytest.raises(
-        RunError, match=r"^1 of 2 clients are there, federation\.quorum asks for 2: waited 901 s"
+        RunError, match=r"^1 of 2 clients are connected, but federation\.quorum requires 2: waited 901 s"
     ):
         wait(Arriving(1), file)
 
@@ -264,7 +264,7 @@ def test_they_are_not_waited_for_for_ever(file):
 def test_the_wait_is_said_once_a_minute(file, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
     wait(Arriving(*[0] * 100, 2), file)
-    assert caplog.text.count("0 of 2 clients are there") == 2
+    assert caplog.text.count("0 of 2 clients are connected") == 2
 
 
 def test_threads_are_the_experiments(file, tmp_path):

@@ -88,7 +88,7 @@ def test_a_client_that_kills_every_worker_fails_and_the_others_go_on(grid):
     clients, forget = range(8), (9, 10)
     found = grid.trainer.train_round(round_of(clients, forget=forget, buffers=True, deadly=[4]))
     assert list(found.failed) == [4]
-    assert "3 Ray workers died, one after the other, while they trained client 4" in found.failed[4]
+    assert "3 Ray workers died, one after another, while they trained client 4" in found.failed[4]
     others = round_of([k for k in clients if k != 4], forget=forget, buffers=True)
     assert {**plain(found), "failed": []} == local_round(others)
 

@@ -147,7 +147,7 @@ def test_the_roster_decides(caplog):
     assert settled(nodes, grid) == {0: node_of(0), 3: node_of(3)}
     assert f"node {node_of(1)} is refused: it says that it serves client 1; the roster says 3" in caplog.text
     assert (
-        f"node {node_of(2)} is refused: it says that it serves client 2, and is not in the roster"
+        f"node {node_of(2)} is refused: it says that it serves client 2, but is not in the roster"
         in caplog.text
     )
 

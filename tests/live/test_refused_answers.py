@@ -79,9 +79,9 @@ UNREADABLE = {
     "no metrics": (without("metrics"), "num-examples = None, must be a whole number"),
     "cut off": (
         as_bytes(lambda data: data[:-3]),
-        "update of 165 bytes, not what np.save makes of the model's (5,)",
+        "update of 165 bytes, not what np.save writes for the model's (5,)",
     ),
-    "garbage": (as_bytes(lambda data: b"garbage"), "update of 7 bytes, not what np.save makes"),
+    "garbage": (as_bytes(lambda data: b"garbage"), "update of 7 bytes, not what np.save writes"),
     "no bytes": (as_bytes(lambda data: b""), "update of 0 bytes"),
     "too long": (as_bytes(lambda data: data + b"x"), "update of 169 bytes"),
     "a dtype that is a string": (

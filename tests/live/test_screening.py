@@ -144,7 +144,7 @@ def test_the_roster_stands_above_what_clients_say():
     assert refused(answers, known, declared={3: 5000}) == {}
     assert refused(answers, Known(), declared={3: 5000}) == {}
     assert refused(answers, known, declared={3: 4999}) == {
-        3: "refused: num-examples = 5000, the roster says 4999 at most"
+        3: "refused: num-examples = 5000, the roster allows at most 4999"
     }
 
 

@@ -125,7 +125,9 @@ def test_the_same_key_is_the_same_request_however_often(ledger: Ledger, intake: 
         (first.request_id, (1, 2), first.arrived_at, first.head)
     }
     assert len(ledger.requests("federation")) == len(ledger.audit()) == 1
-    with pytest.raises(RequestConflictError, match="was used for clients 1, 2 before, a request for 1 needs"):
+    with pytest.raises(
+        RequestConflictError, match="was already used for clients 1, 2; a request for 1 needs"
+    ):
         ask(intake, 1, key="k")
     lead(ledger, first.request_id, "forgotten")
     assert (ask(intake, 1, 2, key="k").state, ask(intake, 1, 2, key="k").head) == ("forgotten", first.head)

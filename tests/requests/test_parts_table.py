@@ -126,7 +126,7 @@ def test_a_key_is_good_for_one_description(intake):
     first = keyed(samples=0.5)
     assert keyed(samples=0.5).request_id == first.request_id
     with pytest.raises(
-        RequestConflictError, match=r"used for 50 % of the samples of client 1 before, a request for 25 %"
+        RequestConflictError, match=r"used for 50 % of the samples of client 1; a request for 25 %"
     ):
         keyed(samples=0.25)
     with pytest.raises(RequestConflictError, match="a request for 1 needs"):
@@ -152,7 +152,7 @@ def test_a_client_asks_only_about_its_own_data(ledger, intake):
     [
         (None, {}, "clients: is missing; name clients, or classes to forget every client's samples of them"),
         (None, {"samples": 0.5}, "clients: is missing"),
-        ([9], {"classes": [1]}, "clients: 9 is no client"),
+        ([9], {"classes": [1]}, "clients: 9 is not a client"),
         ([1], {"samples": 0}, "samples: 0 is not a share"),
         ([1], {"samples": 1.5}, "samples: 1.5 is not a share"),
         ([1], {"samples": float("nan")}, "samples: nan is not a share"),
@@ -160,11 +160,11 @@ def test_a_client_asks_only_about_its_own_data(ledger, intake):
         ([1], {"samples": 1.0}, "samples: 1 means all of them"),
         ([1], {"samples": []}, "samples: is empty"),
         ([1], {"samples": [1, 1]}, "samples: names a row twice"),
-        ([1], {"samples": [-1]}, "samples: -1 is no row"),
+        ([1], {"samples": [-1]}, "samples: -1 is not a row"),
         ([1, 2], {"samples": [0]}, "samples: single rows belong to one client"),
         ([1, 2], {"samples": {1: [0]}}, "samples: must have the rows of each named client"),
         ([1], {"classes": []}, "classes: is empty"),
-        ([1], {"classes": [-1]}, "classes: -1 is no class"),
+        ([1], {"classes": [-1]}, "classes: -1 is not a class"),
     ],
 )
 def test_what_can_mean_nothing_is_refused_and_leaves_nothing(ledger, intake, clients, wanted, says):

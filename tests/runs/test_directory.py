@@ -257,7 +257,7 @@ def test_whoever_goes_on_is_told_of_lines_that_hold_no_metric(tmp_path):
     run.close()
     (run.path / "metrics.jsonl").write_bytes(b"garbage\n")
     again = RunDirectory.open(tiny(), tmp_path, resume=True)
-    assert again.notes() == [f"{run.path / 'metrics.jsonl'}: 1 line holds no metric; passed over"]
+    assert again.notes() == [f"{run.path / 'metrics.jsonl'}: 1 line holds no metric; skipped"]
     again.close()
 
 

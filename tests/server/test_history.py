@@ -176,7 +176,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, damage):
     else:
         path.write_bytes(path.read_bytes().replace(b"num_examples", b"num_exampels"))
     with pytest.raises(
-        RunError, match=r"client-0@000001\.safetensors: is (missing|damaged).*put it back"
+        RunError, match=r"client-0@000001\.safetensors: is (missing|damaged).*restore it"
     ) as caught:
         store.result(1, 0)
     assert "\n" not in str(caught.value)

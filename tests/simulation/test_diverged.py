@@ -121,7 +121,7 @@ def test_tables_and_report_say_it(diverged, tmp_path):
         assert [str(cell) for cell in cells].count("diverged") == lines
     assert "| diverged |" in markdown(card)
     page = write_report(diverged).read_text()
-    assert "Diverged: its weights are no numbers any more" in page
+    assert "Diverged: its weights became NaN or infinite" in page
 
 
 def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():

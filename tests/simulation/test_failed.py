@@ -49,7 +49,7 @@ def test_its_rows_say_why_and_hold_no_number_and_the_others_go_on(breaks, tmp_pa
         assert row["failed"] is True
         assert set(row["metrics"].values()) == set(row["gap"].values()) == {None}
         assert row["metrics"].keys() == rows_of(folder, "retrain")[0]["metrics"].keys()
-        assert row["reason"] == f"{WHY}; recovery: censored, its forgetting failed"
+        assert row["reason"] == f"{WHY}; recovery: censored, forgetting failed"
         assert (row["recovered"], row["recovery_rounds"]) == (False, None)
         assert row["floor"]["forget_accuracy"] is not None
     for row in rows_of(folder, "fine-tune"):

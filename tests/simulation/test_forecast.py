@@ -244,7 +244,7 @@ def test_copies_across_what_is_forgotten_are_told(monkeypatch):
     with_copies(monkeypatch, {1})
     assert forecast(tiny("targets=[[0]]")).notes == (
         "of the training images 2 occur more than once, 2 of these with several clients, 2 under several labels",
-        "of the test images 1 are training images too",
+        "of the test images 1 are also training images",
         "forgetting client 0 leaves copies of its images: 1 in the retained data, 1 in the test set",
     )
 

@@ -258,7 +258,7 @@ def test_what_is_broken_is_in_nobodys_way_who_does_not_name_it(installed, source
 def test_a_name_that_is_taken_stays_with_whoever_has_it(installed):
     installed(SOUND, name="salun")
     assert unlearning.method("salun") is METHODS["salun"]
-    assert plugins.broken("routines") == {"salun": "theirs:METHOD: there is a 'salun' already"}
+    assert plugins.broken("routines") == {"salun": "theirs:METHOD: there is already a 'salun'"}
 
 
 def test_an_experiment_that_names_a_broken_routine_is_refused_and_another_runs(installed):

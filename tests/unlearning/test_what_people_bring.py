@@ -244,10 +244,10 @@ def test_images_of_two_forms_are_refused(method):
 def test_a_module_that_is_not_wrapped_is_refused(method):
     for forget in (FORGET, NOTHING):
         assert refused(method, tiny.network(), forget) == (
-            f"{method.name}: the model is a Sequential, and must be a fedunlearn.models.flat.FlatModel; wrap it: "
+            f"{method.name}: the model is a Sequential, but must be a fedunlearn.models.flat.FlatModel; wrap it: "
             "FlatModel(module)"
         )
-    assert "the model is a OrderedDict, and must be a fedunlearn.models.flat.FlatModel" in refused(
+    assert "the model is a OrderedDict, but must be a fedunlearn.models.flat.FlatModel" in refused(
         method, tiny.network().state_dict()
     )
 

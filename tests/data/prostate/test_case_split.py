@@ -93,7 +93,7 @@ def test_a_case_that_is_missing_in_the_middle_is_no_matter():
             0.1,
             "site HK: has 2 cases that can be used, but 3 are needed (one each to train, to validate and to test)",
         ),
-        (1, 0.0, "site HK: has 1 case that can be used, 2 are needed (one each to train and to test)"),
+        (1, 0.0, "site HK: has 1 case that can be used, but 2 are needed (one each to train and to test)"),
         (
             5,
             0.7,

@@ -110,11 +110,11 @@ def test_no_folder(tmp_path):
         ),
         (
             ["Case00.nii", "Case00.nii.gz", "Case00_segmentation.nii"],
-            "Case00.nii: Case00.nii.gz is the same case's scan too; keep one of them",
+            "Case00.nii: Case00.nii.gz is also the same case's scan; keep one of them",
         ),
         (
             ["Case00.nii", "Case00_Segmentation.nii", "Case00_segmentation.nii"],
-            "Case00_Segmentation.nii: Case00_segmentation.nii is the same case's segmentation too; keep one of them",
+            "Case00_Segmentation.nii: Case00_segmentation.nii is also the same case's segmentation; keep one of them",
         ),
     ],
 )

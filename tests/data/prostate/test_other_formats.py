@@ -43,9 +43,9 @@ def test_a_case_in_another_format_is_told_of_with_how_to_convert_it(own, name, h
 def test_many_files_of_one_format_are_one_line(own):
     put(own / "HK", "Case03.mha", "Case03_segmentation.mha", "Case04.hdr", "Case04.img")
     assert [note.split(" and not used")[0] for note in notes(own)] == [
-        "HK/Case04.hdr: is no NIfTI",
-        "HK/Case04.img: is no NIfTI",
-        "HK/Case03.mha and 1 more .mha file are no NIfTI",
+        "HK/Case04.hdr: is not NIfTI",
+        "HK/Case04.img: is not NIfTI",
+        "HK/Case03.mha and 1 more .mha file are not NIfTI",
     ]
 
 
@@ -106,4 +106,4 @@ def test_names_that_are_no_text_are_told_of_in_text(own):
     data = load(own)
     assert len(data.notes) == 2
     json.dumps(holdings(data), ensure_ascii=False).encode("utf-8")
-    assert data.notes[1].startswith(f"{own}/old\ufffd: is none of the six sites")
+    assert data.notes[1].startswith(f"{own}/old\ufffd: is not one of the six sites")

@@ -124,7 +124,7 @@ def test_the_number_of_clients_must_be_that_of_the_sites(own):
     shutil.rmtree(own / "I2CVB")
     assert load(own, num_clients=5).client_names == ("BIDMC", "HK", "ISBI", "ISBI_1.5", "UCL")
     assert error(own) == (
-        "federation.num-clients = 6: there are 5 sites (BIDMC, HK, ISBI, ISBI_1.5, UCL) and each is a client; "
+        "federation.num-clients = 6: there are 5 sites (BIDMC, HK, ISBI, ISBI_1.5, UCL) and each is one client; "
         "set it to 5"
     )
     (own / "I2CVB_old").mkdir()
