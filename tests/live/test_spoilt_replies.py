@@ -13,12 +13,15 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from fedunlearn.evaluation.histograms import Tally
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.grid import FIRST_CLIENT_NODE
+from fedunlearn.federation.hosted_routine import Chosen
+from fedunlearn.federation.jobs import Job
 from fedunlearn.federation.payload import pack, unpack
 from fedunlearn.federation.superlink_grid import SuperLinkGrid
 from fedunlearn.federation.tallies import tally_record
@@ -36,6 +39,7 @@ from tests.server.tiny import NUM_CLIENTS, Clients, initial_state, settings, tra
 
 ROUNDS = 6
 SCALE = 1.5
+SHIFT = 0.01
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +67,17 @@ class Measuring(Clients):
         client = self.number(context)
         told = tally_record(Tally(10 + client, 500.0, 7.0, (10 + client, *[0] * 19)))
         return Message(RecordDict({"tally": told} if message.content else {}), reply_to=message)
+
+
+class Sending(PUF):
+    """PUF whose clients are asked for a tensor beside the update, which moves the weights a little, too."""
+
+    def job(self, start, kind):
+        return Job(Chosen.of("fine-tune", {}), returns={"shift": start.w.numel()})
+
+    def combine(self, round):
+        shifts = [extras["shift"].tanh() for extras in round.extras.values()]
+        return super().combine(round) + SHIFT * sum(shifts, torch.zeros_like(round.w))
 
 
 class Roster:
@@ -113,7 +128,7 @@ def serve(folder, seed):
     )
     federation.at_round(1, lambda: federation.ask(1))
     federation.at_round(3, lambda: federation.ask(3, 4))
-    federation.strategy = PUF(
+    federation.strategy = Sending(
         settings(
             train=training(rounds=ROUNDS),
             recovery=RecoveryRule(until="max-rounds", max_rounds=2),
@@ -133,10 +148,11 @@ def serve(folder, seed):
 
 
 def said(uploaded, link):
-    """Return (update in float64, examples) that a reply holds, as an honest reader of Flower's format has it."""
+    """Return (update, examples, shift) of a reply, in float64, as an honest reader of Flower's format has it."""
     reply = inflate_object_from_contents(uploaded.proto.metadata.message_id, dict(link.objects))
-    data = reply.content["arrays"]["parameters"].data
-    return np.load(BytesIO(data)).astype(np.float64), reply.content["metrics"]["num-examples"]
+    update, shift = reply.content["arrays"]["parameters"], reply.content["extras"]["shift"]
+    delta, shifted = (np.load(BytesIO(array.data)).astype(np.float64) for array in (update, shift))
+    return delta, reply.content["metrics"]["num-examples"], shifted
 
 
 def check(federation, spoiler, evaluation, link):
@@ -146,7 +162,7 @@ def check(federation, spoiler, evaluation, link):
         t, plan = report.round, report.plan
         if t == 0:
             continue
-        step, scale, examples, terms = np.zeros(5), np.zeros(5), 0, 0
+        step, scale, examples, terms, shift = np.zeros(5), np.zeros(5), 0, 0, np.zeros(5)
         forgetting = not set(plan.forget) & report.failed.keys()
         for kind, clients in ((TRAIN, plan.train), (FORGET, plan.forget)):
             for client in clients:
@@ -161,12 +177,13 @@ def check(federation, spoiler, evaluation, link):
                 found["refused" if why else "counted, spoilt" if spoilt else "counted, sound"] += 1
                 if why is not None or (kind == FORGET and not forgetting):
                     continue
-                delta, n = said(spoiler.uploaded[key], link)
+                delta, n, shifted = said(spoiler.uploaded[key], link)
+                shift = shift + SHIFT * np.tanh(shifted)
                 sign = -SCALE if kind == FORGET else 1.0
                 step, scale = step + sign * n * delta, scale + abs(sign * n * delta)
                 examples, terms = examples + n, terms + 1
         before, after = evaluation.weights[t - 1], evaluation.weights[t]
-        expected = before + (step / examples if terms else 0)
+        expected = before + (step / examples if terms else 0) + shift
         slack = 1e-6 * (np.abs(before) + (scale / examples if terms else 0)) + 1e-6
         if plan.forget and not np.allclose(after, before):
             assert forgetting

@@ -1,5 +1,6 @@
 """A federation of a handful of numbers: clients that answer by formula, and a record of what they were asked."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -10,9 +11,10 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedunlearn.config import TrainConfig
-from fedunlearn.federation.answers import CARRIES, NUMBER, RAN, UPDATE, WORK, work_of
+from fedunlearn.federation.answers import CARRIES, EXTRAS, NUMBER, RAN, UPDATE, WORK, work_of
+from fedunlearn.federation.jobs import RETURNS
 from fedunlearn.federation.local import LocalGrid
-from fedunlearn.federation.payload import ModelState, pack, unpack
+from fedunlearn.federation.payload import ModelState, pack, packed, unpack
 from fedunlearn.randomness import torch_generator
 from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
@@ -47,6 +49,11 @@ def update_of(w: Tensor, round: int, client: int) -> Tensor:
 def examples_of(client: int) -> int:
     """Return n_k: another one for each of the first eleven clients."""
     return 3 + 7 * client % 11
+
+
+def extra_of(length: int, round: int, client: int) -> Tensor:
+    """Return what this client sends beside its update, where a job asks for a tensor."""
+    return torch.randn(length, generator=torch_generator(0, "extra", round, client))
 
 
 def buffers_after(buffers: Mapping[str, Tensor], client: int) -> dict[str, Tensor]:
@@ -126,6 +133,9 @@ class Clients:
             metrics[NUMBER] = config[NUMBER]
         work = ConfigRecord({CARRIES: UPDATE, RAN: work_of(config)})
         content = RecordDict({"arrays": pack(update), "metrics": metrics, WORK: work})
+        if RETURNS in config:
+            returns = json.loads(str(config[RETURNS]))
+            content[EXTRAS] = packed({name: extra_of(n, round, client) for name, n in returns.items()})
         self.rewritten(round, client, kind, content)
         return Message(content, reply_to=message)
 
