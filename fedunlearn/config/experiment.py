@@ -134,7 +134,7 @@ class RecoverConfig:
     # On validation data: the retrained model's, or (live) the global model's before the request.
     until: Literal["retrain-accuracy", "reference-accuracy", "max-rounds"] = "retrain-accuracy"
     epsilon: Annotated[float, at_least(0), at_most(100)] = 0.0  # points of accuracy that may be missing
-    max_rounds: Count = 15  # the cap; the unlearning round counts
+    max_rounds: Count = 15  # the cap; the rounds of the unlearning count
 
 
 @dataclass(frozen=True, kw_only=True)

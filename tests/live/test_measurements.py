@@ -193,6 +193,24 @@ def test_a_request_that_was_put_off_has_no_stage(run):
     assert run.ledger.measures(BRANCH, "r1") == {}
 
 
+def test_of_several_rounds_the_first_is_measured_before_and_no_other(run):
+    r = request()
+    run.submit(r)
+    first = RoundPlan(7, (), (3,), ("r1",), completes=False)
+    run.note(first, [replace(r, steps=1)], {3: tally(60)})
+    before = run.found("r1", "before")
+    assert (before["round"], before["clients"]["3"]["values"]["forget_accuracy"]) == (6, 60.0)
+    run.note(replace(first, round=8, step=1), [replace(r, steps=2)], {3: tally(10)})
+    run.note(
+        replace(first, round=9, step=2, completes=True),
+        [replace(r, steps=2, unlearned_round=9)],
+        {3: tally(5)},
+    )
+    assert run.found("r1", "before") == before
+    run.note(replace(first, round=10), [replace(r, steps=1)], {3: tally(40)})
+    assert run.found("r1", "before")["round"] == 9, "begun anew, it is measured anew"
+
+
 def test_at_its_end_the_global_model_is_on_record_and_nobody_is_asked(run):
     r = request(unlearned=7, outcome="recovered", ended=9)
     run.submit(r)
