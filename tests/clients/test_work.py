@@ -1,6 +1,9 @@
 """What a client says of its reply: that it is an update, and what was run for it."""
 
+import re
+
 import pytest
+import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedunlearn import plugins, workspace
@@ -9,16 +12,18 @@ from fedunlearn.clients.classification import Classification
 from fedunlearn.clients.tasks import routine_of
 from fedunlearn.federation.answers import ASSIGNMENT, FORGET, NUMBER, TRAIN, RoundWork
 from fedunlearn.federation.hosted_routine import Chosen
-from fedunlearn.federation.jobs import EPOCHS, ROUTINE, Job
+from fedunlearn.federation.jobs import EPOCHS, RETURNS, ROUTINE, Job
 from fedunlearn.federation.local import FIRST_CLIENT_NODE, LocalGrid
-from fedunlearn.federation.payload import ModelState, pack
+from fedunlearn.federation.payload import ModelState, pack, packed
 from fedunlearn.federation.replies import Question, read
 from fedunlearn.parts import Assignment, Part
 from tests.clients.experiment import write
+from tests.server.prober import PullSettings
 
 SEED = 1
 JOB = Job(Chosen.of("random-label", {"epochs": 1, "batch-size": 8}))
 CHOSEN = JOB.routine.dumps()
+PULL = Job(Chosen("tests.server.prober:PULL", PullSettings())).told
 CONFIG = {"round": 1, "seed": SEED, "lr": 0.1}
 PART = {ASSIGNMENT: Assignment(2, Part(7, 2, 0.5)).dumps(), NUMBER: 7}
 NOTHING = {ASSIGNMENT: Assignment(2, Part(7, 2, classes=())).dumps(), NUMBER: 7}
@@ -30,10 +35,12 @@ class Place:
         model = workspace.new_model(self.experiment, workspace.data_of(self.experiment, SEED), 5)
         self.state = ModelState(model.vector, model.buffers())
 
-    def reply(self, kind, **config):
+    def reply(self, kind, tensors=None, **config):
         """Return what client 2 answers."""
         grid = LocalGrid(app, 5, run_config={"experiment": str(self.path), "seed": SEED})
         content = RecordDict({"arrays": pack(self.state), "config": ConfigRecord({**CONFIG, **config})})
+        if tensors is not None:
+            content["tensors"] = packed(tensors)
         (reply,) = grid.send_and_receive([Message(content, FIRST_CLIENT_NODE + 2, kind, group_id="1")])
         return reply
 
@@ -108,3 +115,45 @@ def test_a_client_that_cannot_do_it_refuses_in_the_same_line_by_message_and_with
     assert answers.failed == {2: reply.error.reason}
     assert reply.error.reason.startswith("refused: fine-tune: needs retained examples")
     assert "\n" not in reply.error.reason
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "why"),
+    [
+        ({"a": torch.ones(2, 2)}, {}, r"the message of the server: tensor 'a' of shape \(2, 2\)"),
+        (
+            {"a": torch.ones(2).double()},
+            {},
+            r"the message of the server: tensor 'a' of .* torch.float64: must be",
+        ),
+        ({}, {RETURNS: "[]"}, "the message of the server: returns"),
+        (
+            {},
+            {RETURNS: '{"a": 0}'},
+            "the message of the server: returns: the length of 'a' must be a whole number",
+        ),
+        (
+            {},
+            {RETURNS: '{"a": 1.5}'},
+            "the message of the server: returns: the length of 'a' must be a whole number",
+        ),
+        ({}, {RETURNS: '{"a": 3}'}, r"extras \[\], the job's are \['a'\]"),
+        ({}, {EPOCHS: 0}, "the message of the server: epochs = 0: must be at least 1"),
+        (
+            {},
+            {ROUTINE: '{"name": "os:system", "settings": {}}'},
+            "routine = .*must be in a module that the exp",
+        ),
+        ({"push": torch.ones(4)}, PULL, "tensor 'reference' is missing; there are: 'push'"),
+        (
+            {"push": torch.ones(4), "reference": torch.ones(3)},
+            PULL,
+            r"tensor 'reference' of shape \(3,\): must be",
+        ),
+    ],
+)
+def test_a_client_refuses_in_one_line_what_no_job_can_be(place, tensors, config, why, monkeypatch):
+    monkeypatch.setattr("fedunlearn.clients.trainer.modules_of", lambda experiment: {"tests.server.prober"})
+    reply = place.reply(TRAIN, tensors=tensors, **config)
+    assert reply.has_error()
+    assert re.match(f"refused: {why}", reply.error.reason) and "\n" not in reply.error.reason

@@ -13,6 +13,7 @@ from fedunlearn.cli.listing import catalogue
 from fedunlearn.errors import ConfigError, UserError
 from fedunlearn.federation.hosted_routine import check_routines
 from fedunlearn.unlearning import Conditions, Examples
+from fedunlearn.unlearning.contract import PLAIN
 from fedunlearn.unlearning.steps import clip
 from tests.e2e.tiny import TINY
 from tests.e2e.tiny import tiny as tiny_experiment
@@ -197,6 +198,21 @@ def test_settings_of_another_method_are_a_mistake():
     one, other = METHODS["fine-tune"], METHODS["salun"]
     with pytest.raises(TypeError, match="takes FineTune, not SalUn"):
         run(one, tiny.flat(), settings=other.settings())
+
+
+def test_what_a_method_leaves_reaches_who_asked_and_nobody_else():
+    """The conditions that all share by default keep nothing of it."""
+
+    def leaving(model, forget, retain, *, settings, generator, conditions):
+        conditions.results["size"] = torch.tensor([float(forget.size)])
+        return model.copy()
+
+    method = replace(METHODS["fine-tune"], unlearn=leaving)
+    run(method, tiny.flat())
+    assert PLAIN.results == {} and Conditions().results == {}
+    mine = Conditions()
+    run(method, tiny.flat(), conditions=mine)
+    assert list(mine.results) == ["size"]
 
 
 # -- other packages -------------------------------------------------------------------------------------------
