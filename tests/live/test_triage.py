@@ -235,3 +235,47 @@ def test_those_of_a_step_that_was_rolled_back_are_served_one_by_one():
 def test_who_was_left_out_can_be_forgotten_later():
     """Excluded while away, or refused by the guard: a new request is served."""
     assert triage([request()], replace(HERE, left_out=frozenset({1})), RequestsConfig()).serve == ("r",)
+
+
+# -- an unlearning of several rounds --------------------------------------------------------------------------
+
+UNDER_WAY = request("a", (1, 2), under_way=True)
+
+
+@pytest.mark.parametrize("during", ["wait", "join"])
+@pytest.mark.parametrize("federation", [HERE, AWAY, replace(HERE, recovering=True)])
+def test_it_goes_on_whatever_else_is_due_and_whoever_is_away(during, federation):
+    """Who is away in the middle of it is found to fail, and waits from then on."""
+    found = triage([request("first", (3,)), UNDER_WAY], federation, RequestsConfig(during_recovery=during))
+    assert (found.serve, found.goes_on) == (("a",), True)
+    assert found.gone == {1, 2, 3}, "who asks meanwhile does not train"
+    assert found.ended == {}
+
+
+def test_what_it_names_already_is_asked_for_in_vain():
+    assert triage([UNDER_WAY, request("b", (1,))], AWAY, RequestsConfig(offline="exclude")).ended == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "federation", "rules", "goes_on"),
+    [
+        ({}, HERE, {}, True),
+        ({"held": True, "rests": True}, HERE, {}, True),
+        ({"failing": True}, HERE, {}, False),
+        ({}, AWAY, {}, False),
+        ({}, replace(AWAY, stored=frozenset({1})), {}, True),
+        ({"held": True}, HERE, {"deadline": 50.0}, False),
+        ({"held": True}, HERE, {"deadline": 1000.0}, True),
+    ],
+)
+def test_after_a_round_in_vain_it_goes_on_if_it_can_be_tried_again_at_once(
+    changes, federation, rules, goes_on
+):
+    waits = replace(UNDER_WAY, waits=True, **changes)
+    both = [waits, request("b", (3,), under_way=True, waits=True), request("c", (4,))]
+    found = triage(both, federation, RequestsConfig(**rules))
+    assert found.goes_on == goes_on
+    if goes_on:
+        assert found.serve == ("a", "b")
+    else:
+        assert "c" in found.serve, "it is broken off, and the others are served as ever"
