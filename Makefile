@@ -6,13 +6,19 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
-.PHONY: demo test containers lint types install format benchmark guard clean
+.PHONY: demo test rest test-all containers lint types install format benchmark guard clean
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rs
 
 demo: install  ## train, forget, recover, and prove it, on 5 000 real digits
 	$(BIN)/fedunlearn run experiments/quickstart.toml
 
-test: lint types  ## everything that must pass before a change lands
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -rs -m "not containers"
+test: lint types  ## lint, types, unit tests and every capability once from end to end, within ten minutes
+	$(PYTEST) -m "not slow and not containers"
+
+rest: install  ## the tests that `make test` leaves out: longer runs, more cases
+	$(PYTEST) -m "slow and not containers"
+
+test-all: test rest  ## both: every test that needs no Docker engine, half an hour
 
 containers: install  ## a federation in containers, killed and replayed: minutes, and 7 GB; needs a Docker engine
 	FEDUNLEARN_CONTAINERS=required $(BIN)/python -m pytest -n 0 -m containers tests/containers

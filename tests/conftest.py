@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from collections import defaultdict
 
 import pytest
 import torch
@@ -39,10 +40,28 @@ def federation(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests of modules that start programs: they need a machine that lets them, and take its processors."""
+    """Mark the tests of modules that start programs: they need a machine that lets them, and take its processors.
+
+    And those cases as slow that ``quick`` leaves to ``make rest``.
+    """
+    starting = {module: starts_programs(module) for module in {item.module for item in items}}
+    values = defaultdict(list)
     for item in items:
-        if starts_programs(item.module):
+        if starting[item.module]:
             item.add_marker("processes")
+        for mark in item.iter_markers("quick"):
+            for argument, first in mark.kwargs.items():
+                of_function = values[item.parent.nodeid, item.originalname, argument]
+                if place_of(item.callspec.params[argument], of_function) >= first:
+                    item.add_marker("slow")
+
+
+def place_of(value, values):
+    """Return where a value, this very object, stands in a list; it is appended if it is not there."""
+    found = next((place for place, other in enumerate(values) if other is value), len(values))
+    if found == len(values):
+        values.append(value)
+    return found
 
 
 def starts_programs(module):

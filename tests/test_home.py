@@ -53,6 +53,7 @@ def folder():
     shutil.rmtree(made)
 
 
+@pytest.mark.slow
 @needs_root
 @pytest.mark.parametrize("where", [{}, {"HOME": "/"}], ids=str)
 def test_a_user_without_name_or_home_runs_and_reports(where, folder):

@@ -46,6 +46,7 @@ def test_the_library_imports_without_flower_and_ray() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_client_trains_and_is_measured_without_flower_and_ray() -> None:
     run(
         """

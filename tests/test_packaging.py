@@ -27,6 +27,7 @@ def test_a_wheel_holds_one_package_with_strategies_and_clients_in_it(wheel):
     assert code | {"fedunlearn/py.typed"} == {name for name in names if ".dist-info/" not in name}
 
 
+@pytest.mark.slow
 def test_folders_of_ones_own_named_strategies_and_clients_do_no_harm(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     for name in ("strategies", "clients"):

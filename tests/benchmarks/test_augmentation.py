@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from PIL import Image
 
 from benchmarks import augmentation
@@ -11,6 +12,7 @@ from fedunlearn.simulation.augmented import policies_of
 LITTLE = ["--smoke", "--set", "model.name=mlp", "--set", "model.hidden=[4]", "--set", "method[3].routine=gda"]
 
 
+@pytest.mark.slow
 def test_every_policy_runs_and_the_page_gets_the_tables(tmp_path, monkeypatch, capsys):
     assert augmentation.BEGIN in augmentation.PAGE.read_text()
     page = tmp_path / "augmentation.md"

@@ -103,6 +103,7 @@ def test_a_row_alone_ends_where_the_bare_loop_does(case, monkeypatch, tmp_path, 
         assert np.abs(weights["bare"] - start).max() > 1e-3, "somebody trained"
 
 
+@pytest.mark.slow
 def test_a_child_that_cannot_be_says_so_in_one_line(tmp_path):
     with pytest.raises(RunError, match=r"^a no-op is not trained$"):
         run_block("batched", CASES["noop-1MB"], tmp_path)

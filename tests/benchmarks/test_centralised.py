@@ -58,12 +58,14 @@ def gaps_of(card, label, at):
     return [row["metrics"]["average_gap"] for row in card["rows"] if (row["label"], row["at"]) == (label, at)]
 
 
+@pytest.mark.slow
 def test_the_page_keeps_what_is_written_by_hand(written):
     page, _, _ = written
     assert "old" not in page and page.startswith("before") and page.endswith("after\n")
     assert "By `python -m benchmarks.centralised`." in page
 
 
+@pytest.mark.slow
 def test_both_settings_stand_side_by_side_with_the_scorecards_numbers(written):
     page, _, cards = written
     found, card = section(page, "Half"), cards["small-tuned"]
@@ -88,6 +90,7 @@ def test_both_settings_stand_side_by_side_with_the_scorecards_numbers(written):
     assert found["the original"]["Average Gap"].startswith(f"{original:.2f} [")
 
 
+@pytest.mark.slow
 def test_what_diverged_is_said_and_comes_last(written):
     page, _, cards = written
     found, card = section(page, "A class"), cards["small-class-tuned"]
@@ -97,6 +100,7 @@ def test_what_diverged_is_said_and_comes_last(written):
     assert tuned == sorted(tuned) and len(tuned) == 2
 
 
+@pytest.mark.slow
 def test_the_hosted_are_shown_unlearned_and_recovered(written):
     page, _, cards = written
     found, card = section(page, "Hosted by clients"), cards["small"]
@@ -109,6 +113,7 @@ def test_the_hosted_are_shown_unlearned_and_recovered(written):
             assert found[label][column].startswith(f"{fmean(gaps_of(card, label, at)):.2f} [")
 
 
+@pytest.mark.slow
 def test_the_picture_has_a_mark_for_every_number(written):
     page, picture, _ = written
     root = ElementTree.fromstring(picture)

@@ -14,6 +14,7 @@ def test_figures_are_those_of_the_latencies() -> None:
     assert (figures.p50, figures.p95, figures.p99) == (50.0, 95.0, 99.0)
 
 
+@pytest.mark.slow
 def test_a_small_run(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(door, "ALONE", 5)
     door.main(
@@ -26,6 +27,7 @@ def test_a_small_run(tmp_path, monkeypatch, capsys) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["f.json"]
 
 
+@pytest.mark.slow
 def test_a_ledger_that_lacks_a_request_is_noticed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(door, "ALONE", 3)
     whole = door.together
@@ -38,6 +40,7 @@ def test_a_ledger_that_lacks_a_request_is_noticed(tmp_path, monkeypatch) -> None
         door.measure(tmp_path, posters=2, requests=3)
 
 
+@pytest.mark.slow
 def test_silent_connections_beside_a_prober(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(door_silence, "HOLD_SECONDS", 0.1)
     arguments = ["--kind", "silent", "--kind", "head", "--connections", "20"]

@@ -36,6 +36,7 @@ def alone():
         return outcome(ALONE).accuracy
 
 
+@pytest.mark.quick(idea=1)
 @pytest.mark.parametrize("idea", IN_ROUNDS)
 def test_under_a_robust_rule_no_idea_takes_the_model_away_from_the_honest(idea, alone):
     found = outcome(idea, "trimmed-mean")
@@ -43,6 +44,7 @@ def test_under_a_robust_rule_no_idea_takes_the_model_away_from_the_honest(idea, 
     assert found.requests == () and found.rounds == ROUNDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["median", "multi-krum"])
 def test_nor_under_the_other_rules_the_worst_one(rule, alone):
     assert outcome("sign-flip-x8", rule).accuracy > alone - POINTS
@@ -65,6 +67,7 @@ def test_class_bias_is_a_bias_and_leaves_the_data_as_they_were():
     assert (data.train_labels == before).all()
 
 
+@pytest.mark.quick(rule=1)
 @pytest.mark.parametrize("rule", ["mean", "trimmed-mean"])
 @pytest.mark.parametrize("idea", ["forget-weapon", "forget-poison"])
 def test_a_forget_request_is_no_weapon(idea, rule, alone):
@@ -88,7 +91,8 @@ def test_who_sends_the_opposite_is_not_found_out():
 
 
 @pytest.mark.parametrize(("clients", "scale"), [(2, 2.0), (5, 1.0), (10, 2.0)])
-@pytest.mark.parametrize("partition", ["IID", "Dirichlet(0.1)"])
+@pytest.mark.quick(partition=1)
+@pytest.mark.parametrize("partition", ["Dirichlet(0.1)", "IID"])
 def test_honest_requests_are_served(partition, clients, scale):
     """And nobody's answer is refused; the benchmark tries more of them."""
     found = Job(partition, "mean", "honest", 3, ROUNDS, clients, scale).run()

@@ -122,6 +122,7 @@ def test_a_row_that_could_not_stack_is_missing_instead_of_quietly_one_by_one(mon
     assert missing == {"batched": "no such layer"}
 
 
+@pytest.mark.slow
 def test_a_row_of_ray_actors_ends_in_the_weights_of_the_bare_loop_too():
     found, missing, made = in_turns(TINY, ["ray"])
     assert missing == {}

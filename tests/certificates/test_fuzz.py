@@ -120,6 +120,7 @@ def found(path: Path, surroundings: Surroundings) -> list[str]:
     return [finding.text for finding in findings if finding.holds is False]
 
 
+@pytest.mark.quick(kind=1)
 @pytest.mark.parametrize("kind", ["bytes", "document", "page"])
 def test_every_mutation_is_found(run: LiveRun, kind: str) -> None:
     draw = random.Random(f"certificates {kind}")
@@ -145,6 +146,7 @@ def test_every_mutation_is_found(run: LiveRun, kind: str) -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_who_signs_a_mutation_with_a_key_of_his_own_causes_no_traceback(run: LiveRun, tmp_path: Path) -> None:
     """There the facts, and not the signature, are what is looked at."""
     draw, key = random.Random("signed anew"), new_key(tmp_path / "key.pem")

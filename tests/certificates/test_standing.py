@@ -274,11 +274,13 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True], ids=["recovered at once", "recovered late"])
 def test_any_two_requests_one_after_the_other_or_at_once(late: bool) -> None:
     assert all(play(batches, late) for batches in PAIRS)
 
 
+@pytest.mark.quick(seed=15)
 @pytest.mark.parametrize("seed", range(40))
 def test_many_requests_in_any_order(seed: int) -> None:
     draw = random.Random(seed)

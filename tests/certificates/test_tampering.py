@@ -145,11 +145,13 @@ EDITS: dict[str, Callable[[bytes], bytes | None]] = {
 
 
 @under_both_policies
-@pytest.mark.parametrize("edit", list(EDITS))
+@pytest.mark.quick(edit=1)
+@pytest.mark.parametrize("edit", EDITS)
 def test_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
     try_every_file(run, mode, edit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("knows", ["key and head", "neither"])
 def test_every_file_for_who_knows_both_or_nothing(run: LiveRun, head: Head, knows: str) -> None:
     try_every_file(run, by(run, head, knows), "torn")
@@ -179,6 +181,7 @@ def try_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
     assert tried > 25
 
 
+@pytest.mark.slow
 def test_every_file_in_the_place_of_another_of_its_kind(run: LiveRun, mode: Verify) -> None:
     for folder, ending in (("checkpoints", "safetensors"), ("checkpoints", "json"), ("certificates", "json")):
         files = sorted((run.folder / folder).glob(f"*.{ending}"))

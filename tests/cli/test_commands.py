@@ -42,6 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     return folder, run.name, result.stdout
 
 
+@pytest.mark.capability("simulation")
 def test_run_writes_all_files_and_shows_the_scorecard(finished: tuple[Path, str, str]) -> None:
     folder, name, printed = finished
     run = folder / "runs" / name
@@ -70,6 +71,7 @@ def test_plain_lines_where_there_is_no_terminal(finished: tuple[Path, str, str])
     assert "original-s1: done" in printed
 
 
+@pytest.mark.slow
 def test_the_resolved_file_runs_as_is(finished: tuple[Path, str, str], tmp_path: Path) -> None:
     folder, name, _ = finished
     result = fedunlearn("run", str(folder / "runs" / name / "experiment.toml"), cwd=tmp_path)
@@ -77,6 +79,7 @@ def test_the_resolved_file_runs_as_is(finished: tuple[Path, str, str], tmp_path:
     assert (tmp_path / "runs" / name / "scorecard.json").is_file()
 
 
+@pytest.mark.slow
 def test_report_again(finished: tuple[Path, str, str]) -> None:
     folder, name, _ = finished
     page = folder / "runs" / name / "report.html"
@@ -87,6 +90,7 @@ def test_report_again(finished: tuple[Path, str, str]) -> None:
     assert page.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "says"),
     [
@@ -108,6 +112,7 @@ def test_a_run_on_a_read_only_mount_is_read_and_nothing_is_written(
     assert {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_figure_where_none_can_be_written(finished: tuple[Path, str, str]) -> None:
     folder, name, _ = finished
     result = fedunlearn("report", f"runs/{name}", "--figure", "nowhere/figure.svg", cwd=folder)
@@ -117,6 +122,7 @@ def test_a_figure_where_none_can_be_written(finished: tuple[Path, str, str]) -> 
     )
 
 
+@pytest.mark.slow
 def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
     folder, name, _ = finished
     result = fedunlearn("compare", f"runs/{name}", f"runs/{name}", cwd=folder)
@@ -138,6 +144,7 @@ def test_compare_requests_and_check(finished: tuple[Path, str, str]) -> None:
     assert "their number is chosen when it runs" in result.stdout, result.stderr
 
 
+@pytest.mark.quick(what=1)
 @pytest.mark.parametrize(
     ("what", "names"),
     [
@@ -153,6 +160,7 @@ def test_list(what: str, names: list[str], tmp_path: Path) -> None:
     assert all(name in result.stdout for name in names)
 
 
+@pytest.mark.quick(arguments=2)
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -184,6 +192,7 @@ def test_wrong_input_is_one_line_and_exit_2(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_data_that_cannot_be_dealt_out_leaves_no_run_behind(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     result = fedunlearn("run", "tiny.toml", "--set", "data.alpha=0.0001", cwd=tmp_path)
@@ -195,6 +204,7 @@ EXPERIMENTS = sorted((Path(__file__).parents[2] / "experiments").rglob("*.toml")
 
 
 # A live federation has no scorecard; tests/containers runs that one.
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [path for path in EXPERIMENTS if not load(path).live], ids=lambda p: p.stem)
 def test_every_shipped_experiment_runs_in_little(file: Path, tmp_path: Path) -> None:
     result = fedunlearn("run", str(file), "--smoke", cwd=tmp_path)
@@ -206,6 +216,7 @@ def test_every_shipped_experiment_runs_in_little(file: Path, tmp_path: Path) -> 
     assert methods <= {row["label"] for row in rows if row["at"] in ("unlearned", "final")}
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     assert fedunlearn("run", "tiny.toml", cwd=tmp_path).returncode == 0
@@ -218,6 +229,7 @@ def test_an_unfinished_run_is_not_overwritten(tmp_path: Path) -> None:
     assert (run / "scorecard.json").is_file()
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_command_to_go_on_with_is_shown(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     arguments = ["run", "tiny.toml", "--set", "train.rounds=5000", "--out", f"my {'long ' * 20}runs"]
@@ -241,6 +253,7 @@ def test_after_ctrl_c_the_command_to_go_on_with_is_shown(tmp_path: Path) -> None
     ), "not folded"
 
 
+@pytest.mark.slow
 def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "scorecard.json").write_text('{"schema": 1')
@@ -257,6 +270,7 @@ def test_damaged_files_and_impossible_folders_are_one_line(tmp_path: Path) -> No
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+@pytest.mark.slow
 def test_phantoms_are_written_once_and_wrong_numbers_refused(tmp_path: Path) -> None:
     result = fedunlearn("data", "phantom", "--out", "a set", "--cases", "1", "--size", "32", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

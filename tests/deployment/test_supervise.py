@@ -329,6 +329,7 @@ EVENTS = (
 )
 
 
+@pytest.mark.slow
 @some
 @given(st.lists(st.sampled_from(EVENTS), max_size=12))
 def test_whatever_happens_requests_are_served_in_the_end_and_by_one_run_at_a_time(tmp_path_factory, events):

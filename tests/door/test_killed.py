@@ -48,6 +48,7 @@ def process(at: Place, *options: str) -> Iterator[tuple[subprocess.Popen[str], C
             door.kill()
 
 
+@pytest.mark.capability("door")
 def test_told_to_stop_it_finishes_and_exits_with_0(at) -> None:
     for sent in (signal.SIGTERM, signal.SIGINT):
         with process(at) as (door, knock):

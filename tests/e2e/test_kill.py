@@ -46,6 +46,8 @@ def _die(
     return process.exitcode
 
 
+@pytest.mark.capability("kill")
+@pytest.mark.quick(point=1)
 @pytest.mark.parametrize("point", POINTS)
 def test_a_run_killed_there_resumes_to_the_same(point: str, uninterrupted: Any, tmp_path: Path) -> None:
     timeline, expected = uninterrupted
@@ -55,6 +57,7 @@ def test_a_run_killed_there_resumes_to_the_same(point: str, uninterrupted: Any, 
     assert everything(folder) == expected
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_at_random_it_still_resumes_to_the_same(
     uninterrupted: Any, tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def scripted(tmp_path_factory):
     return run(tiny('recover.until="max-rounds"', text=PARTS_TIMELINE), tmp_path_factory.mktemp("scripted"))
 
 
+@pytest.mark.capability("routine")
 @pytest.mark.parametrize("label", list(METHODS))
 def test_asked_live_it_ends_in_the_weights_of_the_same_requests_in_a_script(scripted, label, tmp_path):
     folder = live(live_experiment(label, 'retention.earlier="keep"'), tmp_path)
@@ -141,6 +142,7 @@ def _killed(out, point, n):
     live(live_experiment("puf-special-2", 'retention.earlier="keep"'), Path(out))
 
 
+@pytest.mark.slow
 def test_killed_servers_leave_the_same_weights(lived, tmp_path):
     """SIGKILL before a plan that forgets parts is executed, in the middle of it, and once it is saved."""
     experiment, folder = lived
@@ -262,6 +264,7 @@ NONE = 1e-6
 """A share that is no row of anybody's."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", list(METHODS))
 @pytest.mark.parametrize(
     ("named", "there", "end"),

@@ -66,6 +66,7 @@ def final(folder: Path) -> str:
     return weights_hash(latest.vector, latest.buffers)
 
 
+@pytest.mark.quick(hang=1)
 @pytest.mark.parametrize("hang", HANGS_BEFORE)
 def test_one_that_was_cut_off_stops_itself_when_it_comes_back(tmp_path: Path, alone: str, hang: str) -> None:
     first = Server(tmp_path, "first", hang, renews=False)

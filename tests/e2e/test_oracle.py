@@ -70,6 +70,7 @@ DIGITS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -11,6 +11,7 @@ from fedunlearn.federation.local import LocalGrid
 from fedunlearn.simulation import engines
 from fedunlearn.simulation.runner import read_scorecard
 from tests.e2e.tiny import PARTS, PARTS_TIMELINE, TIMELINE, card, checkpoints, everything, run, tiny
+from tests.federation.ray_sessions import own_ray
 
 TEXTS = [None, TIMELINE, PARTS, PARTS_TIMELINE]
 IDS = ["targets", "timeline", "parts", "parts-timeline"]
@@ -48,6 +49,14 @@ def test_clients_asked_by_message_give_the_same_bytes_as_the_direct_way(
     by_message = run(tiny(**options), tmp_path / "messages")
     assert {"train", "train.forget"} <= set(asked)
     assert everything(direct) == everything(by_message)
+
+
+@pytest.mark.capability("ray")
+def test_clients_on_rays_actors_give_the_same_bytes(tmp_path: Path) -> None:
+    here = run(tiny(text=PARTS), tmp_path / "here")
+    with own_ray(cpus=1):
+        there = run(tiny("engine.name=ray", "engine.workers=1", text=PARTS), tmp_path / "there")
+    assert everything(here) == everything(there)
 
 
 def test_half_of_the_clients_per_round(tmp_path: Path) -> None:

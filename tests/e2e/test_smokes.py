@@ -15,10 +15,12 @@ from tests.golden.running import run, shipped, smoke_name
 
 # What every label is measured at: the moments that each target set must have, whatever happened to recovery.
 ALWAYS = {"original": {"request"}, "retrain": {"request", "cap"}}
+QUICKSTART_FIRST = sorted(shipped(), key=lambda path: path.stem != "quickstart")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
+@pytest.mark.capability("golden")
+@pytest.mark.quick(path=1)
+@pytest.mark.parametrize("path", QUICKSTART_FIRST, ids=lambda path: path.stem)
 def test_the_whole_protocol_runs(path: Path, tmp_path: Path) -> None:
     experiment = load(path, smoke=True)
     if experiment.model.name == "mit-b0":

@@ -47,6 +47,7 @@ def test_against_brute_force_in_mm(seed, n):
             assert found[i] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_and_columns_have_their_own_millimetres_and_slices_too():
     truth = torch.stack([dot(1, 1)] * 3)
     predicted = torch.stack([dot(4, 1), dot(1, 5), dot(4, 5)])

@@ -46,6 +46,7 @@ def taken(evidence):
     return measure(evidence, [m for m in computed("classification").values() if "weights" not in m.needs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forget", [[0, 1], [0, 3]], ids=["samples", "a class"])
 @given(splits(least=6, most=6), splits(least=6, most=6))
 def test_from_evidence_they_are_the_oracle_s(forget, mine, theirs):

@@ -162,6 +162,7 @@ def test_which_layers_draw(layer, draws):
     assert draws_at_random(layer) is draws
 
 
+@pytest.mark.slow
 def test_layers_of_torchvision_that_draw():
     from torchvision.ops import DropBlock2d, StochasticDepth
 

@@ -70,6 +70,7 @@ def test_what_is_no_address(address):
         RayGrid("x:y", 3, workers=1, address=address)
 
 
+@pytest.mark.slow
 def test_a_ray_of_one_s_own_gives_out_what_it_is_told_and_listens_to_this_machine_alone(monkeypatch):
     told = {}
     monkeypatch.setattr(ray, "init", lambda **options: told.update(options))

@@ -32,6 +32,9 @@ APP = "tests.federation.ray_routines:app"
 SHARE = 0.1  # of a CPU for each actor
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module", autouse=True)
 def session():
     with own_ray(cpus=1):

@@ -21,6 +21,9 @@ APP = "tests.federation.ray_routines:app"
 CONFIG = {"seed": 9, "experiment": "x.toml"}
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def others():
     """Processes that tests of other files may have left to this one."""

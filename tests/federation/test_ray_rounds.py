@@ -59,6 +59,7 @@ def plain(answers):
     }
 
 
+@pytest.mark.quick(engine=1)
 @given(CLIENT_SETS, CLIENT_SETS, st.booleans(), FAULTS)
 @few
 def test_a_round_has_the_bits_of_the_local_engine(engine, train, forget, individually, faults):
@@ -67,6 +68,7 @@ def test_a_round_has_the_bits_of_the_local_engine(engine, train, forget, individ
     assert plain(trainer.train_round(work)) == plain(LocalTrainer(routine).train_round(work))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1, 3])
 def test_so_has_a_large_federation(engine, share):
     trainer, routine, buffers = engine
@@ -74,6 +76,7 @@ def test_so_has_a_large_federation(engine, share):
     assert plain(trainer.train_round(work)) == plain(LocalTrainer(routine).train_round(work))
 
 
+@pytest.mark.slow
 def test_who_raises_is_named_with_the_traceback_and_the_next_round_is_clean(engine):
     trainer, routine, buffers = engine
     failed = trainer.train_round(
@@ -86,6 +89,7 @@ def test_who_raises_is_named_with_the_traceback_and_the_next_round_is_clean(engi
     assert plain(trainer.train_round(clean)) == plain(LocalTrainer(routine).train_round(clean))
 
 
+@pytest.mark.slow
 def test_stacks_give_the_same_sum_up_to_rounding():
     work = round_of(range(0, 300, 2), faults={20: "nan", 40: "raise"})
     exact = LocalTrainer(RayRoutine).train_round(work)
@@ -124,6 +128,7 @@ def _holds(line, address):
     return first <= address < last
 
 
+@pytest.mark.slow
 def test_data_in_the_routine_are_one_for_all_and_weights_are_gone_after_the_round():
     size, megabyte = 300_000, 1 << 20
     data = torch.from_numpy(np.arange(5 * megabyte, dtype=np.uint8))
@@ -141,6 +146,7 @@ def test_data_in_the_routine_are_one_for_all_and_weights_are_gone_after_the_roun
             assert time.monotonic() < deadline, f"{in_store()} bytes are still in the object store"
 
 
+@pytest.mark.slow
 def test_impossible_sizes_are_refused():
     for wrong in ("num_clients", "workers", "threads_per_client", "batch_clients"):
         with pytest.raises(ValueError, match="must each be at least 1"):
@@ -149,6 +155,7 @@ def test_impossible_sizes_are_refused():
         RayGrid("x:y", 3, cpus_per_worker=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["memory", "allocate"])
 def test_a_client_without_memory_ends_the_run_and_its_worker_lives_on(engine, fault):
     trainer, _, buffers = engine

@@ -79,6 +79,7 @@ def latest(folder):
     return snapshot.round, weights_hash(snapshot.vector, snapshot.buffers)
 
 
+@pytest.mark.capability("live")
 def test_it_runs_to_its_end_and_serves_what_comes_later(tmp_path):
     told = Told()
     folder = run_live(experiment(), out=tmp_path, progress=told)

@@ -133,6 +133,7 @@ KINDS = {
 """Strategy → the calls at which a server dies, before them or after."""
 
 
+@pytest.mark.quick(after=1, kind=1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize(("owner", "name"), POINTS, ids=[name for _, name in POINTS])
@@ -230,6 +231,7 @@ def served_again(made, place, kind):
     return replayed.serve(kind)
 
 
+@pytest.mark.quick(after=1)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("name", ["save", "completed", "objection", "learn"])

@@ -219,6 +219,7 @@ def run(folder, wanted, seed=0):
     return found, ways, seed
 
 
+@pytest.mark.slow
 def test_some_hundred_spoilt_replies(tmp_path):
     found, ways, _ = run(tmp_path, 300, seed=10_000)
     assert min(found.values()) > 10 and len(found) == 3

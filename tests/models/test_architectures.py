@@ -18,6 +18,7 @@ STATISTICS = ("unet", "unet, no residual units")
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
+@pytest.mark.slow
 @some
 @given(
     st.sampled_from(["mlp", "resnet18", "small-cnn"]),

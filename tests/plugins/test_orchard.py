@@ -77,6 +77,7 @@ def edited(path: Path, old: str, new: str) -> None:
     new_process()
 
 
+@pytest.mark.capability("plug-in")
 def test_one_experiment_uses_one_of_each_and_a_second_run_comes_from_the_cache(site, tmp_path):
     experiment = config.loads(TEXT)
     written = config.to_toml(experiment)
@@ -95,6 +96,7 @@ def test_one_experiment_uses_one_of_each_and_a_second_run_comes_from_the_cache(s
     assert read_scorecard(again)["rows"][0]["metrics"] == rows[0]["metrics"]
 
 
+@pytest.mark.quick(file=2)
 @pytest.mark.parametrize(
     ("file", "old", "new", "expected"),
     [

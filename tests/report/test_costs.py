@@ -49,6 +49,7 @@ def listed(page) -> dict[tuple[str, str], list[str]]:
     return found
 
 
+@pytest.mark.quick(run=2)
 def test_every_card_has_the_costs_of_its_moment(run):
     page = parse(render(run))
     costs = listed(page)
@@ -88,6 +89,7 @@ def test_every_line_of_the_centralised_terms_has_the_times_of_its_moment(run):
             assert share == (f"{100 * spent / whole:.1f} %" if whole else "–")
 
 
+@pytest.mark.slow
 def test_runs_compared_have_the_client_epochs_of_the_moment_beside_them(run):
     costs = listed(parse(render(run)))
     card = {"experiment": "e", "run": "e-1", "rows": run.scores.rows}
@@ -99,6 +101,7 @@ def test_runs_compared_have_the_client_epochs_of_the_moment_beside_them(run):
         assert line.split()[-2] == costs[label, at][0]
 
 
+@pytest.mark.quick(run=1)
 def test_a_share_of_retraining_says_of_which(run):
     page = parse(render(run))
     head = page.all("section", id="costs")[0].all("tr")[0]

@@ -1,5 +1,7 @@
 """Copies that were counted stand in the report, seed by seed, as text; without any there is no such section."""
 
+import pytest
+
 from fedunlearn.report.page import write_report
 from tests.report.example_run import ExampleRun
 from tests.report.parsed_page import parse
@@ -29,6 +31,7 @@ def test_they_are_listed_under_a_heading_with_what_they_mean(tmp_path):
     assert "Copies" in page.all("nav")[0].text
 
 
+@pytest.mark.slow
 def test_of_several_seeds_each_line_says_which(tmp_path):
     page = page_of(tmp_path, (1, 2), {1: [LINE], 2: [LINE]})
     (section,) = page.all("section", id="duplicates")

@@ -53,6 +53,7 @@ def test_truth_and_original_then_each_method_beside_retraining_in_the_same_round
     assert shown(natural) == [(NATURAL, "unlearned", soon), (NATURAL, "cap", cap), ("retrain", "cap", cap)]
 
 
+@pytest.mark.slow
 def test_the_seed_is_named_only_where_there_are_several(page, tmp_path):
     def titles(page):
         return [title.text for shown in sets(page) for title in shown.all("h3")]

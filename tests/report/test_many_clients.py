@@ -79,6 +79,7 @@ def test_a_client_s_size_is_found_by_its_number():
     assert [some.size(client) for client in (0, 4, 100_000)] == [None] * 3
 
 
+@pytest.mark.slow
 def test_without_all_sizes_the_original_s_accuracy_is_the_scorecard_s(tmp_path):
     run = ExampleRun(targets=((2, 7),))
     run.lines += [

@@ -56,6 +56,7 @@ def test_killed_while_a_new_file_is_made_the_next_one_makes_it(tmp_path: Path) -
             assert ledger.store.rows("PRAGMA user_version")[0][0] == SCHEMA_VERSION
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["server", "intake"])
 def test_killed_before_any_statement_a_call_happened_wholly_or_not_at_all(
     tmp_path: Path, script: str

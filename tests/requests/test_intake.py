@@ -358,6 +358,7 @@ def steps_of(call: Callable[[Ledger, Intake, str], object], number: int) -> int:
     return steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", SERVING)
 def test_what_a_server_or_a_door_does_costs_the_same_after_many_requests(call: str) -> None:
     few, many = (steps_of(SERVING[call], number) for number in (20, 400))

@@ -22,6 +22,8 @@ NAMES = [
 ]
 
 
+@pytest.mark.quick(name=3)
+@pytest.mark.capability("certificate")
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:10]))
 def test_a_live_federation_is_served_asked_and_verified_wherever_it_lies(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

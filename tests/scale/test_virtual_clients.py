@@ -45,6 +45,7 @@ def _run(clients: int, out: Path) -> Ran:
     return Ran(json.loads(done.stdout.splitlines()[-1]), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "most"),
     [
@@ -60,10 +61,12 @@ def test_memory_does_not_grow_with_the_number_of_clients(ran, moment, most):
     assert many - few < most
 
 
+@pytest.mark.slow
 def test_a_run_is_there_in_seconds(ran):
     assert ran[MANY].measured["load_seconds"] < 5  # a tenth of a second on an idle processor
 
 
+@pytest.mark.slow
 def test_what_a_run_writes_grows_with_who_was_sampled_alone(ran):
     assert (ran[MANY].folder / "partition.json").stat().st_size < 200_000
     few, many = (ran[clients].lines for clients in (FEW, MANY))
@@ -78,6 +81,7 @@ def test_what_a_run_writes_grows_with_who_was_sampled_alone(ran):
     )
 
 
+@pytest.mark.slow
 def test_a_client_of_three_rows_is_forgotten_and_measured(ran):
     rows = read_scorecard(ran[MANY].folder)["rows"]
     assert {row["label"] for row in rows} == {"original", "retrain", "puf-special-2", "natural"}
@@ -91,6 +95,7 @@ def test_a_client_of_three_rows_is_forgotten_and_measured(ran):
     assert unlearned["cost"]["client_epochs"] == 1
 
 
+@pytest.mark.slow
 def test_the_report_is_as_small_as_any(ran):
     sizes = {clients: len(write_report(ran[clients].folder).read_bytes()) for clients in (FEW, MANY)}
     assert sizes[MANY] < 1.5 * sizes[FEW] < 1e6

@@ -50,6 +50,7 @@ def variances(state):
     return found
 
 
+@pytest.mark.slow
 @given(
     mode=st.sampled_from(["special", "regular"]),
     scale=st.sampled_from([0.0, 2.0, 7.0, 20.0, 40.0]) | st.floats(0, 120),

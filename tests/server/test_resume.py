@@ -194,6 +194,7 @@ def test_the_story_is_worth_interrupting(uninterrupted):
         assert max(whole.states) == ROUNDS
 
 
+@pytest.mark.quick(method=1)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("point", POINTS, ids=lambda p: p.__name__)
 def test_killed_at_this_point_of_any_round_it_ends_the_same(

@@ -144,6 +144,7 @@ class Queried(LocalGrid):
         return super().__getattribute__(name)
 
 
+@pytest.mark.capability("flower")
 @pytest.mark.parametrize("kind", [LocalGrid, Queried], ids=["in process", "clients are asked who they are"])
 def test_flowers_server_app_ends_in_the_bytes_of_the_simulations_original(kind, simulated, tmp_path):
     folder, experiment = simulated

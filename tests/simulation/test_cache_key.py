@@ -256,6 +256,7 @@ PUF = {"puf-special-2-0-s1", "puf-regular-20-0-s1"}
 EVERY = ALL | PUF | {"random-label-0-s1"}
 
 
+@pytest.mark.quick(file=5)
 @pytest.mark.parametrize(
     ("file", "changed"),
     [
@@ -285,6 +286,7 @@ def test_the_source_of_a_component_is_in_the_keys_of_what_uses_it(file, changed,
     assert moved == (EVERY if "original-s1" in changed else changed)
 
 
+@pytest.mark.quick(file=5)
 @pytest.mark.parametrize(
     "file",
     [
@@ -314,6 +316,7 @@ def test_the_source_of_all_computation_is_in_every_key(file, sources):
     assert set(before.values()).isdisjoint(keys(tiny()).values())
 
 
+@pytest.mark.quick(room=2)
 @pytest.mark.parametrize(
     "room",
     ["report", "html", "cli", "door", "live", "deployment", "certificates", "sweep", "federation/ray_engine"],

@@ -147,6 +147,7 @@ def test_a_real_probe_is_short_and_changes_no_bit(tmp_path, monkeypatch):
     assert config.load(auto / "experiment.toml").engine.name != "auto", "it reruns as it ran"
 
 
+@pytest.mark.slow
 def test_a_run_with_a_choice_resumes_in_its_own_directory(tmp_path):
     asked = tiny("engine.name=auto", "numerics=fast")
     first = simulate(asked, out=tmp_path)

@@ -3,6 +3,8 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from fedunlearn import workspace
 from fedunlearn.report.page import write_report
 from fedunlearn.simulation.runner import simulate
@@ -10,6 +12,7 @@ from tests.e2e.tiny import tiny
 from tests.report.parsed_page import parse
 
 
+@pytest.mark.slow
 def test_a_run_counts_copies_for_each_target_and_reports_them(tmp_path, monkeypatch):
     load = workspace.data_of
 

@@ -27,6 +27,7 @@ def run(request):
     )
 
 
+@pytest.mark.slow
 def test_the_examples_evaluated_after_rounds_are_those_of_the_run(run):
     experiment, folder = run
     data = workspace.data_of(experiment, 1)

@@ -118,6 +118,7 @@ def test_one_seed_of_two_is_counted_beside_the_mean_of_the_other():
     assert found.words.endswith(". It failed in 1 of 2 cases")
 
 
+@pytest.mark.slow
 def test_the_command_says_it_after_the_table_and_ends_with_1(breaks, tmp_path, capsys, monkeypatch):
     file = tmp_path / "fails.toml"
     file.write_text(BOOM)

@@ -48,6 +48,7 @@ def ended(folder):
     return {b["branch"]: b["last_round"] for b in json.loads((folder / "branches.json").read_text())}
 
 
+@pytest.mark.slow
 def test_the_plans_forecast_are_the_plans_executed(run):
     experiment, folder = run
     last = ended(folder)

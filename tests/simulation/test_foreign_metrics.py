@@ -55,6 +55,7 @@ def package(tmp_path, monkeypatch):
     forget_everything()
 
 
+@pytest.mark.slow
 def test_it_is_in_rows_aggregates_and_report_and_its_source_in_the_key(
     package, tmp_path, monkeypatch, capsys
 ):

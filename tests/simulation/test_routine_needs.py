@@ -140,6 +140,7 @@ def outcome(experiment):
     return ""
 
 
+@pytest.mark.quick(asked=4)
 @pytest.mark.parametrize("asked", CASES)
 @pytest.mark.parametrize(
     ("name", "settings"), VARIANTS, ids=lambda value: value if type(value) is str else ""
@@ -160,6 +161,7 @@ def test_check_says_what_happens(asked, name, settings):
         assert "\n" not in said + happened and happened.startswith(f"{name}: ")
 
 
+@pytest.mark.slow
 def test_every_case_is_refused_for_some_and_every_routine_can_do_something():
     refused = {
         asked: {name for name, settings in VARIANTS if verdict(experiment_of(case, name, settings))}
@@ -225,6 +227,7 @@ def test_a_model_that_a_routine_cannot_work_on_is_refused_by_check(name, monkeyp
     )
 
 
+@pytest.mark.slow
 def test_in_a_run_every_routine_that_check_lets_pass_ends_its_request(tmp_path):
     names = [name for name in METHODS if not verdict(experiment_of(CASES["half of a client"], name, {}))]
     case = CASES["half of a client"]

@@ -113,6 +113,7 @@ def plain(finished, data):
 # -- scored ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_scorecard_says_that_it_is_about_masks_and_has_their_measures(finished):
     _, card = finished
     assert card["task"] == "segmentation"

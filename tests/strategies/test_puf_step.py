@@ -61,6 +61,7 @@ def test_regular_without_the_retained_sum_is_special_of_the_same_coefficient(w, 
     assert close(step(w, retained, forgetting, "regular", factor, 0.0), special, beside=1e3 * (1 + scale))
 
 
+@pytest.mark.slow
 @given(vectors(DOUBLE), contributions(DOUBLE), contributions(DOUBLE, least=1), SCALES, RATES)
 def test_special_knows_no_retain_rate(w, retained, forgetting, scale, rate):
     assert bits(step(w, retained, forgetting, "special", scale, rate)) == bits(

@@ -71,6 +71,7 @@ def test_the_trials_data_have_no_test_split(tmp_path):
     assert torch.equal(data.test_labels, data.validation_labels)
 
 
+@pytest.mark.capability("sweep")
 def test_it_writes_what_was_chosen(done):
     _, path, found = done
     content = json.loads((path / "trials.json").read_text())
@@ -130,6 +131,7 @@ def test_started_again_it_runs_nothing_and_finds_the_same(done, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_it_was_stopped(done, tmp_path, monkeypatch):
     sweep, _, found = done
     runs = []

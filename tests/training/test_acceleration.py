@@ -81,6 +81,7 @@ def laid_out(module, kind):
     return seen
 
 
+@pytest.mark.quick(architecture=1)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", ["small-cnn", "resnet18"])
 def test_pixel_by_pixel_is_another_order_of_the_same_numbers(architecture, precision):
@@ -140,6 +141,7 @@ def test_everything_at_once(monkeypatch):
 # -- other architectures --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"channels_last": True}], ids=str)
 def test_masks_are_learnt_as_well(norm, options):

@@ -56,6 +56,7 @@ def compare(model, images, labels, config, augmentation, *, tolerance, at_once=N
     assert (plain - expected).abs().max() > 100 * tolerance, "or nothing was augmented"
 
 
+@pytest.mark.slow
 @given(
     counts=st.lists(st.integers(1, 20), min_size=1, max_size=5),
     batch_size=st.integers(1, 24),
