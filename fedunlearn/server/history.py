@@ -167,6 +167,13 @@ class History:
         account, vector = self._read(round, client)
         return Contribution(client, account["num_examples"], vector)
 
+    def num_examples(self, round: int, client: int) -> int:
+        """Return n_k of what is kept of a client's round, without reading the rest; RunError as of :meth:`result`."""
+        store, kept = self._found(round, client)
+        if store._folder is None:
+            return int(store._memory[kept][0]["num_examples"])
+        return int(_opened(store._path(kept), kept, vector=False)[0]["num_examples"])
+
     def model(self, round: int) -> Tensor:
         """Return the global weights that a kept round started from, shape ``(num_parameters,)``.
 
@@ -347,14 +354,17 @@ class History:
                 path.parent.rmdir()
 
     def _read(self, round: int, client: int | None) -> tuple[_Account, Tensor]:
+        store, kept = self._found(round, client)
+        account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept), kept)
+        return account, vector.to(self.device, _DTYPES[account["dtype"]], copy=True)
+
+    def _found(self, round: int, client: int | None) -> tuple[History, _Kept]:
         found = self._newest().get((round, client))
         if found is None:
             whose = "the model" if client is None else f"client {client}"
             where = "" if self._folder is None else f" {self._folder}"
             raise RunError(f"history{where}: nothing is kept of {whose} in round {round}")
-        store, kept = found
-        account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept), kept)
-        return account, vector.to(self.device, _DTYPES[account["dtype"]], copy=True)
+        return found
 
 
 def _last_of(found: _Index) -> _Index:
@@ -371,7 +381,7 @@ def _last_of(found: _Index) -> _Index:
     }
 
 
-def _opened(path: Path, kept: _Kept) -> tuple[_Account, Tensor]:
+def _opened(path: Path, kept: _Kept, *, vector: bool = True) -> tuple[_Account, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             account = loads_object((file.metadata() or {}).get(META, ""), "its account")
@@ -382,7 +392,7 @@ def _opened(path: Path, kept: _Kept) -> tuple[_Account, Tensor]:
                 raise JsonError("its account is none of a history")
             if (account["round"], account["client"]) != (kept.round, kept.client):
                 raise JsonError("its account is of another round or client")
-            return account, file.get_tensor(_TENSOR)
+            return account, file.get_tensor(_TENSOR) if vector else torch.empty(0)
     except FileNotFoundError:
         raise RunError(
             f"{path}: is missing, and the method forgets by it; restore it from a backup"

@@ -68,6 +68,7 @@ def assert_same(history, plain):
     for (round, client), (n, value) in plain.results.items():
         kept = history.result(round, client)
         assert (kept.client, kept.num_examples) == (client, n)
+        assert history.num_examples(round, client) == n
         assert torch.equal(kept.delta, value)
         assert kept.delta.dtype == value.dtype
         assert history.last(client) == max(at for at, k in plain.results if k == client)
