@@ -114,6 +114,7 @@ KINDS: dict[str, Kind] = {
             "trw",
             "mpru",
             "prune-then-unlearn",
+            "projected-ascent",
         ),
         base="fedunlearn.unlearning.contract:Method",
     ),
