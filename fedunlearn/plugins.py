@@ -84,6 +84,7 @@ KINDS: dict[str, Kind] = {
             "puf": "fedunlearn.strategies.puf:PUF",
             "natural": "fedunlearn.strategies.natural:Natural",
             "not": "fedunlearn.strategies.negation:NoT",
+            "pga": "fedunlearn.strategies.pga:PGA",
             "retrain": "fedunlearn.strategies.retrain:Retrain",
             "local-routine": "fedunlearn.strategies.local_routine:LocalRoutine",
         },

@@ -23,6 +23,7 @@ from fedunlearn.strategies.base import UnlearningStrategy
 from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.negation import NoT
+from fedunlearn.strategies.pga import PGA
 from fedunlearn.strategies.puf import PUF
 from fedunlearn.strategies.retrain import Retrain
 from fedunlearn.strategies.server_app import app
@@ -47,7 +48,14 @@ def branch(name, experiment=EXPERIMENT):
 
 
 def test_every_method_an_experiment_may_name_is_registered_and_retraining_is_one_of_them():
-    ours = {"puf": PUF, "natural": Natural, "retrain": Retrain, "not": NoT, "local-routine": LocalRoutine}
+    ours = {
+        "puf": PUF,
+        "natural": Natural,
+        "retrain": Retrain,
+        "not": NoT,
+        "pga": PGA,
+        "local-routine": LocalRoutine,
+    }
     found = {name: plugins.find("strategies", name) for name in plugins.names("strategies")}
     assert ours == found
     assert all(issubclass(kind, UnlearningStrategy) and kind.__doc__ for kind in found.values())
