@@ -85,6 +85,7 @@ KINDS: dict[str, Kind] = {
             "natural": "fedunlearn.strategies.natural:Natural",
             "not": "fedunlearn.strategies.negation:NoT",
             "pga": "fedunlearn.strategies.pga:PGA",
+            "federaser": "fedunlearn.strategies.federaser:FedEraser",
             "retrain": "fedunlearn.strategies.retrain:Retrain",
             "local-routine": "fedunlearn.strategies.local_routine:LocalRoutine",
         },

@@ -95,7 +95,7 @@ def test_an_object_is_named_by_its_address_and_called_with_what_it_asks_for():
         (
             "strategies",
             "pufff",
-            'must be one of "puf", "natural", "not", "pga", "local-routine", or '
+            'must be one of "puf", "natural", "not", "pga", "federaser", "local-routine", or '
             '"package.module:object"; did you mean "puf"?',
         ),
         ("strategies", 3, "must be a name, such as 'puf'"),

@@ -20,6 +20,7 @@ from fedunlearn.server.serve import make_strategy, serve
 from fedunlearn.simulation.branches import branches, floor_seed
 from fedunlearn.simulation.runner import simulate
 from fedunlearn.strategies.base import UnlearningStrategy
+from fedunlearn.strategies.federaser import FedEraser
 from fedunlearn.strategies.local_routine import LocalRoutine
 from fedunlearn.strategies.natural import Natural
 from fedunlearn.strategies.negation import NoT
@@ -54,6 +55,7 @@ def test_every_method_an_experiment_may_name_is_registered_and_retraining_is_one
         "retrain": Retrain,
         "not": NoT,
         "pga": PGA,
+        "federaser": FedEraser,
         "local-routine": LocalRoutine,
     }
     found = {name: plugins.find("strategies", name) for name in plugins.names("strategies")}
