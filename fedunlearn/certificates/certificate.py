@@ -18,10 +18,11 @@ from typing import Any
 
 from fedunlearn import __version__, config
 from fedunlearn.certificates import facts, shape
+from fedunlearn.certificates.kept import Kept
 from fedunlearn.certificates.keys import SigningKey
 from fedunlearn.certificates.page import page
 from fedunlearn.certificates.relations import Relations, related
-from fedunlearn.certificates.retention import CERTIFICATES, Kept, is_temporary
+from fedunlearn.certificates.retention import CERTIFICATES, is_temporary
 from fedunlearn.certificates.signing import CERTIFICATE, digest, sign
 from fedunlearn.certificates.words import ENDINGS, LEGAL, LIMITS, PURGED, ending, meaning
 from fedunlearn.config import Experiment

@@ -14,9 +14,10 @@ from fedunlearn.certificates import certificate, retention_policy
 from fedunlearn.certificates.checked_seals import named
 from fedunlearn.certificates.facts import DAMAGED, GONE, no_weights, rounds_of_weights
 from fedunlearn.certificates.findings import Book, Finding
+from fedunlearn.certificates.kept import Kept
 from fedunlearn.certificates.keys import PublicKey
 from fedunlearn.certificates.page import page
-from fedunlearn.certificates.retention import CERTIFICATES, CHECKPOINTS, Kept
+from fedunlearn.certificates.retention import CERTIFICATES, CHECKPOINTS
 from fedunlearn.certificates.signing import CERTIFICATE, digest, verifies
 from fedunlearn.certificates.unlearning_rounds import first_of
 from fedunlearn.config import Experiment

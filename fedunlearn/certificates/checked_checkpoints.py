@@ -7,8 +7,10 @@ from pathlib import Path
 
 from fedunlearn import config
 from fedunlearn.certificates import retention_policy
+from fedunlearn.certificates.checked_history import sealed_files
 from fedunlearn.certificates.findings import Book, Finding
 from fedunlearn.certificates.findings_in_words import ranges
+from fedunlearn.certificates.kept import Listing
 from fedunlearn.certificates.retention import CHECKPOINTS, checkpoint_round, is_temporary, quarantine_folder
 from fedunlearn.certificates.seals import EXPERIMENT, file_digest
 from fedunlearn.config import Experiment
@@ -54,11 +56,11 @@ def retained(run: Path, book: Book, certified: Collection[str]) -> Iterator[Find
         return
     if experiment.retention is None:
         return
-    bad = 0
+    bad, listing = 0, Listing()
     for record in book.records.values():
         if not record.ended or record.id not in certified:
             continue
-        files = retention_policy.files_to_put_away(run, book.branch, experiment, record)
+        files = retention_policy.files_to_put_away(run, book.branch, experiment, record, listing)
         for path in files:
             if not is_temporary(path.name):  # one of a server at work, or of a crash
                 bad += 1
@@ -73,7 +75,7 @@ def retained(run: Path, book: Book, certified: Collection[str]) -> Iterator[Find
 def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Finding]:
     assert experiment.retention is not None
     folder = quarantine_folder(run, experiment.retention.quarantine)
-    sealed = {seal.round: seal for seal in book.seals}
+    sealed, earlier = {seal.round: seal for seal in book.seals}, sealed_files(book)
     gone = []
     for name in sorted(book.put_away):
         path = folder / name
@@ -82,6 +84,8 @@ def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Find
         if not path.is_file():
             gone.append(name)
             continue
+        if name in earlier and file_digest(path) != earlier[name]:
+            yield Finding(False, f"quarantine: {name} is not the file that was sealed")
         round = checkpoint_round(path.name, book.branch) if path.suffix == ".safetensors" else None
         if round in sealed and file_digest(path) != sealed[round].document["checkpoint"]:
             yield Finding(False, f"quarantine: {name} is not the file that was sealed for round {round}")
@@ -89,6 +93,7 @@ def _quarantined(run: Path, book: Book, experiment: Experiment) -> Iterator[Find
             yield copied
     if gone:
         was, are = ("was", "is") if len(gone) == 1 else ("were", "are")
+        gone = retention_policy.by_store(gone)
         yield Finding(None, f"quarantine: {', '.join(gone)} {was} moved there and {are} gone")
 
 

@@ -15,7 +15,7 @@ from fedunlearn.plurals import counted
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.records import LIVE_BRANCH
 
-_FIELDS = {"federation", "round", "complete", "checkpoint", "plan", "settings", "head", "at"}
+_FIELDS = {"federation", "round", "complete", "checkpoint", "plan", "settings", "history", "head", "at"}
 
 
 def heads(book: Book, public_keys: Sequence[PublicKey], carried: Sequence[PublicKey]) -> Iterator[Finding]:
@@ -115,6 +115,9 @@ def _problem(seal: Seal, book: Book) -> str | None:
     for name in ("checkpoint", "plan", "settings", "head"):
         if not isinstance(stated[name], str | None):
             return "contains what fedunlearn never writes"
+    history = stated["history"]
+    if not isinstance(history, dict) or not all(isinstance(digest, str) for digest in history.values()):
+        return "contains what fedunlearn never writes"
     if stated["head"] is not None and not book.has(_head(stated["head"])):
         return f"names head {stated['head']}, which the trail does not contain"
     # The failures of a round that is executed again may be others; then it is sealed again.

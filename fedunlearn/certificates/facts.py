@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedunlearn import plugins
+from fedunlearn.certificates.kept import Kept
 from fedunlearn.certificates.relations import Relations
-from fedunlearn.certificates.retention import Kept
 from fedunlearn.certificates.unlearning_rounds import rounds_of, tried_last
 from fedunlearn.certificates.words import APPROXIMATE, ENDINGS, Story, named
 from fedunlearn.config import Experiment

@@ -16,6 +16,7 @@ from typing import Any
 
 from fedunlearn.certificates import certificate, retention, retention_policy
 from fedunlearn.certificates.facts import DAMAGED, GONE, no_weights, rounds_of_weights
+from fedunlearn.certificates.kept import Listing
 from fedunlearn.certificates.keys import SigningKey
 from fedunlearn.certificates.retention_policy import SuperLink
 from fedunlearn.certificates.seals import Sealer
@@ -116,9 +117,12 @@ class Clerk:
         if done:
             self._settled = head  # what came in since then is seen the next time
 
-    def seal(self, prepared: Prepared, *, complete: bool) -> None:
-        """Seal a round's checkpoint: before it is published, and once more, `complete`, when it is."""
-        self._sealer.seal(prepared.round, prepared.account["sha256"], complete=complete)
+    def seal(self, prepared: Prepared, kept: Mapping[str, str], *, complete: bool) -> None:
+        """Seal a round's checkpoint: before it is published, and once more, `complete`, when it is.
+
+        With it what the round keeps for later ones: its place in the history → SHA-256 (hex).
+        """
+        self._sealer.seal(prepared.round, prepared.account["sha256"], kept, complete=complete)
 
     def _begin(self, round: int) -> None:
         """Do what a server does once: bring seals up to date, and put away again what somebody has put back.
@@ -132,7 +136,7 @@ class Clerk:
         certified = self._certificates()
         ended = [record for record in self._ledger.requests(self._branch, ENDS) if record.id in certified]
         files: set[Path] = set()
-        listing = retention.Listing()
+        listing = Listing()
         for record in ended:
             found = self._files(record, listing)
             again = {path for path in found if not retention.is_temporary(path.name)} - files
@@ -244,7 +248,7 @@ class Clerk:
         """Put away what the ended requests no longer allow to be kept; return what their certificates say of it."""
         names: dict[str, list[str]] = {}
         everything: set[Path] = set()
-        listing = retention.Listing()
+        listing = Listing()
         for first in range(0, len(pending), AT_ONCE):
             together = pending[first : first + AT_ONCE]
             found = {record.id: self._files(record, listing) for record in together}
@@ -272,7 +276,7 @@ class Clerk:
             for record in pending
         }
 
-    def _files(self, record: RequestRecord, listing: retention.Listing) -> list[Path]:
+    def _files(self, record: RequestRecord, listing: Listing) -> list[Path]:
         return retention_policy.files_to_put_away(self._run, self._branch, self._experiment, record, listing)
 
     def _note_files(self, record: RequestRecord, files: Sequence[Path]) -> list[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedunlearn.certificates import checked_history
 from fedunlearn.certificates.checked_certificate import Surroundings
+from fedunlearn.certificates.checked_history import sealed_files
 from fedunlearn.certificates.findings import LEDGER, Book, Finding
 from fedunlearn.certificates.findings_in_words import counted, ranges
 from fedunlearn.certificates.keys import PublicKey
 from fedunlearn.certificates.retention import CERTIFICATES, CHECKPOINTS, checkpoint_round, quarantine_folder
+from fedunlearn.certificates.retention_policy import by_store
 from fedunlearn.certificates.seals import EXPERIMENT
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.records import LIVE_BRANCH
@@ -26,7 +29,8 @@ ALWAYS = (
 )
 WITHOUT_A_KEY: tuple[str, ...] = (
     "without --public-key, requests.sqlite: heads.at, heads.key_id, heads.signature, seals.key_id, seals.signature, "
-    "seals.document (at) (who signed); anyone who can write to the run directory could have forged all of it",
+    "seals.document (at; history, of files that are gone) (who signed); anyone who can write to the run directory could "
+    "have forged all of it",
     "without --public-key, certificates: run.name, issued_at, weights.before.reason, weights.after.reason, "
     "weights.end.reason, measures.unlearned.told, data.quarantine, data.superlink, data.remaining, trail.round, "
     "trail.problems "
@@ -44,6 +48,8 @@ def listed(
     """Yield a line for each thing that no check of the run directory looks at."""
     lines = list(ALWAYS)
     lines += _of_books(list(surroundings.books.values()))
+    for book in surroundings.books.values():
+        lines += checked_history.not_told(run, book)
     lines += [] if public_keys else WITHOUT_A_KEY
     lines += [] if heads else [WITHOUT_A_HEAD]
     if others := _other_files(run, surroundings):
@@ -84,14 +90,16 @@ def _other_files(run: Path, surroundings: Surroundings) -> list[str]:
     looked_at |= {p for p in (run / CERTIFICATES).glob("*.html") if p.with_suffix(".json").is_file()}
     if not any(book.seals for book in surroundings.books.values()):
         looked_at.discard(run / EXPERIMENT)
+    for book in surroundings.books.values():
+        looked_at |= set(checked_history.files_there(run, book.branch)) if book.seals else set()
     for path in (run / CHECKPOINTS).glob("*") if (run / CHECKPOINTS).is_dir() else ():
         if any(checkpoint_round(path.name, branch) is not None for branch in surroundings.books):
             looked_at.add(path)
-    experiment, book = surroundings.experiment, surroundings.books.get(LIVE_BRANCH)
-    if experiment is not None and experiment.retention is not None and book is not None:
-        folder = quarantine_folder(run, experiment.retention.quarantine)
-        for name in book.put_away:
-            if checkpoint_round(Path(name).name, LIVE_BRANCH) is not None:
+    experiment, live = surroundings.experiment, surroundings.books.get(LIVE_BRANCH)
+    if experiment is not None and experiment.retention is not None and live is not None:
+        folder, sealed = quarantine_folder(run, experiment.retention.quarantine), sealed_files(live)
+        for name in live.put_away:
+            if checkpoint_round(Path(name).name, LIVE_BRANCH) is not None or name in sealed:
                 looked_at |= {folder / name, (folder / name).with_suffix(".json")}
     files = (path for path in sorted(run.rglob("*")) if path.is_file() and path not in looked_at)
-    return [str(path.relative_to(run)) for path in files]
+    return by_store(str(path.relative_to(run)) for path in files)

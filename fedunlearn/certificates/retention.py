@@ -1,8 +1,8 @@
 """What a run directory keeps of clients to be forgotten, and what is put away once their request has ended.
 
 *Earlier* files are the checkpoints from before the round that unlearned the request, the clients' own stored
-updates, and temporary files that a crash left behind. ``[retention] earlier`` says whether they are purged, moved
-to a quarantine folder, or kept.
+updates, their results of earlier rounds, and temporary files that a crash left behind. ``[retention] earlier`` says
+whether they are purged, moved to a quarantine folder, or kept.
 
 Purging unlinks: the names are gone and the space is given back. It does not promise that a disk's blocks are
 overwritten, and it reaches no backup, no snapshot of a volume and no copy that somebody made.
@@ -10,20 +10,18 @@ overwritten, and it reaches no backup, no snapshot of a volume and no copy that 
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
 
+from fedunlearn.certificates import earlier_rounds
+from fedunlearn.certificates.kept import Holds, Kept, Listing
 from fedunlearn.durable import sync_folder, write_durably
 from fedunlearn.home import expanded
 from fedunlearn.json_text import loads
-
-Holds = Literal["update", "earlier-weights", "weights", "numbers", "record", "unknown"]
+from fedunlearn.runs.history_files import HISTORY, HistoryFile, is_folder_of_round
 
 CHECKPOINTS = "checkpoints"
 STORED = "stored"
@@ -45,59 +43,6 @@ _RECORDS = {
     "begun.json": "which branches were begun",
     "supervisor.json": "which Flower run the supervisor submitted last; nothing of a client",
 }
-
-
-@dataclass(frozen=True)
-class Kept:
-    """One thing, or several of one kind, that a run directory still holds.
-
-    Attributes
-    ----------
-    place : str
-        Path relative to the run directory; of several, "first … last".
-    files : int
-    holds : str
-        ``update`` of one of the clients; ``earlier-weights``: the model from before the unlearning step;
-        ``weights`` from that step on; ``numbers`` measured of a client; ``record``: who, what and when;
-        ``unknown``.
-    about : str
-        One sentence for a reader.
-    """
-
-    place: str
-    files: int
-    holds: Holds
-    about: str
-
-
-class Listing:
-    """The files of a run directory, each folder looked at once: there may be thousands of certificates in it."""
-
-    def __init__(self) -> None:
-        self._names: dict[Path, list[str]] = {}
-        self._folders: dict[Path, list[Path]] = {}
-        self._below: dict[Path, list[Path]] = {}
-
-    def names(self, folder: Path) -> list[str]:
-        """Return the names of the files in a folder in alphabetical order; none of a folder that is not there."""
-        if folder not in self._names:
-            files = os.scandir(folder) if folder.is_dir() else ()
-            self._names[folder] = sorted(entry.name for entry in files if entry.is_file())
-        return self._names[folder]
-
-    def folders(self, folder: Path) -> list[Path]:
-        """Return the folders in a folder in alphabetical order; none of a folder that is not there."""
-        if folder not in self._folders:
-            found = folder.iterdir() if folder.is_dir() else ()
-            self._folders[folder] = sorted(path for path in found if path.is_dir())
-        return self._folders[folder]
-
-    def below(self, folder: Path) -> list[Path]:
-        """Return the files in a folder and all its folders, in order."""
-        if folder not in self._below:
-            found = folder.rglob("*") if folder.is_dir() else ()
-            self._below[folder] = sorted(path for path in found if path.is_file())
-        return self._below[folder]
 
 
 def checkpoint_round(name: str, branch: str) -> int | None:
@@ -124,7 +69,8 @@ def earlier_files(
         client's influence as much as the newest one, and they stay.
     spared_from
         Of a request for parts of the clients' data: the round from which on the clients trained without them. Their
-        stored updates of that and later rounds hold nothing of these data, and stay. None: all are meant.
+        stored updates of that and later rounds hold nothing of these data, and stay; so does what was written then
+        of earlier rounds. None: all are meant.
     listing
         What lies in the run directory, if it has been looked at.
 
@@ -132,8 +78,9 @@ def earlier_files(
     -----
     The newest checkpoint is never among them: without it the federation could not go on.
     """
-    found = []
-    names = (listing or Listing()).names
+    listing = listing or Listing()
+    found = earlier_rounds.results(run, branch, clients, spared_from, listing)
+    names = listing.names
     checkpoints = names(run / CHECKPOINTS)
     rounds = {name: checkpoint_round(name, branch) for name in checkpoints}
     newest = max((round for round in rounds.values() if round is not None), default=0)
@@ -148,6 +95,7 @@ def earlier_files(
             found.append(run / STORED / name)
     for folder in (run, run / CHECKPOINTS, run / STORED):
         found += [folder / name for name in names(folder) if is_temporary(name)]
+    found += [path for path in listing.below(run / HISTORY / branch) if is_temporary(path.name)]
     return sorted(found)
 
 
@@ -178,7 +126,15 @@ def purge(files: Iterable[Path]) -> None:
     for path in files:
         path.unlink(missing_ok=True)
         folders.add(path.parent)
+    _synced(folders)
+
+
+def _synced(folders: Iterable[Path]) -> None:
+    """Make durable what has left some folders, or come into them; of earlier rounds, none stays that is empty."""
     for folder in sorted(folders):
+        if is_folder_of_round(folder) and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
         sync_folder(folder)
 
 
@@ -202,8 +158,7 @@ def quarantine(files: Iterable[Path], run: Path, folder: Path) -> None:
             write_durably(target, path.read_bytes())
             path.unlink()
         moved |= {path.parent, target.parent}
-    for place in sorted(moved):
-        sync_folder(place)
+    _synced(moved)
 
 
 def quarantine_folder(run: Path, named: str | None) -> Path:
@@ -242,6 +197,7 @@ def inventory(
     listing = listing or Listing()
     kept = _weights(run, listing, branch, unlearned_round)
     kept += _stored(run, listing, clients, unlearned_round, spared_from)
+    kept += earlier_rounds.inventory(run, branch, clients, unlearned_round, spared_from, listing)
     for name in listing.names(run):
         if name in _NOTHING_OF_A_CLIENT:
             continue
@@ -260,7 +216,7 @@ def inventory(
     outside = quarantined or run / QUARANTINE
     kept += _in_quarantine(run, listing, outside, branch, clients, unlearned_round)
     for folder in listing.folders(run):
-        if folder.name in (CHECKPOINTS, STORED, CERTIFICATES) or folder == outside:
+        if folder.name in (CHECKPOINTS, STORED, CERTIFICATES, HISTORY) or folder == outside:
             continue
         if files := len(listing.below(folder)):
             kept.append(Kept(f"{folder.name}/", files, "unknown", "files of unknown kind, not examined"))
@@ -340,11 +296,13 @@ def _in_quarantine(
     clients: Collection[int],
     unlearned_round: int | None,
 ) -> list[Kept]:
-    updates, weights, others = [], [], []
+    updates, results, weights, others = [], [], [], []
     for path in listing.below(folder):
-        match = _STORED_UPDATE.fullmatch(path.name)
+        match, result = _STORED_UPDATE.fullmatch(path.name), HistoryFile.of(path)
         round = checkpoint_round(path.name, branch)
-        if match and int(match[1]) in clients:
+        if result is not None and result.client in clients:
+            results.append(path)
+        elif match and int(match[1]) in clients:
             updates.append(path)
         elif round is not None and (unlearned_round is None or round < unlearned_round):
             weights.append(path)
@@ -352,6 +310,7 @@ def _in_quarantine(
             others.append(path)
     kinds: list[tuple[list[Path], Holds, str]] = [
         (updates, "update", "last update of a client named in the request, in quarantine"),
+        (results, "update", "results of earlier rounds of a client named in the request, in quarantine"),
         (weights, "earlier-weights", "the shared model from before the unlearning step, in quarantine"),
         (others, "unknown", "quarantined for other requests, not examined"),
     ]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from fedunlearn.certificates.retention import Listing, earlier_files, is_temporary, quarantine_folder
+from fedunlearn import plugins
+from fedunlearn.certificates.kept import Listing
+from fedunlearn.certificates.retention import earlier_files, is_temporary, quarantine_folder
 from fedunlearn.certificates.superlink_messages import MessagePurge
 from fedunlearn.certificates.words import ENDINGS
 from fedunlearn.config import Experiment
 from fedunlearn.plurals import counted
 from fedunlearn.requests.records import RequestRecord
+from fedunlearn.runs.history_files import HISTORY
 
 ALWAYS_UNSEEN = (
     "logs of the processes, which may name client numbers",
@@ -129,9 +133,9 @@ def account(
         unseen.append("the SuperLink's log of runs, which may name client numbers")
     return {
         "policy": policy,
-        "policy_in_words": _policy(policy, record, put_away),
-        "removed": [name for name in put_away if policy == "purge" or is_temporary(Path(name).name)],
-        "moved": [name for name in put_away if policy != "purge" and not is_temporary(Path(name).name)],
+        "policy_in_words": _policy(policy, record, put_away, results=_keeps_results(experiment)),
+        "removed": by_store(n for n in put_away if policy == "purge" or is_temporary(Path(n).name)),
+        "moved": by_store(n for n in put_away if policy != "purge" and not is_temporary(Path(n).name)),
         "quarantine": str(quarantine_folder(run, settings.quarantine)) if policy == "quarantine" else None,
         "superlink": superlink,
         "open": [superlink["in_words"]] if superlink["state"] == "open" else [],
@@ -139,17 +143,42 @@ def account(
     }
 
 
-def _policy(policy: str, record: RequestRecord, put_away: Sequence[str]) -> str:
+def _keeps_results(experiment: Experiment) -> bool:
+    """Whether the method needs what clients came to in earlier rounds."""
+    method = experiment.methods[0]
+    return plugins.find("strategies", method.name).needs(method.settings).keeps is not None
+
+
+def by_store(names: Iterable[str]) -> list[str]:
+    """Return sorted names as they are shown: of earlier rounds, which may be thousands, by store and number.
+
+    >>> by_store(["a/b", *(f"history/federation/all-updates/round-{t:06}/x" for t in range(9)), "stored/b"])
+    ['a/b', 'history/federation/all-updates/ (9 files)', 'stored/b']
+    """
+    shown = []
+    for place, several in groupby(names, key=_shown):
+        number = len(list(several))
+        shown.append(f"{place} ({counted(number, 'file')})" if place.endswith("/") else place)
+    return shown
+
+
+def _shown(name: str) -> str:
+    top, *rest = name.split("/")
+    return "/".join([top, *rest[:2], ""]) if top == HISTORY and len(rest) > 3 else name
+
+
+def _policy(policy: str, record: RequestRecord, put_away: Sequence[str], *, results: bool) -> str:
     setting = f'([retention] earlier = "{policy}")'
     if record.state == "duplicate":
         return f"Files are removed for the request that unlearned the clients, once it has ended {setting}."
     if not concerned(record):
         return f"Nothing is removed because of a request that ended like this {setting}."
-    what = "the stored updates of its clients"
+    own = ["the stored updates of its clients", *["their results of earlier rounds"] * results]
     if record.unlearned_round is not None:
-        what = f"checkpoints from before round {record.unlearned_round}, {what} and temporary files"
+        what = ", ".join([f"checkpoints from before round {record.unlearned_round}", *own])
+        what += " and temporary files"
     else:
-        what += (
+        what = " and ".join(own) + (
             " (checkpoints stay: the newest contains what was learned from them as much as the older ones do)"
         )
     if policy == "keep":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Seal:
     document : dict
         ``federation``, ``round``, ``complete``; ``checkpoint``, ``plan`` and ``settings``, the SHA-256 (hex) of the
         checkpoint's file, of the round's plan with its failures (null without a plan) and of ``experiment.toml``;
+        ``history``: the files of earlier rounds that the round has written, by place in the history, with theirs;
         ``head`` of the trail as ``entry:hash`` or null; ``at`` in Unix seconds.
     key_id, signature : str or None
         None where the server had no key.
@@ -101,13 +102,15 @@ class Sealer:
         self._clock = clock
         self._settings: str | None = None
 
-    def seal(self, round: int, checkpoint: str, *, complete: bool) -> None:
+    def seal(self, round: int, checkpoint: str, history: Mapping[str, str], *, complete: bool) -> None:
         """Seal a round's checkpoint, in the place of an earlier seal of the round.
 
         Parameters
         ----------
         checkpoint
             SHA-256 (hex) of its file.
+        history
+            The same of the files that the round adds to the history of earlier rounds, by place in it.
         complete
             Whether it has its name already.
         """
@@ -121,6 +124,7 @@ class Sealer:
                 "checkpoint": checkpoint,
                 "plan": plan_digest(store, self._branch, round),
                 "settings": self._settings_digest(),
+                "history": dict(history),
                 "head": None if head is None else str(head),
                 "at": float(self._clock()),
             }
@@ -155,7 +159,7 @@ class Sealer:
                 self._run,
             )
             return
-        self.seal(round, str(stated["checkpoint"]), complete=True)
+        self.seal(round, str(stated["checkpoint"]), stated.get("history", {}), complete=True)
 
     def _write(self, round: int, document: dict[str, Any]) -> None:
         self._ledger.store.rows(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from fedunlearn.certificates.retention import Holds
+from fedunlearn.certificates.kept import Holds
 from fedunlearn.requests.transitions import ENDS, STATES
 
 Check = Callable[[Any, str], str | None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.certificates import certificate, retention
+from fedunlearn.certificates.kept import Listing
 from fedunlearn.certificates.relations import Relations, related
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
@@ -21,7 +22,7 @@ class Sources:
     ) -> None:
         self.issued = certificate.issued(run)
         self.written: dict[str, dict[str, Any]] = {}  # that have no names yet
-        self.listing = retention.Listing()
+        self.listing = Listing()
         self.numbers = retention.numbers_of_clients(run)
         trail = ledger.audit(branch)
         # Whoever checks a certificate sees them as its head has them: not what has come in since.

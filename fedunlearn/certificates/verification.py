@@ -10,6 +10,7 @@ from fedunlearn.certificates import (
     certificate,
     checked_certificate,
     checked_checkpoints,
+    checked_history,
     checked_seals,
     checked_tables,
     not_covered,
@@ -85,6 +86,7 @@ def _run(run: Path, public_keys: Sequence[PublicKey], heads: Sequence[Head]) -> 
         yield from checked_seals.seals(run, book, public_keys, carried)
         yield from missing_certificates(run, book, certified, keyed=keyed)
         yield from checked_checkpoints.checkpoints(run, book)
+        yield from checked_history.history(run, book)
         yield from checked_checkpoints.retained(run, book, certified)
 
     yield from folded({branch: of_book(book) for branch, book in known.items()})

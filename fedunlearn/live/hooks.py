@@ -16,6 +16,7 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from fedunlearn.certificates.seals import file_digest
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.scored import QUALITY
 from fedunlearn.federation.answers import TALLY, Answers
@@ -55,8 +56,11 @@ class Clerk(Protocol):
         """Do all that is due after a round; after a crash simply called again."""
         ...
 
-    def seal(self, prepared: Prepared, *, complete: bool) -> None:
-        """Note which checkpoint is a round's: before it is published, and once more, `complete`, when it is."""
+    def seal(self, prepared: Prepared, kept: Mapping[str, str], *, complete: bool) -> None:
+        """Note which checkpoint is a round's: before it is published, and once more, `complete`, when it is.
+
+        With it which files of earlier rounds the round writes: place → SHA-256 (hex).
+        """
         ...
 
 
@@ -358,17 +362,25 @@ class LiveConduct(Conduct):
     def writing(self) -> AbstractContextManager[None]:
         return self._ledger.fenced()
 
-    def save(self, checkpoints: Checkpoints | None, snapshot: Snapshot, report: Callable[[], None]) -> None:
+    def save(
+        self,
+        checkpoints: Checkpoints | None,
+        snapshot: Snapshot,
+        report: Callable[[], None],
+        kept: Mapping[str, Path] = MappingProxyType({}),
+    ) -> None:
         """Report the round and publish its checkpoint while nobody can take over."""
         prepared = None if checkpoints is None else checkpoints.prepare(snapshot)
+        digests: Mapping[str, str] = {}
         if prepared is not None and self._clerk is not None:
-            self._clerk.seal(prepared, complete=False)
+            digests = {place: file_digest(path) for place, path in kept.items()}
+            self._clerk.seal(prepared, digests, complete=False)
         with self.writing():
             report()
             if checkpoints is not None and prepared is not None:
                 checkpoints.publish(prepared)
                 if self._clerk is not None:
-                    self._clerk.seal(prepared, complete=True)
+                    self._clerk.seal(prepared, digests, complete=True)
 
     # -- when it is done ----------------------------------------------------------------------------------
 

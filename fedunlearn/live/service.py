@@ -25,7 +25,7 @@ from fedunlearn.live.nodes import NodeRoster
 from fedunlearn.live.notifications import ANSWER_SECONDS, Messenger
 from fedunlearn.requests import LIVE_BRANCH, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from fedunlearn.runs.directory import HISTORY
+from fedunlearn.runs.history_files import HISTORY
 from fedunlearn.server.architecture import Architecture
 from fedunlearn.server.branch import live_branch
 from fedunlearn.server.history import History

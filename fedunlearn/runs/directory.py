@@ -17,6 +17,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.home import is_text
 from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
+from fedunlearn.runs.history_files import HISTORY
 from fedunlearn.runs.metrics_log import MetricsLog
 
 EXPERIMENT = "experiment.toml"
@@ -25,7 +26,6 @@ LEDGER = "requests.sqlite"
 METRICS = "metrics.jsonl"
 BRANCHES = "branches.json"
 BEGUN = "begun.json"
-HISTORY = "history"
 LOCK = ".lock"
 
 

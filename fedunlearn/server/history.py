@@ -9,7 +9,6 @@ that round's checkpoint on, and an earlier checkpoint still finds what there was
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -29,12 +28,11 @@ from fedunlearn.federation.sums import Contribution
 from fedunlearn.json_text import JsonError, loads_object
 from fedunlearn.models.state import ModelState
 from fedunlearn.runs.checkpoints import META
+from fedunlearn.runs.history_files import HistoryFile
 
 Which = Literal["last", "all"]
 What = Literal["updates", "weights"]
 
-_FILE = re.compile(r"(?:client-(\d+)|model)@(\d{6,})\.safetensors")
-_ROUND = re.compile(r"round-(\d{6,})")
 _TENSOR = "vector"
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16)
@@ -89,16 +87,7 @@ class Keeps:
         return (2 if self.half else 4) * num_parameters * (results + models * self.models)
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """One file, or one tensor in memory: of which round and client (None: the model), and written in which round."""
-
-    round: int
-    client: int | None
-    written: int
-
-
-_Index = dict[tuple[int, int | None], tuple["History", _Kept]]
+_Index = dict[tuple[int, int | None], tuple["History", HistoryFile]]
 """(round, client or None for the model) → the store that has what counts of it, and which version."""
 
 
@@ -131,10 +120,10 @@ class History:
         self._base = base
         self._base_round = base_round
         self._forks = frozenset(forks)
-        self._memory: dict[_Kept, tuple[_Account, Tensor]] = {}
+        self._memory: dict[HistoryFile, tuple[_Account, Tensor]] = {}
         self._index: _Index | None = None
-        self._staged: dict[_Kept, Path | tuple[_Account, Tensor]] = {}
-        self._void: Set[_Kept] = frozenset()
+        self._staged: dict[HistoryFile, Path | tuple[_Account, Tensor]] = {}
+        self._void: Set[HistoryFile] = frozenset()
         self._now = base_round
         self.device: torch.device | str = "cpu"
 
@@ -203,13 +192,20 @@ class History:
         assert self.keeps is not None
         for update in updates:
             vector = update.delta if self.keeps.what == "updates" else model.vector + update.delta
-            self._stage(_Kept(self._now, update.client, self._now), vector, update.num_examples)
+            self._stage(HistoryFile(self._now, update.client, self._now), vector, update.num_examples)
         if self.keeps.models:
-            self._stage(_Kept(self._now, None, self._now), model.vector, 0)
+            self._stage(HistoryFile(self._now, None, self._now), model.vector, 0)
 
     def replace(self, round: int, result: Contribution) -> None:
         """Prepare to put a result in the place of what is kept of a client's round, once the one at hand is over."""
-        self._stage(_Kept(round, result.client, self._now), result.delta, result.num_examples)
+        self._stage(HistoryFile(round, result.client, self._now), result.delta, result.num_examples)
+
+    @property
+    def prepared(self) -> dict[str, Path]:
+        """What was prepared on a disk: ``<store>/round-…/…``, as it will be called, → where it lies until then."""
+        store = "" if self._folder is None else self._folder.name
+        files = {kept: staged for kept, staged in self._staged.items() if isinstance(staged, Path)}
+        return {f"{store}/{kept.place}": staged for kept, staged in files.items()}
 
     def publish(self) -> None:
         """Keep what was prepared; a live federation's server does that while nobody can take over."""
@@ -275,11 +271,11 @@ class History:
 
     # -- how ----------------------------------------------------------------------------------------------
 
-    def _superseded(self) -> set[_Kept]:
+    def _superseded(self) -> set[HistoryFile]:
         """Return the results that are not their client's last, neither now nor at a fork, and models without any."""
-        found, needed = self._all(), set[_Kept]()
+        found, needed = self._all(), set[HistoryFile]()
         for at in {self._now, *(fork for fork in self._forks if fork <= self._now)}:
-            last: dict[int, _Kept] = {}
+            last: dict[int, HistoryFile] = {}
             for kept in sorted(found, key=lambda k: (k.round, k.written)):
                 if kept.client is not None and kept.round <= at:
                     last[kept.client] = kept
@@ -300,29 +296,21 @@ class History:
             self._index = _last_of(found) if self.keeps is not None and self.keeps.which == "last" else found
         return self._index
 
-    def _all(self) -> list[_Kept]:
+    def _all(self) -> list[HistoryFile]:
         """Return everything in this store that was not taken back, whatever the version."""
         return [kept for kept in self._everything() if kept not in self._void]
 
-    def _everything(self) -> list[_Kept]:
+    def _everything(self) -> list[HistoryFile]:
         if self._folder is None:
             return list(self._memory)
-        found = []
-        for folder in self._folder.glob("round-*"):
-            of = _ROUND.fullmatch(folder.name)
-            names = (_FILE.fullmatch(path.name) for path in folder.iterdir()) if of else ()
-            for name in filter(None, names):
-                assert of is not None
-                client = None if name[1] is None else int(name[1])
-                found.append(_Kept(int(of[1]), client, int(name[2])))
-        return found
+        found = (HistoryFile.of(path) for path in self._folder.glob("round-*/*"))
+        return [kept for kept in found if kept is not None]
 
-    def _path(self, kept: _Kept) -> Path:
+    def _path(self, kept: HistoryFile) -> Path:
         assert self._folder is not None
-        who = "model" if kept.client is None else f"client-{kept.client}"
-        return self._folder / f"round-{kept.round:06}" / f"{who}@{kept.written:06}.safetensors"
+        return self._folder / kept.place
 
-    def _stage(self, kept: _Kept, vector: Tensor, num_examples: int) -> None:
+    def _stage(self, kept: HistoryFile, vector: Tensor, num_examples: int) -> None:
         assert self.keeps is not None
         dtype = str(vector.dtype).removeprefix("torch.")
         account = {"client": kept.client, "round": kept.round, "num_examples": num_examples, "dtype": dtype}
@@ -342,7 +330,7 @@ class History:
         self._staged[kept] = temporary = folder / f".{self._path(kept).name}.{secrets.token_hex(8)}.tmp"
         write_synced(temporary, save({_TENSOR: vector}, metadata={META: json.dumps(account, sort_keys=True)}))
 
-    def _drop(self, kept: Iterable[_Kept]) -> None:
+    def _drop(self, kept: Iterable[HistoryFile]) -> None:
         self._index = None
         for each in list(kept):
             if self._folder is None:
@@ -358,7 +346,7 @@ class History:
         account, vector = store._memory[kept] if store._folder is None else _opened(store._path(kept), kept)
         return account, vector.to(self.device, _DTYPES[account["dtype"]], copy=True)
 
-    def _found(self, round: int, client: int | None) -> tuple[History, _Kept]:
+    def _found(self, round: int, client: int | None) -> tuple[History, HistoryFile]:
         found = self._newest().get((round, client))
         if found is None:
             whose = "the model" if client is None else f"client {client}"
@@ -381,7 +369,7 @@ def _last_of(found: _Index) -> _Index:
     }
 
 
-def _opened(path: Path, kept: _Kept, *, vector: bool = True) -> tuple[_Account, Tensor]:
+def _opened(path: Path, kept: HistoryFile, *, vector: bool = True) -> tuple[_Account, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             account = loads_object((file.metadata() or {}).get(META, ""), "its account")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -141,11 +143,23 @@ class Conduct:
         """Return the context in which files of the run may be written."""
         return nullcontext()
 
-    def save(self, checkpoints: Checkpoints | None, snapshot: Snapshot, report: Callable[[], None]) -> None:
+    def save(
+        self,
+        checkpoints: Checkpoints | None,
+        snapshot: Snapshot,
+        report: Callable[[], None],
+        kept: Mapping[str, Path] = MappingProxyType({}),
+    ) -> None:
         """Report the round and save it.
 
         Reported first: a round that is executed again after a crash is reported again, one that was saved is never
         executed again and could not be.
+
+        Parameters
+        ----------
+        kept
+            What ``report`` is about to add to the history of earlier rounds: its place there → where it lies until
+            then.
         """
         report()
         if checkpoints is not None:

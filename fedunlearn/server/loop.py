@@ -622,6 +622,7 @@ class RoundLoop(Strategy):
                 self.round, self.model.vector, self.model.buffers, account, tensors_of(state), self._before
             ),
             lambda: self._publish(current, metrics, seconds),
+            {place: file for store in self._stores for place, file in store.prepared.items()},
         )
         self._taken_back = None
         if self._keeping:

@@ -10,14 +10,19 @@ import torch
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from safetensors.torch import save
 
-from fedunlearn import config
+from fedunlearn import config, plugins
 from fedunlearn.certificates.issuer import Clerk
 from fedunlearn.certificates.keys import SigningKey
+from fedunlearn.certificates.seals import file_digest
 from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
+from fedunlearn.federation.sums import Contribution
+from fedunlearn.models.state import ModelState
 from fedunlearn.requests import Ledger
 from fedunlearn.requests.intake import Intake
 from fedunlearn.runs.checkpoints import META, Checkpoints, Snapshot
+from fedunlearn.runs.history_files import HISTORY
+from fedunlearn.server.history import History
 
 BRANCH = "federation"
 KEY = SigningKey(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -34,6 +39,10 @@ method = [{name = "puf"}]
 [requests]
 store-updates = true
 """
+REMEMBERING = 'method=[{name="tests.simulation.remembering:Remembering"}]'
+"""A method that needs all updates of earlier rounds."""
+RETURNING = 'method=[{name="tests.simulation.remembering:Returning"}]'
+"""One that needs everybody's last weights, and what those rounds started from."""
 
 
 def experiment(*overrides: str) -> Experiment:
@@ -50,6 +59,16 @@ def stored_update(client: int, round: int) -> bytes:
     delta = torch.frombuffer(bytearray(update_of(client)), dtype=torch.uint8)
     account = {"client": client, "num_examples": 10, "round": round}
     return save({"delta": delta}, metadata={META: json.dumps(account)})
+
+
+def result_of(client: int, round: int) -> torch.Tensor:
+    """What a client comes to in a round: as an update."""
+    return torch.full((64,), 1e6 * (client + 1) + round)
+
+
+def raw_result(client: int, round: int) -> bytes:
+    """What it looks like in a raw file of the history."""
+    return result_of(client, round).numpy().tobytes()
 
 
 def weights_after(round: int) -> torch.Tensor:
@@ -73,6 +92,7 @@ class LiveRun:
         self.ledger = Ledger(folder / "requests.sqlite", clock=self.clock)
         self.ledger.take_lease(BRANCH, holder, seconds=1e9)
         self.checkpoints = Checkpoints(folder / "checkpoints", BRANCH)
+        self.history = self._open_history()
         (folder / "stored").mkdir(exist_ok=True)
         self.round = -1
         self.save()
@@ -84,7 +104,13 @@ class LiveRun:
         twin.folder = folder
         twin.ledger = Ledger(folder / "requests.sqlite", clock=twin.clock)
         twin.checkpoints = Checkpoints(folder / "checkpoints", BRANCH)
+        twin.history = twin._open_history()
         return twin
+
+    def _open_history(self) -> History:
+        method = self.experiment.methods[0]
+        keeps = plugins.find("strategies", method.name).needs(method.settings).keeps
+        return History(keeps, None if keeps is None else self.folder / HISTORY / BRANCH / keeps.name)
 
     def clock(self) -> float:
         self.time += 7.0
@@ -106,9 +132,12 @@ class LiveRun:
         prepared = self.checkpoints.prepare(
             Snapshot(self.round, weights_after(self.round), {}, {"requests": []})
         )
-        self.clerk().seal(prepared, complete=False)
+        kept = {place: file_digest(path) for place, path in self.history.prepared.items()}
+        self.clerk().seal(prepared, kept, complete=False)
+        self.history.publish()
         self.checkpoints.publish(prepared)
-        self.clerk().seal(prepared, complete=True)
+        self.clerk().seal(prepared, kept, complete=True)
+        self.history.settle()
 
     def train(self, clients: Sequence[int], rounds: int = 1, failed: Sequence[int] = ()) -> None:
         for _ in range(rounds):
@@ -116,7 +145,11 @@ class LiveRun:
             self.ledger.commit_plan(BRANCH, self.round + 1, plan)
             if failed:
                 self.ledger.record_failures(BRANCH, self.round + 1, dict.fromkeys(failed, "did not answer"))
-            for client in set(clients) - set(failed):
+            answered = sorted(set(clients) - set(failed))
+            self.history.begin(self.round + 1)
+            updates = [Contribution(k, 10, result_of(k, self.round + 1)) for k in answered]
+            self.history.record(ModelState(weights_after(self.round)), updates)
+            for client in answered:
                 path = self.folder / "stored" / f"client-{client}.safetensors"
                 write_durably(path, stored_update(client, self.round + 1))
             self.save()

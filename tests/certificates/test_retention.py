@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedunlearn.certificates import certificate
 from fedunlearn.certificates.retention import (
     checkpoint_round,
     earlier_files,
@@ -15,9 +16,24 @@ from fedunlearn.certificates.retention import (
     quarantine,
     stored_round,
 )
+from fedunlearn.certificates.verification import verify
 from fedunlearn.federation.sums import Contribution
 from fedunlearn.live.stored_updates import StoredUpdates
-from tests.certificates.live_run import BRANCH, LiveRun, ended_run, raw_weights, stored_update, update_of
+from fedunlearn.runs.history_files import HistoryFile
+from tests.certificates.live_run import (
+    BRANCH,
+    KEY,
+    REMEMBERING,
+    RETURNING,
+    LiveRun,
+    ended_run,
+    raw_result,
+    raw_weights,
+    result_of,
+    stored_update,
+    update_of,
+    weights_after,
+)
 from tests.profiles import some
 
 UNLEARNED = 4
@@ -193,3 +209,147 @@ def test_records_are_told_from_files_that_nobody_knows(tmp_path: Path) -> None:
         "notes.txt": "unknown",
     }
     assert {place: found[place].about for place in RECORDS} == RECORDS
+
+
+# -- what is kept of earlier rounds -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["purge", "quarantine", "keep"])
+def test_results_of_whom_a_request_names_go_and_others_stay(tmp_path: Path, policy: str) -> None:
+    run, _ = ended_run(tmp_path / "run", "forgotten", REMEMBERING, f'retention.earlier="{policy}"')
+    mine = [f"history/federation/all-updates/round-00000{t}/client-3@00000{t}.safetensors" for t in (1, 2, 3)]
+    before = sorted((run.folder / "history").rglob("*.safetensors"))
+    assert [run.raw(raw_result(3, t)) for t in (1, 2, 3)] == [[place] for place in mine]
+    (run.folder / mine[0]).with_name(".client-3@000001.safetensors.ab.tmp").write_bytes(raw_result(3, 1))
+    run.clerk().attend(run.round)
+    there = {
+        "purge": [],
+        "quarantine": [[f"quarantine/{place}"] for place in mine],
+        "keep": [[m] for m in mine],
+    }
+    found = [[at for at in run.raw(raw_result(3, t)) if not at.endswith(".tmp")] for t in (1, 2, 3)]
+    assert found == (there[policy] or [[]] * 3)
+    gone = set() if policy == "keep" else {run.folder / place for place in mine}
+    assert {p for p in before if p.exists()} == set(before) - gone
+    assert bool(list(run.folder.rglob("*.tmp"))) == (policy == "keep")
+    (path,) = certificate.issued(run.folder).values()
+    data = certificate.read(path)["data"]
+    shown = "history/federation/all-updates/ (3 files)"
+    assert (shown in data["moved"]) == (policy == "quarantine")
+    assert any(n.startswith("history/federation/all-updates/ (") for n in data["removed"]) == (
+        policy != "keep"
+    )
+    assert (
+        "the stored updates of its clients, their results of earlier rounds and temp"
+        in data["policy_in_words"]
+    )
+    holds = [
+        (k["holds"], k["files"], k["place"]) for k in data["remaining"] if "results of earlier" in k["about"]
+    ]
+    assert (
+        holds
+        == {
+            "purge": [],
+            "quarantine": [("update", 3, "quarantine/")],
+            "keep": [("update", 3, "history/federation/all-updates/")],
+        }[policy]
+    )
+    (others,) = [k for k in data["remaining"] if k["about"].startswith("updates of earlier rounds, of other")]
+    assert (others["holds"], others["files"]) == ("weights", 3 * 5 + 2 * 5)
+    assert "any from before round 4 was computed from the model as it was then" in others["about"]
+    assert [f for f in verify(run.folder, public_keys=[KEY.public]) if f.holds is False] == []
+    assert run.history.rounds() == (1, 2, 3, 5, 6)
+    assert (3 in run.history.clients(2)) == (policy == "keep"), "the method finds what is there"
+
+
+def test_weights_from_before_the_step_are_named_as_such(tmp_path: Path) -> None:
+    """Of last weights those of rounds before the request stay where a client has not trained since."""
+    run = LiveRun(tmp_path / "run", RETURNING)
+    run.train(range(6), 3)
+    request = run.ask(3)
+    run.unlearn(request)
+    of_client_3 = (weights_after(2) + result_of(3, 3)).numpy().tobytes()
+    assert len(run.raw(of_client_3)) == 1
+    run.train([0, 1, 2], 2)
+    run.end(request, "forgotten")
+    run.clerk().attend(run.round)
+    document = certificate.read(certificate.issued(run.folder)[request])
+    listed = {
+        (k["holds"], k["files"], k["about"])
+        for k in document["data"]["remaining"]
+        if k["place"] == "history/federation/last-weights-models/"
+    }
+    assert listed == {
+        (
+            "earlier-weights",
+            2,  # of clients 4 and 5, of round 3
+            "weights of earlier rounds, of other clients, from before the unlearning step; the method forgets by "
+            "them",
+        ),
+        ("weights", 3, "weights of earlier rounds, of other clients, from the unlearning step on"),
+        (
+            "earlier-weights",
+            1,
+            "weights that earlier rounds started from, from before the unlearning step; the method forgets by them",
+        ),
+        ("weights", 1, "weights that earlier rounds started from, from the unlearning step on"),
+    }
+    assert any("weights from before the step still lie" in text for text in document["outcome"]["caveats"])
+    assert run.raw(of_client_3) == []
+
+
+def test_of_an_excluded_client_nothing_of_earlier_rounds_stays_and_the_models_do(tmp_path: Path) -> None:
+    run, request = ended_run(tmp_path / "run", "excluded", RETURNING)
+    run.clerk().attend(run.round)
+    left = sorted(path.name for path in (run.folder / "history").rglob("*.safetensors"))
+    assert left == [*(f"client-{k}@000003.safetensors" for k in (0, 1, 2, 4, 5)), "model@000003.safetensors"]
+    data = certificate.read(certificate.issued(run.folder)[request])["data"]
+    assert (
+        "updates of its clients and their results of earlier rounds (checkpoints stay"
+        in data["policy_in_words"]
+    )
+    assert {k["holds"] for k in data["remaining"] if "history" in k["place"]} == {"weights"}
+
+
+@some
+@given(
+    files=st.sets(
+        st.tuples(st.integers(1, 6), st.none() | st.integers(0, 3), st.integers(1, 9)).filter(
+            lambda f: f[2] >= f[0]
+        ),
+        max_size=12,
+    ),
+    clients=st.sets(st.integers(0, 3), min_size=1),
+    spared=st.none() | st.integers(1, 9),
+)
+def test_of_a_part_what_was_written_without_it_stays(
+    tmp_path_factory: pytest.TempPathFactory,
+    files: set[tuple[int, int | None, int]],
+    clients: set[int],
+    spared: int | None,
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    for store in ("all-updates", "last-weights"):
+        for of in files:
+            path = run / "history" / "federation" / store / HistoryFile(*of).place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    purge(earlier_files(run, "federation", unlearned_round=5, clients=clients, spared_from=spared))
+    stay = {of for of in files if of[1] not in clients or (spared is not None and of[2] >= spared)}
+    for store in ("all-updates", "last-weights"):
+        left = {
+            HistoryFile.of(path) for path in (run / "history" / "federation" / store).rglob("*.safetensors")
+        }
+        assert left == {HistoryFile(*of) for of in stay}
+    assert not [folder for folder in run.rglob("round-*") if not any(folder.iterdir())]
+
+
+def test_names_and_places_are_the_same_thing() -> None:
+    for file in (HistoryFile(3, 12, 40), HistoryFile(1234567, None, 1234567)):
+        assert HistoryFile.of(Path("store") / file.place) == file
+    for place in (
+        "round-000001/client-3.safetensors",
+        "round-1/client-3@000001.safetensors",
+        "client-3@000001.safetensors",
+    ):
+        assert HistoryFile.of(Path("store") / place) is None

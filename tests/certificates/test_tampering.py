@@ -22,7 +22,7 @@ from fedunlearn.errors import RunError, UserError
 from fedunlearn.requests.chain import Head
 from fedunlearn.requests.ledger import Ledger
 from tests.certificates.eventful_run import eventful_run
-from tests.certificates.live_run import BRANCH, KEY, LiveRun
+from tests.certificates.live_run import BRANCH, KEY, REMEMBERING, LiveRun
 from tests.certificates.test_verification import paths_to_leaves
 
 Verify = partial[list[Finding]]
@@ -31,7 +31,7 @@ Verify = partial[list[Finding]]
 @pytest.fixture(scope="module", params=["purge"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LiveRun:
     folder = tmp_path_factory.mktemp(request.param) / "run"
-    return eventful_run(folder, f"retention.earlier={request.param}")
+    return eventful_run(folder, f"retention.earlier={request.param}", REMEMBERING)
 
 
 under_both_policies = pytest.mark.parametrize(
@@ -99,9 +99,17 @@ def missed(check: Verify, path: Path) -> bool:
         line.startswith(f"checkpoint {name}.safetensors: no readable copy")
         or (path.suffix == ".safetensors" and f"that of round {int(name[-4:])} is gone, although" in line)
         or (line.startswith("quarantine: ") and path.name in line)
+        or (line.startswith("quarantine: ") and f"{path.parent.parent.name}/ (1 file) was moved" in line)
         or (line.startswith(f"request {name}: has ended") and line.endswith("without a certificate"))
         for line in lines
     )
+
+
+def taken_out(check: Verify, path: Path) -> bool:
+    """Whether it is said of a file of earlier rounds that nobody sees whether it is missing."""
+    store = f"{path.parent.parent.relative_to(path.parents[4])}/ ("
+    lines = [text for text in listed(check()) if text.startswith(f"not covered: {store}")]
+    return any("whether one that was sealed is missing" in line for line in lines)
 
 
 def refused(check: Verify) -> bool:
@@ -174,7 +182,8 @@ def try_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
         else:
             path.write_bytes(changed)
         try:
-            assert place in not_looked_at or refused(mode) or bad(mode()) or missed(mode, path), place
+            gone = changed is None and place.startswith("history/") and taken_out(mode, path)
+            assert gone or place in not_looked_at or refused(mode) or bad(mode()) or missed(mode, path), place
         finally:
             path.write_bytes(content)
         tried += 1
@@ -185,11 +194,40 @@ def try_every_file(run: LiveRun, mode: Verify, edit: str) -> None:
 def test_every_file_in_the_place_of_another_of_its_kind(run: LiveRun, mode: Verify) -> None:
     for folder, ending in (("checkpoints", "safetensors"), ("checkpoints", "json"), ("certificates", "json")):
         files = sorted((run.folder / folder).glob(f"*.{ending}"))
-        for path in files[1:]:
-            before = path.read_bytes()
-            shutil.copy(files[0], path)
-            assert bad(mode()), path.name
-            path.write_bytes(before)
+        swapped(files, mode)
+    earlier = sorted((run.folder / "history").rglob("*.safetensors"))
+    assert len(earlier) > 10
+    swapped([earlier[0], *earlier[-3:]], mode)
+
+
+def swapped(files: list[Path], mode: Verify) -> None:
+    for path in files[1:]:
+        before = path.read_bytes()
+        shutil.copy(files[0], path)
+        assert bad(mode()), path.name
+        path.write_bytes(before)
+
+
+def test_what_a_client_came_to_in_a_round_that_no_server_wrote(run: LiveRun, mode: Verify) -> None:
+    """A result of a later round is what the method would find first; one of who is forgotten was put away."""
+    store = run.folder / "history" / BRANCH / "all-updates"
+    made, *_ = sorted(store.rglob("*.safetensors"))
+    for place in (f"{made.name.split('@')[0]}@000099.safetensors", "client-4@000001.safetensors"):
+        shutil.copy(made, made.with_name(place))
+        assert any(f"{made.parent.name}/{place}: is " in text for text in bad(mode())), place
+        made.with_name(place).unlink()
+    (store / "notes.txt").write_bytes(b"?")
+    assert any("history/federation/all-updates/notes.txt" in text for text in listed(mode()))
+    (store / "notes.txt").unlink()
+
+
+def test_of_thousands_of_files_of_earlier_rounds_one_line_tells(run: LiveRun, mode: Verify) -> None:
+    lines = [text for text in listed(mode()) if "history/" in text]
+    number = len(list((run.folder / "history").rglob("*.safetensors")))
+    assert [text.split(":")[1].strip() for text in lines if "seals.document" not in text] == [
+        f"history/federation/all-updates/ ({number} files)"
+    ]
+    assert all("client-" not in text for text in lines)
 
 
 def test_the_newest_checkpoint_with_all_that_is_beside_it(run: LiveRun, mode: Verify) -> None:

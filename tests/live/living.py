@@ -18,7 +18,7 @@ from fedunlearn.live.evaluation import Respondents
 from fedunlearn.live.hooks import LiveConduct
 from fedunlearn.requests import LIVE_BRANCH, Intake, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
-from fedunlearn.runs.directory import HISTORY
+from fedunlearn.runs.history_files import HISTORY
 from fedunlearn.server.history import History
 from fedunlearn.server.recovery import RecoveryRule
 from fedunlearn.server.rounds import RoundReport

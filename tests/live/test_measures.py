@@ -78,6 +78,7 @@ class Live:
         self.folder = folder
         self.metrics = {}
         self.asked_for = ()
+        self.clerk = None
 
     def serve(self):
         data = workspace.data_of(self.experiment, self.experiment.seeds[0])
@@ -91,6 +92,7 @@ class Live:
                 evaluate=evaluation_of(self.experiment, data=lambda: data),
                 holder="test",
                 observe=self._observe,
+                clerk=self.clerk,
             )
         return self
 
@@ -152,16 +154,3 @@ def test_whom_a_round_forgets_does_not_measure_its_model(tmp_path):
     assert of_round[2] == of_round[3] == [0, 2, 4]
     assert live.stages()["before"]["validation"]["clients"] == 3
     assert (live.metrics[1]["validation-clients"], live.metrics[2]["validation-clients"]) == (5, 3)
-
-
-@pytest.mark.parametrize("direct", [True, False], ids=["trainer", "messages"])
-def test_what_the_method_needs_of_earlier_rounds_lies_in_the_run_directory(tmp_path, direct):
-    method = '[{name="tests.simulation.remembering:Remembering"}]'
-    live = Live(tmp_path, f"method={method}", direct=direct).ask(2).serve()
-    kept = sorted(tmp_path.glob("history/federation/all-updates/round-*/*.safetensors"))
-    assert [str(path.relative_to(kept[0].parents[1])) for path in kept] == [
-        *(f"round-000001/client-{k}@000002.safetensors" for k in range(5)),
-        *(f"round-000003/client-{k}@000003.safetensors" for k in (0, 1, 3, 4)),
-    ], "round 2 forgets client 2, and notes that no update is any"
-    assert live.ledger.requests(LIVE_BRANCH)[0].state == "forgotten"
-    assert not list(tmp_path.rglob("*.tmp"))
