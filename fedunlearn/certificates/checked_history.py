@@ -32,7 +32,7 @@ def history(run: Path, book: Book) -> Iterator[Finding]:
         place = str(path.relative_to(run))
         if place not in sealed:
             bad += 1
-            yield Finding(False, f"{place}: is not sealed; no server of this run wrote it")
+            yield Finding(False, f"{place}: is not sealed, so no server of this run wrote it")
         elif file_digest(path) != sealed[place]:
             bad += 1
             yield Finding(False, f"{place}: is not the file that was sealed")

@@ -60,14 +60,12 @@ def inventory(
         elif others:
             about = f"updates of earlier rounds, of {whose}, by which the method forgets"
             if unlearned_round is not None:
-                about += (
-                    f"; any from before round {unlearned_round} was computed from the model as it was then"
-                )
+                about += f"; any from before round {unlearned_round} was computed from the model of that time"
             kept.append(Kept(place, len(others), "weights", about))
         what = "weights that earlier rounds started from"
         kept += _models(place, files.get(None, ()), unlearned_round, what)
     if rest := [path for path in listing.below(run / HISTORY) if path not in known]:
-        kept.append(Kept(f"{HISTORY}/", len(rest), "unknown", "files of no known kind, not examined"))
+        kept.append(Kept(f"{HISTORY}/", len(rest), "unknown", "files of unknown kind, not examined"))
     return kept
 
 

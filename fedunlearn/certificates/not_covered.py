@@ -29,8 +29,8 @@ ALWAYS = (
 )
 WITHOUT_A_KEY: tuple[str, ...] = (
     "without --public-key, requests.sqlite: heads.at, heads.key_id, heads.signature, seals.key_id, seals.signature, "
-    "seals.document (at; history, of files that are gone) (who signed); anyone who can write to the run directory could "
-    "have forged all of it",
+    "seals.document (at; history, of files that are gone) (who signed); anyone who can write to the run directory "
+    "could have forged all of it",
     "without --public-key, certificates: run.name, issued_at, weights.before.reason, weights.after.reason, "
     "weights.end.reason, measures.unlearned.told, data.quarantine, data.superlink, data.remaining, trail.round, "
     "trail.problems "
