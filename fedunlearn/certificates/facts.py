@@ -16,6 +16,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.requests.reconcile import RECONCILED
 from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord, RequestRecord
 from fedunlearn.requests.standing import Standing, fates
+from fedunlearn.runs.history_files import HISTORY
 
 NOT_UNLEARNED = "no unlearning step was applied for this request"
 GONE = "its checkpoint was gone before its hash could be taken"
@@ -331,10 +332,17 @@ def caveats(record: RequestRecord, kept: Iterable[Kept], *, policy: str) -> list
     said = [APPROXIMATE] if unlearned else []
     if files:
         what = " and ".join(words for holds, words in kinds.items() if any(k.holds == holds for k in kept))
-        where = "in quarantine" if policy == "quarantine" else "in the run directory"
+        moved = policy == "quarantine" and not all(map(_of_earlier_rounds, kept))
+        stays = policy != "quarantine" or any(map(_of_earlier_rounds, kept))
+        where = " and ".join(["in quarantine"] * moved + ["in the run directory"] * stays)
         lie = f"are still {where} ({files} file{'s' * (files > 1)}, listed below)"
         said.append(f"Not everything has been removed: {what} {lie}.")
     return said
+
+
+def _of_earlier_rounds(item: Kept) -> bool:
+    """Whether it is something that a method needs, and that is not moved as it stands."""
+    return item.place.startswith(f"{HISTORY}/")
 
 
 def asked_by(record: RequestRecord) -> str:

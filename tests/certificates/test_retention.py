@@ -262,9 +262,17 @@ def test_results_of_whom_a_request_names_go_and_others_stay(tmp_path: Path, poli
     assert (3 in run.history.clients(2)) == (policy == "keep"), "the method finds what is there"
 
 
-def test_weights_from_before_the_step_are_named_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("policy", "where"),
+    [
+        ("purge", "weights from before the step are still in the run directory (3 files"),
+        ("quarantine", " are still in quarantine and in the run directory ("),
+        ("keep", " are still in the run directory ("),
+    ],
+)
+def test_weights_from_before_the_step_are_named_as_such(tmp_path: Path, policy: str, where: str) -> None:
     """Of last weights those of rounds before the request stay where a client has not trained since."""
-    run = LiveRun(tmp_path / "run", RETURNING)
+    run = LiveRun(tmp_path / "run", RETURNING, f'retention.earlier="{policy}"')
     run.train(range(6), 3)
     request = run.ask(3)
     run.unlearn(request)
@@ -274,10 +282,14 @@ def test_weights_from_before_the_step_are_named_as_such(tmp_path: Path) -> None:
     run.end(request, "forgotten")
     run.clerk().attend(run.round)
     document = certificate.read(certificate.issued(run.folder)[request])
+    assert any(where in text for text in document["outcome"]["caveats"])
+    assert [f for f in verify(run.folder, public_keys=[KEY.public]) if f.holds is False] == []
+    mine = {p for p in run.raw(of_client_3) if not p.startswith("quarantine/")}
+    assert bool(mine) == (policy == "keep")
     listed = {
         (k["holds"], k["files"], k["about"])
         for k in document["data"]["remaining"]
-        if k["place"] == "history/federation/last-weights-models/"
+        if k["place"] == "history/federation/last-weights-models/" and k["holds"] != "update"
     }
     assert listed == {
         (
@@ -294,8 +306,6 @@ def test_weights_from_before_the_step_are_named_as_such(tmp_path: Path) -> None:
         ),
         ("weights", 1, "weights that earlier rounds started from, from the unlearning step on"),
     }
-    assert any("weights from before the step" in text for text in document["outcome"]["caveats"])
-    assert run.raw(of_client_3) == []
 
 
 def test_of_an_excluded_client_nothing_of_earlier_rounds_stays_and_the_models_do(tmp_path: Path) -> None:
