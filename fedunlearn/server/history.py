@@ -179,19 +179,22 @@ class History:
         """Say which round is at hand, and on which device results are wanted."""
         self._now, self.device, self._index = round, device, None
 
-    def record(self, model: ModelState, updates: Iterable[Contribution]) -> None:
+    def record(self, model: ModelState, updates: Iterable[Contribution], start: Tensor | None = None) -> None:
         """Prepare to keep the results of the round at hand, an ordinary one, as ``keeps`` says.
 
         Parameters
         ----------
         model
             What the round started from.
+        start
+            The weights that the updates are measured from. Default: the model's.
         """
         if not self.keeps_round(self._now):
             return
         assert self.keeps is not None
+        w = model.vector if start is None else start
         for update in updates:
-            vector = update.delta if self.keeps.what == "updates" else model.vector + update.delta
+            vector = update.delta if self.keeps.what == "updates" else w + update.delta
             self._stage(HistoryFile(self._now, update.client, self._now), vector, update.num_examples)
         if self.keeps.models:
             self._stage(HistoryFile(self._now, None, self._now), model.vector, 0)

@@ -479,8 +479,9 @@ class RoundLoop(Strategy):
         if not isinstance(summed, BlockSum):
             self.conduct.keep(current.plan, summed)
             if self._recorded:
+                job = current.jobs.get(TRAIN)
                 for store in self._stores:
-                    store.record(model, summed)
+                    store.record(model, summed, None if job is None else job.start)
             updates = tuple(summed) if self.needed.individual else ()
             summed = self.settings.aggregation.sum_of(summed)
             current.answers.retained = summed

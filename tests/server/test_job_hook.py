@@ -6,9 +6,11 @@ import torch
 from fedunlearn.federation.answers import FORGET, TRAIN
 from fedunlearn.federation.hosted_routine import Chosen
 from fedunlearn.federation.jobs import Job
+from fedunlearn.server.history import Keeps
 from fedunlearn.server.plan import RoundPlan
+from fedunlearn.server.round import Needs
 from fedunlearn.strategies.base import UnlearningStrategy
-from tests.server.tiny import Federation, extra_of, only, raising, settings
+from tests.server.tiny import NUM_CLIENTS, Federation, extra_of, only, raising, settings, update_of
 
 ROUTINE = Chosen.of("fine-tune", {})
 
@@ -82,3 +84,19 @@ def test_a_start_that_is_not_of_the_model_is_a_mistake_of_the_method_s(start):
         ValueError, match=r"^Wrong\.job: start of shape .*, the weights are of \(5,\) and torch"
     ):
         Federation().run(Wrong, 1)
+
+
+def test_the_weights_that_history_keeps_are_those_that_a_client_came_to_wherever_it_started():
+    class Ahead(UnlearningStrategy):
+        @classmethod
+        def needs(cls, method):
+            return Needs(keeps=Keeps(what="weights"))
+
+        def job(self, start, kind):
+            return Job(start=start.w + 1)
+
+    run = Federation().run(Ahead, 1)
+    start = run.weights(0) + 1
+    for client in range(NUM_CLIENTS):
+        kept = run.strategy.history.result(1, client).delta
+        assert torch.equal(kept, start + update_of(start, 1, client))
