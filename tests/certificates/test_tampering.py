@@ -96,7 +96,7 @@ def missed(check: Verify, path: Path) -> bool:
     name = path.stem
     lines = [finding.text for finding in check() if finding.holds is None]
     return any(
-        line.startswith(f"checkpoint {name}.safetensors: no readable copy")
+        line.startswith(f"checkpoint {name}.safetensors: there is no readable copy")
         or (path.suffix == ".safetensors" and f"that of round {int(name[-4:])} is gone, although" in line)
         or (line.startswith("quarantine: ") and path.name in line)
         or (line.startswith("quarantine: ") and f"{path.parent.parent.name}/ (1 file) was moved" in line)
