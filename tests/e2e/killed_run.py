@@ -13,9 +13,10 @@ from fedunlearn.requests import Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.directory import RunDirectory
 from fedunlearn.runs.metrics_log import MetricsLog
+from fedunlearn.server.history import History
 from fedunlearn.server.request_queue import Docket
 from fedunlearn.simulation.cache import Cache
-from tests.e2e.tiny import TIMELINE, TINY, run, tiny
+from tests.e2e.tiny import run, tiny
 
 
 def die() -> None:
@@ -65,6 +66,10 @@ def _applies(_checkpoints: Any, snapshot: Any) -> bool:
     return any(r["unlearned_round"] == snapshot.round for r in snapshot.meta["requests"])
 
 
+def _in_the_middle(_checkpoints: Any, snapshot: Any) -> bool:
+    return snapshot.before is not None
+
+
 def _torn_checkpoint(target: Any) -> None:
     def torn(path: Path, content: bytes) -> None:
         if "puf" in path.name:
@@ -81,7 +86,7 @@ POINTS: dict[str, Callable[[], None]] = {
     "after the plan is committed": lambda: _after(Ledger, "commit_plan", _unlearns),
     "in a client's ordinary training": lambda: _before(Classification, "train", _Nth(7)),
     "in the training of a client to forget": lambda: _before(
-        Classification, "train", lambda self, client, kind, config: config["round"] == 4
+        Classification, "train", lambda self, client, kind, config, *_: config["round"] == 4
     ),
     "after combining, before the round is reported": lambda: _before(MetricsLog, "append", _Nth(15)),
     "before a checkpoint": lambda: _before(Checkpoints, "save", _applies),
@@ -97,9 +102,18 @@ POINTS: dict[str, Callable[[], None]] = {
 """Instant → a patch that kills this process there. 'While a cached branch is loaded' dies with work in the cache
 that the run directory does not know of yet."""
 
+OF_KEPT_ROUNDS: dict[str, Callable[[], None]] = {
+    "before kept rounds count": lambda: _before(History, "publish", _Nth(12)),
+    "when kept rounds count, before the checkpoint": lambda: _after(History, "publish", _Nth(14)),
+    "in the middle of a replay, before a checkpoint": lambda: _before(Checkpoints, "save", _in_the_middle),
+    "in the middle of a replay, after a checkpoint": lambda: _after(Checkpoints, "save", _in_the_middle),
+    "while stale files are deleted": lambda: _before(History, "settle", _Nth(13)),
+}
+"""The same, of methods that forget by kept rounds."""
 
-def run_and_die(point: str, out: str, *, timeline: bool, overrides: tuple[str, ...]) -> None:
+
+def run_and_die(point: str, out: str, *, text: str, overrides: tuple[str, ...]) -> None:
     """Run until the named instant; ``point`` empty: until somebody else kills this process."""
     if point:
-        POINTS[point]()
-    run(tiny(*overrides, text=TIMELINE if timeline else TINY), Path(out), resume=True)
+        (POINTS | OF_KEPT_ROUNDS)[point]()
+    run(tiny(*overrides, text=text), Path(out), resume=True)

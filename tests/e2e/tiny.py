@@ -53,6 +53,24 @@ at-round = 3
 """
 )
 
+KEPT = (
+    TIMELINE[: TIMELINE.index("[[method]]")].replace('name = "tiny-timeline"', 'name = "tiny-kept"')
+    + """
+[[method]]
+name = "pga"
+epochs = 2
+[[method]]
+name = "federaser"
+[[method]]
+name = "federaser"
+label = "federaser-parameters"
+calibrate = "average-layer"
+half = true
+"""
+    + TIMELINE[TIMELINE.index("[recover]") :]
+).replace("max-rounds = 3", "max-rounds = 6")
+"""Methods that forget by what is kept of earlier rounds, asked again while they are at it."""
+
 _WITHOUT_TARGETS = TINY.replace("targets = [[1]]\n", "")
 _METHODS = """
 [[method]]
