@@ -206,6 +206,7 @@ for words in (["run", "x.toml"], ["report", "--figure", "figure.svg"]):
 """
 
 
+@pytest.mark.slow
 def test_a_run_ends_well_in_any_locale_and_its_files_are_utf_8(tmp_path):
     (tmp_path / "x.toml").write_text(TINY + "# → é", encoding="utf-8")
     poor = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "latin-1"}
@@ -223,6 +224,7 @@ def test_a_run_ends_well_in_any_locale_and_its_files_are_utf_8(tmp_path):
     ElementTree.parse(tmp_path / "figure.svg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["full", "closed", "pipe"])
 def test_a_receipt_that_stdout_does_not_take_is_on_stderr(closed, at):
     command = shlex.join([sys.executable, "-m", "fedunlearn.cli", "forget", str(at.folder), "--client", "3"])
@@ -253,6 +255,7 @@ def test_a_token_that_stdout_does_not_take_is_on_stderr_and_opens(words, closed,
     assert all(line.startswith("failed: ") for line in rest) and len(rest) == done.returncode
 
 
+@pytest.mark.slow
 def test_a_table_that_stdout_does_not_take_is_one_line(at):
     command = shlex.join([sys.executable, "-m", "fedunlearn.cli", "list", "models"])
     done = subprocess.run(["bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True)
@@ -265,6 +268,7 @@ def finished(tmp_path_factory) -> Path:
     return run(tiny(), tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, os.fsdecode(b"\xff\xfe")], ids=ascii)
 def test_a_path_that_is_printed_exists(name, finished, command, tmp_path, monkeypatch):
     place = tmp_path / name

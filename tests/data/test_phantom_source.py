@@ -79,6 +79,7 @@ def a_file(folder: Path) -> None:
     folder.write_text("no folder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [cut_off, without_a_mask, without_a_case, without_a_site, without_its_notice, a_file]
 )
