@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedunlearn.parts import Part
+from fedunlearn.plurals import whose
 
 
 def named(clients: Sequence[int], parts: Iterable[Part] = (), *, start: bool = False) -> str:
@@ -15,25 +16,8 @@ def named(clients: Sequence[int], parts: Iterable[Part] = (), *, start: bool = F
     """
     known = {part.number: part for part in parts}
     whole = [client for client in clients if client not in known]
-    together: dict[str, list[int]] = {}
-    for number in clients:
-        if number in known:
-            together.setdefault(str(known[number]), []).append(known[number].client)
-    words = [_clients(whole)] if whole else []
-    words += [f"{what} of {_clients(sorted(owners))}" for what, owners in together.items()]
-    text = listed(words)
+    text = whose(whole, ((str(known[n]), known[n].client) for n in clients if n in known))
     return text[:1].upper() + text[1:] if start else text
-
-
-def _clients(clients: Sequence[int]) -> str:
-    return f"client{'s' * (len(clients) > 1)} {listed([str(client) for client in clients])}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return "a", "a and b", "a, b and c"; "none" of nothing."""
-    if not names:
-        return "none"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def parts_of(document: Mapping[str, Any]) -> tuple[Part, ...]:

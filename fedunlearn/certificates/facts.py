@@ -13,6 +13,7 @@ from fedunlearn.certificates.relations import Relations
 from fedunlearn.certificates.unlearning_rounds import rounds_of, tried_last
 from fedunlearn.certificates.words import APPROXIMATE, ENDINGS, Story, named
 from fedunlearn.config import Experiment
+from fedunlearn.plurals import counted
 from fedunlearn.requests.reconcile import RECONCILED
 from fedunlearn.requests.records import NEVER_TOOK_PART, AuditEntry, PlanRecord, RequestRecord
 from fedunlearn.requests.standing import Standing, fates
@@ -335,7 +336,7 @@ def caveats(record: RequestRecord, kept: Iterable[Kept], *, policy: str) -> list
         moved = policy == "quarantine" and not all(map(_of_earlier_rounds, kept))
         stays = policy != "quarantine" or any(map(_of_earlier_rounds, kept))
         where = " and ".join(["in quarantine"] * moved + ["in the run directory"] * stays)
-        lie = f"are still {where} ({files} file{'s' * (files > 1)}, listed below)"
+        lie = f"are still {where} ({counted(files, 'file')}, listed below)"
         said.append(f"Not everything has been removed: {what} {lie}.")
     return said
 

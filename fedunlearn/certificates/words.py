@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from fedunlearn.parts import Part
+from fedunlearn.plurals import joined
 from fedunlearn.requests.standing import Standing
-from fedunlearn.wording import listed
 from fedunlearn.wording import named as named
 
 Tone = Literal["good", "fair", "poor", "unknown"]
@@ -207,7 +207,7 @@ def _forgotten_by_others(story: Story) -> list[str]:
         together.setdefault(requests, []).append(client)
     return [
         f"{story.named(clients, start=True)} {'have' if len(clients) > 1 else 'has'} been forgotten, not because "
-        f"of this request but by request{'s' * (len(requests) > 1)} {listed(requests)}. How this "
+        f"of this request but by request{'s' * (len(requests) > 1)} {joined(requests)}. How this "
         "request ended does not change that."
         for requests, clients in together.items()
     ]

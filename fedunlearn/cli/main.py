@@ -16,6 +16,7 @@ from fedunlearn import __version__, terminal
 from fedunlearn.cli import certificates, current_folder, deploy, door, live, sweep
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.home import expanded
+from fedunlearn.plurals import counted
 
 app = typer.Typer(
     name="fedunlearn",
@@ -226,7 +227,7 @@ def phantom(
         def done(site: str, case: int) -> None:
             bars.update(task, advance=1, description=site)
             if case == cases - 1:
-                console.print(f"{site}: {cases} case{'s' * (cases > 1)}")
+                console.print(f"{site}: {counted(cases, 'case')}")
 
         try:
             write_phantoms(out, cases=cases, seed=seed, size=size, done=done)

@@ -14,6 +14,7 @@ from rich.console import Console
 from fedunlearn import terminal
 from fedunlearn.cli import current_folder
 from fedunlearn.home import expanded
+from fedunlearn.plurals import counted
 
 if TYPE_CHECKING:
     from fedunlearn.config import Experiment
@@ -66,10 +67,8 @@ def sweep(
     update_console_handler(colored=sys.stderr.isatty())
 
     def begins(place: int, label: str, trials: int) -> None:
-        seeds = len(searched.settings.seeds)
-        line = (
-            f"\n{place}/{len(searched.labels)} {label}: {trials} settings, {seeds} seed{'s' * (seeds != 1)}"
-        )
+        seeds = counted(len(searched.settings.seeds), "seed")
+        line = f"\n{place}/{len(searched.labels)} {label}: {trials} settings, {seeds}"
         terminal.say(console, line)
 
     def progress() -> Progress:

@@ -16,6 +16,7 @@ import torch
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 
+from fedunlearn import plurals
 from fedunlearn.certificates.seals import file_digest
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.scored import QUALITY
@@ -231,12 +232,11 @@ class LiveConduct(Conduct):
         """Say which clients have never appeared: once after a minute, and once at the end."""
         self._name_missing_at = math.inf
         if missing := sorted(self._who.never_seen - docket.gone()):
-            several = len(missing) > 1
-            names = ", ".join(map(str, missing))
             log(
                 WARNING,
-                "client%s %s %s never appeared",
-                *("s", names, "have") if several else ("", names, "has"),
+                "%s %s never appeared",
+                plurals.clients(missing),
+                "have" if len(missing) > 1 else "has",
             )
 
     def _wait(self, why: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedunlearn.errors import ConfigError
 from fedunlearn.home import expanded
+from fedunlearn.plurals import some
 
 NAMED = 3
 """So many names of a file that does not fit are told."""
@@ -96,9 +97,9 @@ class WeightsFile:
 
     def _compare(self, stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
         """Refuse a file whose names or shapes are not those wanted, or whose numbers are not finite."""
-        if foreign := _first(name for name in sorted(stored) if name not in wanted):
+        if foreign := some([name for name in sorted(stored) if name not in wanted], NAMED):
             raise self._error(f"is of another architecture: it holds {foreign}")
-        if missing := _first(name for name in wanted if name not in stored):
+        if missing := some([name for name in wanted if name not in stored], NAMED):
             raise self._error(f"is of another architecture or incomplete: it lacks {missing}")
         for name, values in wanted.items():
             if stored[name].shape != values.shape:
@@ -109,10 +110,3 @@ class WeightsFile:
 
     def _error(self, what: str) -> ConfigError:
         return ConfigError(f'model.weights = "{self.path}": {what}')
-
-
-def _first(names: Iterable[str]) -> str:
-    """Return the first of some names, and how many more there are."""
-    found = list(names)
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return ", ".join(found[:NAMED]) + more

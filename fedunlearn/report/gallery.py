@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from struct import unpack
 
 from fedunlearn.html.markup import Markup, join, tag
+from fedunlearn.plurals import counted
 from fedunlearn.report.overlay import OPACITY, PREDICTION, TRUTH
 from fedunlearn.report.picture_index import Picture
 from fedunlearn.report.run_files import RunFiles
@@ -40,7 +41,7 @@ def pictures(run: RunFiles) -> Markup | None:
         _inks(),
         *blocks[:SHOWN_SETS],
         tag("details", tag("summary", f"{len(rest)} more"), *rest) if rest else None,
-        tag("p", f"{left:,} more set{'s' * (left != 1)} in pictures/.", class_="note") if left > 0 else None,
+        tag("p", f"{counted(left, 'more set')} in pictures/.", class_="note") if left > 0 else None,
     )
 
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fedunlearn.plurals import counted
 from fedunlearn.report.words import number
 
 Level = Literal["good", "fair", "poor", "baseline", "unknown"]
@@ -184,4 +185,4 @@ def _below(found: Evidence) -> str:
 
 
 def _cases(some: int, every: int) -> str:
-    return f"{some} of {every} case{'s' * (every != 1)}"
+    return f"{some} of {counted(every, 'case')}"

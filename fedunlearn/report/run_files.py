@@ -9,6 +9,7 @@ from typing import Any
 
 from fedunlearn.config.source import parse
 from fedunlearn.errors import UserError
+from fedunlearn.plurals import counted, joined
 from fedunlearn.report.json_file import parsed, read_json
 from fedunlearn.report.picture_index import Picture, read_pictures
 from fedunlearn.report.scores import Scores
@@ -204,9 +205,9 @@ def _engine(settings: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -
     words = []
     for engine in used or [settings.get("engine") or {}]:
         workers = engine.get("workers")
-        count = f"{workers} worker{'s' * (workers != 1)}" if workers else ""
+        count = counted(workers, "worker") if workers else ""
         words.append(", ".join(filter(None, (engine.get("name"), count))))
-    return " and ".join(dict.fromkeys(words))
+    return joined(list(dict.fromkeys(words)))
 
 
 def _branch(entry: Mapping[str, Any]) -> Branch:

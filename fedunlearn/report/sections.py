@@ -43,7 +43,7 @@ def header(run: RunFiles) -> Markup:
         str(model.get("name", "")),
         f"{federation['num-clients']:,} clients" if "num-clients" in federation else "",
         f"{train['rounds']} rounds" if "rounds" in train else "",
-        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}" if seeds else "",
+        counted(len(seeds), "seed") if seeds else "",
     ]
     caveat = run.scores.caveat
     return tag(

@@ -7,6 +7,7 @@ compares; the rules are in ``report.judgement``.
 from dataclasses import dataclass
 
 from fedunlearn.evaluation.metrics.masks import test_hausdorff, test_missed
+from fedunlearn.plurals import counted
 from fedunlearn.report.judgement import NOTHING_TO_TELL, TELLING, Evidence, Level, judge
 from fedunlearn.report.scores import Json, Scores
 from fedunlearn.report.selection import Case, case_of, cases_with, value_of
@@ -53,7 +54,7 @@ class Finding:
     @property
     def cases(self) -> str:
         """Over how many cases, in words."""
-        return f"{self.n} of {self.of} case{'s' * (self.of != 1)}"
+        return f"{self.n} of {counted(self.of, 'case')}"
 
 
 def findings(scores: Scores) -> list[Finding]:
@@ -209,7 +210,7 @@ def _elsewhere(scores: Scores, best: Finding) -> list[str]:
         beside = [f"{best.label} {number(there.gap)}"]
         beside += [f"the original {number(there.before)}"] * (there.before is not None)
         beside += [f"natural forgetting {number(there.natural)}"] * (there.natural is not None)
-        cases = f"{there.n} of {best.of} case{'s' * (best.of != 1)}"
+        cases = f"{there.n} of {counted(best.of, 'case')}"
         found.append(f"{_begin(moment(at))} ({cases} only): {'; '.join(beside)}.")
     return found
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fedunlearn import plurals
 from fedunlearn.evaluation.declaration import Declaration
 from fedunlearn.parts import Part
 
@@ -128,23 +129,12 @@ def clients(numbers: Sequence[int], names: Mapping[int, str | PartName] | None =
     More than ``NAMED`` are counted instead: ``1,000 clients (3, 17, 29, …)``. Where clients have names, they
     stand behind the numbers: ``client 3 (UCL)``. Parts of clients' data: ``class 2 of clients 0 and 1``.
     """
-    named = names or {}
-    parts: dict[str, list[int]] = {}
-    whole = []
-    for number in numbers:
-        name = named.get(number)
-        if isinstance(name, PartName):
-            parts.setdefault(name.what, []).append(name.client)
-        else:
-            whole.append(number)
-    if parts:
-        words = [f"{what} of {clients(owners, named)}" for what, owners in parts.items()]
-        return " and ".join([*([clients(whole, named)] if whole else []), *words])
-    if not numbers:
-        return "no client"
-    if len(numbers) > NAMED:
-        return f"{len(numbers):,} clients ({few(numbers)})"
-    each = [f"{number} ({named[number]})" if number in named else str(number) for number in numbers]
-    if len(each) == 1:
-        return f"client {each[0]}"
-    return f"clients {', '.join(each[:-1])} and {each[-1]}"
+    known = names or {}
+    parts = {n: name for n in numbers if isinstance(name := known.get(n), PartName)}
+
+    def named(whole: Sequence[int]) -> str:
+        if len(whole) > NAMED:
+            return f"{len(whole):,} clients ({few(whole)})"
+        return plurals.clients(f"{n} ({known[n]})" if n in known else n for n in whole)
+
+    return plurals.whose([n for n in numbers if n not in parts], parts.values(), named) or "no client"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedunlearn.errors import UserError
 from fedunlearn.parts import Part
+from fedunlearn.plurals import whose
 
 Samples = float | Sequence[int] | Mapping[int, Sequence[int]] | None
 """A share of each client's rows; single rows of the one client, counted from 0; client → its rows; None: all."""
@@ -191,16 +192,8 @@ def asked_classes(parts: Sequence[Part]) -> list[int] | None:
 
 
 def in_words(numbers: Sequence[int], parts: Sequence[Part]) -> str:
-    """Say what numbers of clients, or of parts of their data, are: "clients 3, 5", "class 2 of clients 0, 1"."""
-    if not parts:
-        return f"clients {', '.join(map(str, numbers))}"
-    together: dict[str, list[int]] = {}
-    for part in parts:
-        together.setdefault(str(part), []).append(part.client)
-    return " and ".join(
-        f"{what} of client{'s' * (len(clients) > 1)} {', '.join(map(str, sorted(clients)))}"
-        for what, clients in together.items()
-    )
+    """Say what numbers of clients, or of parts of their data, are: "clients 3 and 5", "class 2 of client 0"."""
+    return whose(() if parts else numbers, ((str(part), part.client) for part in parts))
 
 
 def _is_number(value: object) -> bool:

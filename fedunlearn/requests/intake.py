@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from fedunlearn import plurals
 from fedunlearn.errors import UserError
 from fedunlearn.parts import Part, Parts
 from fedunlearn.requests import journal, parts_table, plans, quota, trail
@@ -165,10 +166,9 @@ class Intake:
             numbers = tuple(sorted(part.number for part in parts)) or owners
             if key is not None and (known := self._by_key(actor, key)) is not None:
                 if known.clients != numbers:
-                    other = in_words(numbers, parts) if parts else _named(numbers)
                     raise RequestConflictError(
                         f"idempotency key: was already used for {in_words(known.clients, known.parts)}; a request "
-                        f"for {other} needs its own key"
+                        f"for {in_words(numbers, parts)} needs its own key"
                     )
                 return self._receipt(known, repeated=True)
             remaining = self._not_yet_forgotten(numbers, parts)
@@ -242,7 +242,7 @@ class Intake:
         owners = wanted.owners(self.num_clients)
         own = _own(actor)
         if own is not None and owners != own:
-            whom = "everyone" if wanted.clients is None else _named(owners)
+            whom = "everyone" if wanted.clients is None else plurals.clients(owners)
             raise NotAllowedError(f"clients: {actor} may ask only for itself, not for {whom}")
         return owners
 
@@ -322,7 +322,3 @@ def _own(actor: str) -> tuple[int, ...] | None:
     if found := _CLIENT.fullmatch(actor):
         return (int(found[1]),)
     raise ValueError(f"actor {actor!r}: must be operator:<name> or client:<number>")
-
-
-def _named(clients: tuple[int, ...]) -> str:
-    return ", ".join(map(str, clients))

@@ -15,6 +15,7 @@ from fedunlearn.config import Experiment
 from fedunlearn.durable import write_durably
 from fedunlearn.errors import UserError
 from fedunlearn.home import is_text
+from fedunlearn.plurals import counted
 from fedunlearn.requests import LIVE_BRANCH, OPEN, Ledger
 from fedunlearn.runs.checkpoints import Checkpoints
 from fedunlearn.runs.history_files import HISTORY
@@ -136,7 +137,7 @@ class RunDirectory:
             return ""
         number = sum(asked.values())
         return (
-            f"{self.path}: --fresh would delete {number} forget request{'s' * (number > 1)} with trail and "
+            f"{self.path}: --fresh would delete {counted(number, 'forget request')} with trail and "
             "certificates; choose another --out, or move the folder away"
         )
 
@@ -145,7 +146,7 @@ class RunDirectory:
         opened = sum(number for state, number in self._live_requests().items() if state in OPEN)
         last = max(self.checkpoints(LIVE_BRANCH).rounds(), default=0)
         if opened or last < experiment.train.rounds:
-            requests = f"{opened or 'no'} open request{'s' * (opened != 1)}"
+            requests = counted(opened, "open request") if opened else "no open requests"
             return (
                 f"{self.path}: holds a live federation after round {last}, with {requests}; add --resume to "
                 "continue it, or choose another --out"
@@ -184,7 +185,7 @@ class RunDirectory:
     def notes(self) -> list[str]:
         """Return what whoever goes on here should know of its files, a line each."""
         garbled = self.metrics.garbled
-        lines = "1 line holds" if garbled == 1 else f"{garbled} lines hold"
+        lines = counted(garbled, "line holds", "lines hold")
         return [f"{self.path / METRICS}: {lines} no metric; skipped"] if garbled else []
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 
 from flwr.common.logger import log
 
+from fedunlearn import plurals
 from fedunlearn.errors import RunError, UserError
 from fedunlearn.federation.answers import DID_NOT_ANSWER, REFUSED
 from fedunlearn.parts import NONE as NO_PARTS
@@ -78,10 +79,8 @@ class Docket:
     def unknown(self, request: RequestRecord) -> str:
         """Say which clients a request names that do not exist; an empty string: none."""
         unknown = [k for k in request.clients if not self.knows(k)]
-        several = "s" * (len(unknown) > 1)
-        named = ", ".join(map(str, unknown))
         last = self._num_clients - 1
-        return f"there is no client{several} {named}: clients are numbered 0 to {last}" if unknown else ""
+        return f"there is no {plurals.clients(unknown)}: clients are numbered 0 to {last}" if unknown else ""
 
     def check_known(self) -> None:
         """Refuse requests of before that name clients that do not exist.

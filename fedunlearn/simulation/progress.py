@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fedunlearn import terminal
 from fedunlearn.evaluation.scored import QUALITY
+from fedunlearn.plurals import counted
 from fedunlearn.server.branch import Branch
 
 NAMED = 12
@@ -82,7 +83,7 @@ def _summary(record: Mapping[str, Any], *, reused: bool) -> str:
     words = ["cached" if reused else "done"]
     for request in record.get("requests", []):
         rounds = (request["ended_round"] or record["last_round"]) - request["at_round"]
-        after = "1 round" if rounds == 1 else f"{rounds} rounds"
+        after = counted(rounds, "round")
         who = request.get("words") or f"client {_listed(request['clients'])}"
         words.append(
             {
@@ -112,7 +113,7 @@ def _quality(metrics: Mapping[str, float], *, short: bool = False) -> str:
 
 
 def _number(branches: Sequence[Branch]) -> str:
-    return "1 branch" if len(branches) == 1 else f"{len(branches)} branches"
+    return counted(len(branches), "branch", "branches")
 
 
 def _how_far(branch: Branch, round: int) -> str:

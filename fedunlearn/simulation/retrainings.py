@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedunlearn import workspace
 from fedunlearn.config import Experiment, FloorConfig
 from fedunlearn.data import FederatedData
+from fedunlearn.plurals import counted
 from fedunlearn.simulation.branches import branches
 
 FEW, SEVERAL = 1, 3
@@ -72,4 +73,4 @@ def _seconds_per_example(experiment: Experiment, data: FederatedData) -> float:
 
 
 def _words(number: int) -> str:
-    return f"{number} further retraining{'s' * (number > 1)} of each retrained model"
+    return f"{counted(number, 'further retraining')} of each retrained model"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedunlearn.config.toml_tree import plain
 from fedunlearn.federation.jobs import Job
+from fedunlearn.plurals import joined
 from fedunlearn.server.loop import RoundLoop
 from fedunlearn.server.plan import RoundPlan, Situation
 from fedunlearn.server.round import Needs, Round, RoundStart, State
@@ -84,10 +85,7 @@ class UnlearningStrategy(RoundLoop):
 
 def settings_in_words(settings: Any) -> str:
     """Return all of a method's settings on one line, such as ``"rate 0.5 and rounds 3"``; or that it has none."""
-    words = [f"{key} {value}" for key, value in plain(settings).items()]
-    if not words:
-        return "no settings"
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+    return joined([f"{key} {value}" for key, value in plain(settings).items()]) or "no settings"
 
 
 def _first_line(cls: type) -> str:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedunlearn.errors import UserError
 from fedunlearn.models.flat import FlatModel
+from fedunlearn.plurals import counted
 
 
 def num_batches(num_examples: int, batch_size: int, least: int = 1) -> int:
@@ -38,7 +39,7 @@ def batch_sizes(num_examples: int, batch_size: int, least: int = 1) -> list[int]
     if not num_examples:
         return []
     if min(num_examples, batch_size) < least:
-        why = f"of {num_examples} example{'s' * (num_examples != 1)} in batches of {batch_size}"
+        why = f"of {counted(num_examples, 'example')} in batches of {batch_size}"
         raise UserError(
             f"no batch {why} has {least} examples, which the model's BatchNorm needs for a variance; "
             "use larger batches, more data, or a model with GroupNorm"

@@ -75,7 +75,7 @@ def test_clients_that_never_appear_are_named_after_a_minute_and_at_the_end(tmp_p
     living.at_round(5, lambda: later(100))
     living.serve()
     said = [record.getMessage() for record in caplog.records if "never appeared" in record.getMessage()]
-    assert said == ["clients 3, 4, 5 have never appeared", "client 5 has never appeared"]
+    assert said == ["clients 3, 4 and 5 have never appeared", "client 5 has never appeared"]
 
 
 def test_nobody_is_missing_where_all_have_appeared(tmp_path, caplog, monkeypatch):

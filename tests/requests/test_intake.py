@@ -126,7 +126,7 @@ def test_the_same_key_is_the_same_request_however_often(ledger: Ledger, intake: 
     }
     assert len(ledger.requests("federation")) == len(ledger.audit()) == 1
     with pytest.raises(
-        RequestConflictError, match="was already used for clients 1, 2; a request for 1 needs"
+        RequestConflictError, match="was already used for clients 1 and 2; a request for client 1 needs"
     ):
         ask(intake, 1, key="k")
     lead(ledger, first.request_id, "forgotten")

@@ -129,7 +129,7 @@ def test_a_key_is_good_for_one_description(intake):
         RequestConflictError, match=r"used for 50 % of the samples of client 1; a request for 25 %"
     ):
         keyed(samples=0.25)
-    with pytest.raises(RequestConflictError, match="a request for 1 needs"):
+    with pytest.raises(RequestConflictError, match="a request for client 1 needs"):
         keyed()
     assert len(intake.ledger.parts(B)) == 1, "what was refused has left nothing"
 

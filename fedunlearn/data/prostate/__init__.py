@@ -25,6 +25,7 @@ from fedunlearn.data.slice_index import SliceIndex
 from fedunlearn.data.slice_source import SliceSource
 from fedunlearn.data.source import Indices
 from fedunlearn.errors import ConfigError
+from fedunlearn.plurals import some
 
 CLASSES = ("background", "prostate")
 NAMED = 5
@@ -120,9 +121,7 @@ def _refusal(bad: list[BadCaseError], *, may_skip: bool) -> str:
     if may_skip:
         text += ', or set data.bad-cases = "skip" to leave it out'
     if others := bad[1:]:
-        named = ", ".join(str(case.path) for case in others[:NAMED])
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        text += f" (also unusable: {named}{more})"
+        text += f" (also unusable: {some([str(case.path) for case in others], NAMED)})"
     return text
 
 

@@ -16,6 +16,7 @@ from fedunlearn.data.prostate.bad_case import BadCaseError
 from fedunlearn.data.prostate.other_formats import notes_on
 from fedunlearn.errors import ConfigError
 from fedunlearn.home import expanded
+from fedunlearn.plurals import counted
 
 SITES = ("BIDMC", "HK", "I2CVB", "ISBI", "ISBI_1.5", "UCL")
 """By the names that clients have, in their order."""
@@ -26,6 +27,7 @@ HOSPITALS = {"HCRUDB": "I2CVB", "RUNMC": "ISBI", "BMC": "ISBI_1.5"}
 PHANTOM = "PHANTOM.json"
 """Lies beside the sites if their volumes were made by ``fedunlearn data phantom``."""
 
+_VOLUMES = ("volume is", "volumes are")
 _NIFTI = re.compile(r"(?P<case>.+?)(?P<mask>[_-]seg(?:mentation)?)?\.nii(?:\.gz)?", re.IGNORECASE)
 
 
@@ -85,14 +87,14 @@ def read_layout(directory: str | None) -> Layout:
     found: dict[str, Path] = {}
     notes, others = notes_on(entries), []
     if outside := [entry for entry in entries if entry.is_file() and _NIFTI.fullmatch(entry.name)]:
-        notes.append(f"{outside[0]}: is not in a site's folder; {_volumes_are(len(outside))} not used")
+        notes.append(f"{outside[0]}: is not in a site's folder; {counted(len(outside), *_VOLUMES)} not used")
     for folder in folders:
         site = site_of(folder.name)
         if site is None:
             others.append(folder.name)
             if volumes := _volumes(folder, or_none=True):
                 notes.append(
-                    f"{folder}: is not one of the six sites; its {_volumes_are(len(volumes))} not used"
+                    f"{folder}: is not one of the six sites; its {counted(len(volumes), *_VOLUMES)} not used"
                 )
         elif site in found:
             raise ConfigError(
@@ -161,10 +163,6 @@ def _unread(folder: Path) -> list[str]:
                 )
                 notes.append(f"{entry}: is a folder inside a site's; {unused}")
     return notes
-
-
-def _volumes_are(number: int) -> str:
-    return "1 volume is" if number == 1 else f"{number} volumes are"
 
 
 def _cases(site: str, folder: Path) -> list[CaseFiles | BadCaseError]:

@@ -13,6 +13,7 @@ from ray._private.state import available_resources_per_node
 
 from fedunlearn.errors import UserError
 from fedunlearn.federation.ray_engine.connection import connect, short_folder, start
+from fedunlearn.plurals import counted
 
 
 class Need(NamedTuple):
@@ -97,7 +98,7 @@ class Cluster:
         if room < (workers or 1):
             asked = "a Ray worker" if workers is None else f"engine.workers = {workers}"
             raise UserError(
-                f"{asked}: the Ray cluster has room for {room} worker{'s' * (room != 1)} of {self.need} each; use "
+                f"{asked}: the Ray cluster has room for {counted(room, 'worker')} of {self.need} each; use "
                 f"fewer, set engine.ray.cpus-per-worker or gpus-per-worker lower, or add nodes"
             )
         return room if workers is None else workers

@@ -13,6 +13,7 @@ from flwr.common.logger import log
 from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from fedunlearn.federation.ray_engine.actor import Place
+from fedunlearn.plurals import counted
 
 Job = TypeVar("Job", bound=Hashable)
 Submit = Callable[[Any, Job], Any]
@@ -40,7 +41,7 @@ class Lost:
 
     def while_they(self, did: str) -> str:
         """Return the error message."""
-        dead = f"{self.workers} Ray worker{'s' * (self.workers != 1)}"
+        dead = counted(self.workers, "Ray worker")
         return f"{dead} died, one after another, while they {did}; the last: {self.why}"
 
 
