@@ -156,6 +156,6 @@ def test_who_ran_something_else_is_refused_for_that_and_not_for_what_is_missing(
     jobs = {"train": Job(epochs=2), "forget_job": Job(ROUTINE, returns={"head": 2})}
     answers = answers_of(working((0,), forget=(5,), **jobs), Deaf())
     assert answers.failed[0] == (
-        "refused: not what was asked: the client ran 'train', asked was 'train for 2 epochs'"
+        "refused: not what was asked: the client ran 'train' instead of 'train for 2 epochs'"
     )
-    assert answers.failed[5].startswith("refused: not what was asked: the client ran 'train', asked was '{")
+    assert answers.failed[5].startswith("refused: not what was asked: the client ran 'train' instead of '{")
