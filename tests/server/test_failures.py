@@ -366,7 +366,7 @@ def test_of_clients_that_train_too_few_sound_ones_are_no_round():
     assert made.report(2).failed.keys() == {4}
     made = federation(only(with_vector(setting(1, NAN)), client=4), settings=settings(quorum=1.0))
     with pytest.raises(
-        DivergedError, match=r"1 of 6 clients failed \(4\).*NaN or Inf; a smaller learning rate"
+        DivergedError, match=r"1 of 6 clients failed \(4\).*NaN or Inf; try a smaller learning rate"
     ):
         made.run(UnlearningStrategy, 2)
 

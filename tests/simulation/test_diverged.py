@@ -196,7 +196,7 @@ def test_a_timeline_ends_with_its_method_and_every_open_request(tmp_path, overfl
 
 @pytest.mark.parametrize("lr", [1e30, 1e38])
 def test_without_an_original_there_is_nothing_to_compare_with(lr, tmp_path):
-    with pytest.raises(RunError, match=r"^round \d: diverged, .*NaN or Inf; a smaller learning rate"):
+    with pytest.raises(RunError, match=r"^round \d: diverged, .*NaN or Inf; try a smaller learning rate"):
         simulate(tiny(f"train.lr={lr}"), out=tmp_path)
 
 
