@@ -100,7 +100,7 @@ def test_a_full_disk_is_503_and_the_door_comes_back_when_there_is_room(at, monke
         taken, refused = ([a for a in answers if a.status == status] for status in (202, 503))
         assert len(taken) + len(refused) == len(answers)
         assert all(int(answer.headers["Retry-After"]) >= 1 for answer in refused)
-        assert {answer.error.partition(":")[0] for answer in refused} == {"the disk is full"}
+        assert {answer.error.partition(";")[0] for answer in refused} == {"the disk is full"}
         ledger.store.rows("PRAGMA max_page_count = 1000000")
         again = knock("POST", "/requests", "4", {"clients": [4]}, headers=headers)
         assert again.status == 202
