@@ -99,7 +99,7 @@ def test_a_request_on_this_machine_is_in_the_ledger_when_the_command_returns(
     ("words", "says"),
     [
         (["--client", "8"], "clients: 8 is not a client of this federation; must be from 0 to 7"),
-        (["--client", "-1"], "clients: -1 is no client"),
+        (["--client", "-1"], "clients: -1 is not a client"),
     ],
 )
 def test_a_client_that_is_none_is_exit_2_and_nothing_recorded(
@@ -485,7 +485,7 @@ def test_a_share_single_samples_or_classes(
                 say("forget", where, "--client", 3, "--samples", "abc"),
                 "--samples abc: must be a share such as",
             ),
-            (say("forget", where, "--client", 3, "--class", 12), "classes: 12 is no class"),
+            (say("forget", where, "--client", 3, "--class", 12), "classes: 12 is not a class"),
             (say("forget", where, "--client", 3, "--samples", "nowhere.json"), "cannot be read"),
         ]
     assert all(shown in table for _, shown in asked), table

@@ -94,8 +94,9 @@ def test_a_head_that_is_too_long_is_431(knock, head, end) -> None:
         peer.sendall(head % (b"a" * 20_000) + end)
         received = until_closed(peer)
     assert received.startswith(b"HTTP/1.1 431 ")
-    assert b'{"error": "a request\'s first line and headers may have 16384 bytes"}' in received.replace(
-        b'"error":"', b'"error": "'
+    assert (
+        b'{"error": "a request\'s first line and headers may have at most 16384 bytes"}'
+        in received.replace(b'"error":"', b'"error": "')
     )
 
 

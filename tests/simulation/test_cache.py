@@ -41,7 +41,7 @@ def metric(branch, round):
     return Metric(branch, round, "server", "test", "accuracy", 10.0 * round, 0.5)
 
 
-OUTCOME = {"requests": [{"id": "request-1"}], "last_round": 7}
+OUTCOME = {"requests": [{"id": "request-1", "unlearned_round": 4, "outcome": "recovered"}], "last_round": 7}
 KEY = digest_of("some branch")
 
 

@@ -292,13 +292,13 @@ def test_memory_as_it_is_shown():
     assert "too little" not in text
     several = shown(**NEED, here=24 * 10**9, models=3)
     assert "about 22.2 GB of the 24.0 GB here" in several
-    assert "activations of 3 batches of 64 19.2 GB;" in several
+    assert "activations of 3 batches of 64 19.2 GB" in several
     evaluation = shown(**{**NEED, "evaluation": 7 * 10**9}, here=24 * 10**9)
     assert "about 10.0 GB" in evaluation
-    assert "activations of an evaluation of 500 7.0 GB;" in evaluation
+    assert "activations of an evaluation of 500 7.0 GB" in evaluation
     apart = shown(**NEED, here=24 * 10**9, apart=True)
     assert "about 10.4 GB" in apart
-    assert "activations of a batch of 64 6.4 GB, of an evaluation of 500 1.0 GB;" in apart
+    assert "activations of a batch of 64 6.4 GB, of an evaluation of 500 1.0 GB" in apart
 
 
 def test_too_little_memory_is_said_with_the_batch_size_to_try():

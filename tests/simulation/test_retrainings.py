@@ -21,7 +21,7 @@ def test_what_the_file_says_stays():
         assert choose_retrainings(experiment).experiment == experiment
         assert experiment.floor.retrainings == number
     assert choose_retrainings(tiny("floor.retrainings=2")).why == (
-        "2 further retrainings of each retrained model, as [floor] says"
+        "2 further retrainings of each retrained model, as set by [floor]"
     )
 
 

@@ -175,8 +175,8 @@ def test_salun_on_whole_clients_is_refused_with_the_remedy(tmp_path):
     experiment = tiny(text=TINY.partition("[[method]]")[0] + entry("salun", {}) + TAIL)
     message = (
         'method[1].routine = "salun" (experiment tiny): needs retained examples, and a client that is forgotten as a '
-        "whole keeps none; forget a part of its data, such as [[target]] clients = [1] samples = 0.5, or take a "
-        "routine that does without, such as gradient-ascent, random-label, bad-teacher"
+        "whole keeps none; forget a part of its data, such as [[target]] clients = [1] samples = 0.5, or use a "
+        "routine that needs none, such as gradient-ascent, random-label, bad-teacher"
     )
     for refuse in (forecast, lambda experiment: simulate(experiment, out=tmp_path)):
         with pytest.raises(ConfigError) as refused:

@@ -329,10 +329,10 @@ def test_a_request_that_had_to_wait_and_clients_that_failed(tmp_path, monkeypatc
     """Client 1, to be forgotten after round 3, first answers in round 5; client 2 drops out of round 2."""
     train = Classification.train
 
-    def flaky(self, client, kind, config):
+    def flaky(self, client, kind, config, tensors):
         if client == {2: 2, 4: 1}.get(config["round"]):
             raise ConnectionError("not now")
-        return train(self, client, kind, config)
+        return train(self, client, kind, config, tensors)
 
     monkeypatch.setattr(Classification, "train", flaky)
     experiment = tiny("federation.quorum=0.5", "method[1].mode=regular")

@@ -100,7 +100,7 @@ def test_an_evaluation_is_not_helped_by_smaller_batches_unless_training_takes_mo
     error = OutOfMemoryError("evaluation, round 1: out of memory", during="evaluation")
     measured(need(here=100 * PER_IMAGE, evaluation=500 * PER_IMAGE))
     assert "train.batch-size" not in remedy(tiny(), error)
-    assert "an evaluation" in remedy(tiny(), error)
+    assert "evaluated at once" in remedy(tiny(), error)
     measured(need(here=20 * PER_IMAGE, evaluation=PER_IMAGE))
     assert "train.batch-size = 64: try 16" in remedy(tiny("train.batch-size=64"), error)
 
