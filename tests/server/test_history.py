@@ -143,6 +143,11 @@ def test_what_is_replaced_is_back_where_the_round_does_not_stand(tmp_path):
     saved = History(Keeps(), tmp_path)
     saved.restore(6, taken_back=4)
     assert torch.equal(saved.result(1, 2).delta, first.delta)
+    store.publish()
+    store.settle()
+    assert torch.equal(store.result(1, 2).delta, first.delta), (
+        "what was taken back is deleted and does not come back"
+    )
     store = saved
     store.begin(7)
     store.replace(1, second)

@@ -106,6 +106,13 @@ def test_it_comes_from_the_cache_with_all_that_was_kept(tmp_path, monkeypatch):
     assert states["retrain-0-s1"]
     assert branch_files(again, "all") == branch_files(first, "all")
     third = run(tmp_path / "three", ALL, cached=True)
+    left = (
+        third / "history" / "original-s1" / EVERYTHING.name / "round-000009" / "client-0@000009.safetensors"
+    )
+    left.parent.mkdir()
+    left.write_bytes(b"of a computation that was interrupted")
+    run(tmp_path / "three", ALL, cached=True, resume=True)
+    assert not left.exists()
     assert all(record["cached"] for record in records(third).values())
     assert kept(third).keys() == kept(first).keys()
     assert all(torch.equal(kept(third)[at], kept(first)[at]) for at in kept(first))
