@@ -143,11 +143,6 @@ def test_what_is_replaced_is_back_where_the_round_does_not_stand(tmp_path):
     saved = History(Keeps(), tmp_path)
     saved.restore(6, taken_back=4)
     assert torch.equal(saved.result(1, 2).delta, first.delta)
-    store.publish()
-    store.settle()
-    assert torch.equal(store.result(1, 2).delta, first.delta), (
-        "what was taken back is deleted and does not come back"
-    )
     store = saved
     store.begin(7)
     store.replace(1, second)
@@ -155,6 +150,24 @@ def test_what_is_replaced_is_back_where_the_round_does_not_stand(tmp_path):
     store.settle()
     assert torch.equal(History(Keeps(), tmp_path).result(1, 2).delta, second.delta)
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["client-2@000007.safetensors"]
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_what_was_taken_back_does_not_come_back_once_that_is_saved(tmp_path, place):
+    store = History(Keeps(), tmp_path if place == "disk" else None)
+    first = Contribution(2, 7, vector(1))
+    store.begin(1)
+    store.record(ModelState(vector(0)), [first])
+    store.publish()
+    store.begin(5)
+    store.replace(1, Contribution(2, 7, vector(2)))
+    store.publish()
+    store.settle(under_way=True)
+    store.begin(6)
+    store.take_back(4)
+    store.publish()
+    store.settle()
+    assert torch.equal(store.result(1, 2).delta, first.delta)
 
 
 def test_a_value_beyond_half_precision_is_kept_whole(tmp_path):
