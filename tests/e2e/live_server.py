@@ -90,7 +90,7 @@ def _trains_to_forget(trainer: Any, work: Any) -> bool:
     return bool(work.forget)
 
 
-def _is_to_forget(routine: Any, client: int, kind: str, config: Any) -> bool:
+def _is_to_forget(routine: Any, client: int, kind: str, *_: Any) -> bool:
     return kind == FORGET
 
 
