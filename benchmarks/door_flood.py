@@ -52,8 +52,8 @@ RATE = 300.0
 """Requests a second of the one client: what the door is told to allow, and what it sends."""
 WINDOW = 8
 """Seconds for which the federation collects requests before it serves them together."""
-ROUNDS = 200
-"""So many, to be quick enough with the request for which the federation then waits."""
+ROUNDS = 800
+"""So many that the door is up before they are over, and the request for which the federation then waits is there."""
 SENDERS = 4
 KEEPER, GREEDY, FIRST_OTHER = 0, 1, 2
 
