@@ -52,7 +52,7 @@ RATE = 300.0
 """Requests a second of the one client: what the door is told to allow, and what it sends."""
 WINDOW = 8
 """Seconds for which the federation collects requests before it serves them together."""
-ROUNDS = 2000
+ROUNDS = 1000
 """So many that the door is up before they are over, and the request for which the federation then waits is there."""
 SENDERS = 4
 KEEPER, GREEDY, FIRST_OTHER = 0, 1, 2
